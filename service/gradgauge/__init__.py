@@ -1,0 +1,1 @@
+"""Gradient-flow analysis of neural networks before training."""

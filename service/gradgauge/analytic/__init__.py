@@ -1,0 +1,1 @@
+"""The analytic engine: moments propagated through the graph, nothing run."""

@@ -1,0 +1,101 @@
+"""The engine's one tree of errors: stable codes, no HTTP in it.
+
+    GradgaugeError
+    ├── InvalidInput          the caller's bytes or words are wrong (exit 2)
+    │   ├── InvalidModel      not a valid ONNX model
+    │   ├── InvalidSpec       not a valid architecture spec; `where` holds its path
+    │   └── InvalidOptions    not valid analysis options
+    ├── LimitExceeded         valid, but larger than a limit allows (exit 5)
+    ├── UnsupportedOps        the graph needs ops the executor lacks
+    └── AnalysisFailed        the graph could not be run to its end (exit 5)
+"""
+
+from typing import Any, override
+
+
+class GradgaugeError(Exception):
+    """Anything the engine refuses, with a code that does not change between versions.
+
+    `where` says which node, tensor or spec path; `op` the operator; `limit` the limit's name and
+    value; `hint` what to do about it.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        where: str | None = None,
+        op: str | None = None,
+        limit: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.where = where
+        self.op = op
+        self.limit = limit
+        self.hint = hint
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything a report, a problem document or a terminal needs, without the class."""
+        return {
+            "code": self.code,
+            "message": self.message,
+            "where": self.where,
+            "op": self.op,
+            "limit": self.limit,
+            "hint": self.hint,
+        }
+
+    @override
+    def __str__(self) -> str:
+        parts = [self.message]
+        if self.where:
+            parts.append(f"at {self.where}")
+        if self.hint:
+            parts.append(self.hint)
+        return "; ".join(parts)
+
+
+class InvalidInput(GradgaugeError):
+    """The caller's bytes or words are wrong."""
+
+
+class InvalidModel(InvalidInput):
+    """The bytes are not a valid ONNX model."""
+
+
+class InvalidSpec(InvalidInput):
+    """The text is not a valid architecture spec; `where` is the path of the fault."""
+
+
+class InvalidOptions(InvalidInput):
+    """The analysis options contradict each other or the model."""
+
+
+class LimitExceeded(GradgaugeError):
+    """The input is valid but larger than a limit; `limit` names it and its value."""
+
+
+class UnsupportedOps(GradgaugeError):
+    """The graph needs ops the executor lacks: `ops` lists (op, domain, opset, node) of each."""
+
+    def __init__(self, ops: list[tuple[str, str, int, str]]) -> None:
+        named = ", ".join(
+            f"{domain or 'ai.onnx'}::{op} (opset {opset}, node {node})"
+            for op, domain, opset, node in ops
+        )
+        super().__init__(
+            "unsupported_ops",
+            f"no implementation of {named}",
+            op=ops[0][0],
+            where=ops[0][3],
+            hint="see `gradgauge doctor` or /v1/capabilities for the supported ops",
+        )
+        self.ops = ops
+
+
+class AnalysisFailed(GradgaugeError):
+    """The graph was accepted but could not be run to its end."""

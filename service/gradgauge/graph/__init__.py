@@ -1,0 +1,1 @@
+"""From bytes or a spec to one checked graph, its layers and its rewrites."""

@@ -1,0 +1,1 @@
+"""The op table: functions named as ONNX names them."""

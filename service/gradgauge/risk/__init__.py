@@ -1,0 +1,1 @@
+"""From two profiles to findings: where the trouble starts and how bad it is."""

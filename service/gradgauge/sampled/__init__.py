@@ -1,0 +1,1 @@
+"""The sampled engine: the graph run and differentiated by torch."""

@@ -1,0 +1,1 @@
+"""The nouns: specs, options, profiles and the report, in plain Python."""

@@ -1,0 +1,150 @@
+"""What each engine says of a layer: the records both fill and risk reads."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Method = Literal["mean_field", "exact_moments", "probed", "not_supported"]
+
+
+@dataclass(frozen=True, slots=True)
+class Quantiles:
+    """Quantiles of a sample; q05..q95 are None where the sample has one value (q50 holds it)."""
+
+    q05: float | None
+    q25: float | None
+    q50: float | None
+    q75: float | None
+    q95: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A confidence interval and how it was made."""
+
+    low: float
+    high: float
+    level: float
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A number that has no field of its own."""
+
+    name: str
+    value: float | None
+    unit: str
+    source: Literal["analytic", "sampled"]
+    low: float | None = None
+    high: float | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A curve: the gradient by time step, a spectrum."""
+
+    name: str
+    unit: str
+    x: tuple[float, ...]
+    y: tuple[float | None, ...]
+    low: tuple[float | None, ...]
+    high: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnalyticLayer:
+    """The analytic engine's word on one layer (units: REPORT.md, block `analytic`).
+
+    `log10_grad_act` is log10 of the root mean square over elements of dL/d(layer output), with the
+    reference 1 at the graph's output (cotangents of unit variance per output element).
+    `log10_grad_param` is the same for the layer's largest parameter, per input.
+    """
+
+    method: Method
+    forward_rms: float | None = None
+    forward_gain: float | None = None
+    backward_gain: float | None = None
+    log10_grad_act: float | None = None
+    log10_grad_param: float | None = None
+    log10_grad_ratio: float | None = None
+    band_decades: float | None = None
+    chi: float | None = None
+    depth_scale: float | None = None
+    sigma_max: float | None = None
+    sigma_min: float | None = None
+    stable_rank: float | None = None
+    assumptions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SampledLayer:
+    """The sampled engine's word on one layer (units: REPORT.md, block `sampled`).
+
+    `log10_grad_act`: per input the RMS over elements of dL/d(layer output), then quantiles over
+    inputs and cotangents. `log10_grad_param`: RMS over elements of the summed weight gradient
+    divided by sqrt(batch): the size of one input's weight gradient, whatever the batch.
+    `local_log10_gain` is log10 of |dL/d(layer input)| / |dL/d(layer output)| through this layer
+    alone (2-norms over all elements of one input), `duplicate_fraction` the units that repeat
+    another unit's parameters exactly.
+    """
+
+    supported: bool
+    n: int = 0
+    log10_grad_act: Quantiles | None = None
+    log10_grad_act_ci: Interval | None = None
+    log10_grad_param: Quantiles | None = None
+    log10_grad_param_ci: Interval | None = None
+    log10_grad_ratio: float | None = None
+    log10_grad_norm: float | None = None
+    local_log10_gain: float | None = None
+    forward_rms: float | None = None
+    forward_mean: float | None = None
+    input_correlation: float | None = None
+    dead_fraction: float | None = None
+    saturated_fraction: float | None = None
+    duplicate_fraction: float | None = None
+    nonfinite_fraction: float | None = None
+    zero_gradient: bool = False
+    structurally_zero: bool = False
+    measurements: tuple[Measurement, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AnalyticProfile:
+    """The analytic engine's answer: one record per layer id, in no order."""
+
+    layers: dict[str, AnalyticLayer]
+    nodes_covered: int
+    measurements: tuple[Measurement, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TimeProfile:
+    """The gradient by time step of one recurrent layer or one unrolled cell.
+
+    `log10_grad[t]` is the median over inputs of log10 RMS of dL/dx_t (a recurrent node's input)
+    or dL/dh_t (an unrolled cell's state), `slope` the fitted decades per step going back in time.
+    """
+
+    layer_ids: tuple[str, ...]
+    log10_grad: tuple[float | None, ...]
+    slope: float | None
+    tied_parameter: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SampledProfile:
+    """The sampled engine's answer: layers, time profiles, and how it was measured."""
+
+    layers: dict[str, SampledLayer]
+    nodes_covered: int
+    seeds: tuple[int, ...]
+    loss: str
+    input_kind: str
+    dtype: str
+    device: str
+    unsupported: dict[str, int] = field(default_factory=dict)
+    times: tuple[TimeProfile, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
+    output_gradient: float | None = None

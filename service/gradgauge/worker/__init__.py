@@ -1,0 +1,1 @@
+"""The child process that runs an analysis, and who starts it."""
