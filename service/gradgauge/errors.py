@@ -10,7 +10,9 @@
     └── AnalysisFailed        the graph could not be run to its end (exit 5)
 """
 
-from typing import Any, override
+from typing import Any
+
+from typing_extensions import override
 
 
 class GradgaugeError(Exception):
