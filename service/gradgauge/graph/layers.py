@@ -3,54 +3,12 @@
 import ast
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import onnx_ir
 
-Kind = Literal[
-    "linear",
-    "activation",
-    "normalisation",
-    "contraction",
-    "recurrent",
-    "pooling",
-    "add",
-    "gate",
-    "embedding",
-    "other",
-]
-
-ACTIVATIONS = frozenset(
-    "Relu LeakyRelu PRelu Elu Selu Celu ThresholdedRelu Sigmoid HardSigmoid Tanh Softplus Softsign "
-    "Gelu FastGelu BiasGelu QuickGelu HardSwish Swish Mish Erf Clip Sin Cos Exp Log Sqrt".split()
-)
-SATURATING = frozenset({"Sigmoid", "Tanh", "Softsign", "HardSigmoid", "Erf"})
-RECTIFIERS = frozenset({"Relu", "ThresholdedRelu", "HardSwish"})
-NORMS = frozenset(
-    "BatchNormalization LayerNormalization SimplifiedLayerNormalization RMSNormalization "
-    "InstanceNormalization GroupNormalization LpNormalization MeanVarianceNormalization LRN "
-    "SkipLayerNormalization SkipSimplifiedLayerNormalization".split()
-)
-RECURRENT = frozenset({"RNN", "LSTM", "GRU"})
-POOLING = frozenset(
-    "MaxPool AveragePool LpPool GlobalAveragePool GlobalMaxPool GlobalLpPool ReduceMean".split()
-)
-LINEAR = frozenset("Gemm MatMul FusedMatMul Conv FusedConv ConvTranspose Einsum".split())
-CONTRACTION = frozenset("Softmax Attention MultiHeadAttention GroupQueryAttention".split())
-FLOATS = frozenset(
-    {
-        onnx_ir.DataType.FLOAT,
-        onnx_ir.DataType.DOUBLE,
-        onnx_ir.DataType.FLOAT16,
-        onnx_ir.DataType.BFLOAT16,
-        onnx_ir.DataType.FLOAT8E4M3FN,
-        onnx_ir.DataType.FLOAT8E4M3FNUZ,
-        onnx_ir.DataType.FLOAT8E5M2,
-        onnx_ir.DataType.FLOAT8E5M2FNUZ,
-    }
-)
+from gradgauge.graph.kinds import BY_OP, FLOATS, LINEAR, PLUMBING, Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +75,54 @@ def find_layers(model: onnx_ir.Model) -> tuple[Layer, ...]:
     return _with_repeat_groups(layers)
 
 
+def links(model: onnx_ir.Model, layers: Sequence[Layer]) -> dict[str, tuple[str, ...]]:
+    """For every layer id the ids of the layers it reads from, through any plumbing between."""
+    owner = {layer.output: layer.id for layer in layers}
+    for node, layer in _by_node(model, layers):
+        owner |= {_name(v): layer.id for v in node.outputs if v.name}
+    values = {_name(v): v for n in model.graph for v in n.outputs}
+    return {
+        layer.id: tuple(
+            dict.fromkeys(found for v in layer.inputs for found in _owners(values.get(v), owner))
+        )
+        for layer in layers
+    }
+
+
+def _by_node(model: onnx_ir.Model, layers: Sequence[Layer]) -> Iterator[tuple[onnx_ir.Node, Layer]]:
+    mine = {name: layer for layer in layers for name in layer.nodes}
+    for node in model.graph:
+        if node.name in mine:
+            yield node, mine[node.name]
+
+
+def _owners(value: onnx_ir.Value | None, owner: dict[str, str]) -> Iterator[str]:
+    todo, seen = [value], set()
+    while todo:
+        v = todo.pop()
+        if v is None or _name(v) in seen:
+            continue
+        seen.add(_name(v))
+        if _name(v) in owner:
+            yield owner[_name(v)]
+        elif v.producer() is not None:
+            todo.extend(v.producer().inputs)  # type: ignore[union-attr]
+
+
 def constant_values(graph: onnx_ir.Graph) -> set[str]:
     """Names of values that depend on no graph input: initializers and what is computed of them."""
     fixed = set(graph.initializers)
     for node in graph:
         inner = any(isinstance(a, onnx_ir.Attr) and _is_graph(a) for a in node.attributes.values())
-        if not inner and all(v is None or _name(v) in fixed for v in node.inputs):
-            if node.op_type not in {"RandomNormal", "RandomUniform"}:
-                fixed.update(_name(v) for v in node.outputs)
+        held = all(v is None or _name(v) in fixed for v in node.inputs)
+        if held and not inner and node.op_type not in {"RandomNormal", "RandomUniform"}:
+            fixed.update(_name(v) for v in node.outputs)
     return fixed
+
+
+def first_output(node: onnx_ir.Node) -> str:
+    """The name of the node's first output that is not left out: its key in an `Edge`."""
+    return next((v.name for v in node.outputs if v.name), "")
 
 
 def parameters(graph: onnx_ir.Graph) -> dict[str, onnx_ir.Value]:
@@ -144,6 +141,14 @@ def _pass_depth(node: onnx_ir.Node, depths: dict[str, int], depth: int) -> None:
 
 def _name(value: onnx_ir.Value) -> str:
     return value.name or ""
+
+
+def _used_output(node: onnx_ir.Node) -> onnx_ir.Value:
+    """The first output somebody reads: of an RNN Y, or Y_h where Y is not used."""
+    for value in node.outputs:
+        if value.name and (value.is_graph_output() or any(True for _ in value.uses())):
+            return value
+    return node.outputs[0]
 
 
 def _is_graph(attribute: onnx_ir.Attr) -> bool:
@@ -172,7 +177,7 @@ def _kind(node: onnx_ir.Node, fixed: set[str]) -> Kind | None:
     held = [v for v in node.inputs if v is not None and _name(v) in fixed]
     if op in LINEAR:
         return "linear" if any(True for v in held for _ in _cone(v)) else "contraction"
-    for ops, kind in _BY_OP:
+    for ops, kind in BY_OP:
         if op in ops:
             return kind
     if op in {"Add", "Sub", "Sum"} and len(moving) > 1:
@@ -181,20 +186,7 @@ def _kind(node: onnx_ir.Node, fixed: set[str]) -> Kind | None:
         return "gate" if all(_is_float(v) for v in moving) else None
     if op in {"Gather", "GatherND"} and node.inputs[0] in held and any(_cone(node.inputs[0])):
         return "embedding"
-    return "other" if op not in _PLUMBING and any(True for v in held for _ in _cone(v)) else None
-
-
-_BY_OP: tuple[tuple[frozenset[str], Kind], ...] = (
-    (ACTIVATIONS, "activation"),
-    (NORMS, "normalisation"),
-    (RECURRENT, "recurrent"),
-    (POOLING, "pooling"),
-    (CONTRACTION, "contraction"),
-)
-_PLUMBING = frozenset(
-    "Reshape Transpose Expand Tile Slice Split Concat Squeeze Unsqueeze Flatten Identity Cast Pad "
-    "Where Gather GatherND GatherElements ScatterND ScatterElements Shape Constant Resize".split()
-)
+    return "other" if op not in PLUMBING and any(True for v in held for _ in _cone(v)) else None
 
 
 def _is_float(value: onnx_ir.Value) -> bool:
@@ -242,12 +234,12 @@ def _layer(
 ) -> Layer:
     nodes = (node,) if bias is None else (node, bias)
     edges = tuple(
-        Edge(_name(node.outputs[0]), i, _name(v))
+        Edge(first_output(node), i, _name(v))
         for i, v in enumerate(node.inputs)
         if v is not None and _name(v) not in fixed and _is_float(v)
     )
     params = _params(nodes, fixed)
-    out = nodes[-1].outputs[0]
+    out = _used_output(nodes[-1])
     first = next((v for v in node.inputs if v is not None and _name(v) not in fixed), None)
     scope = _scope(node, [p for p, _ in params])
     return Layer(
@@ -312,6 +304,5 @@ def _with_repeat_groups(layers: list[Layer]) -> tuple[Layer, ...]:
     counts = Counter(keys)
     names = {key: f"G{i:03d}" for i, key in enumerate(k for k in counts if counts[k] > 1)}
     return tuple(
-        replace(layer, repeat_group=names.get(key))
-        for layer, key in zip(layers, keys, strict=True)
+        replace(layer, repeat_group=names.get(key)) for layer, key in zip(layers, keys, strict=True)
     )

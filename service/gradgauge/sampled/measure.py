@@ -1,0 +1,293 @@
+"""The sampled engine: the graph run and differentiated, its layers' sizes in decades."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir
+import torch
+
+from gradgauge.errors import UnsupportedOps
+from gradgauge.graph.layers import Layer
+from gradgauge.graph.reading import Reading
+from gradgauge.sampled.executor import Executable, compile_graph
+from gradgauge.sampled.passes import SAFE_LOG10, Seen, Setting, batch_axes, run_pass
+from gradgauge.sampled.probes import Draws, Loss, plan_draws
+from gradgauge.sampled.statistics import decades_slope, median_interval, quantiles, t_interval
+from gradgauge.schema.profile import SampledLayer, SampledProfile, TimeProfile
+
+STEPS = 8  # as many uses of one parameter in a row make it an unrolled recurrence
+LIMITS64 = (-290.0, 290.0)  # where even float64 may have lost elements
+SHIFT = 280  # decades added to or taken from the cotangents then
+
+
+def profile(
+    model: onnx_ir.Model,
+    layers: Sequence[Layer],
+    reading: Reading,
+    *,
+    depth: str = "standard",
+    samples: int | None = None,
+    seed: int = 0,
+    loss: Loss = "random_cotangent",
+    device: str | None = None,
+    on_progress: Callable[[float], None] | None = None,
+) -> SampledProfile:
+    """Measure every layer over inputs and cotangents.
+
+    A float32 pass comes first; where a size lies outside what float32 holds safely (THEORY:
+    squares vanish below 1e-23), the passes are repeated in float64, and where that too is left
+    behind, with cotangents scaled by a power of ten that is taken off again.
+
+    Raises:
+        AnalysisFailed: a node could not be run, or no output has a gradient.
+    """
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    draws = plan_draws(reading, depth, samples)
+    setting = Setting(torch.float32, 0, loss, seed, draws.batch, where)
+    try:
+        seen = _attempt(model, layers, reading, setting, draws, on_progress)
+    except UnsupportedOps as fault:
+        return _unsupported(fault, layers, setting, reading)
+    if _outside(seen.values(), SAFE_LOG10):
+        setting = replace(setting, dtype=torch.float64)
+        seen = _attempt(model, layers, reading, setting, draws, on_progress)
+        for sign, unsafe in ((1, _under(seen.values())), (-1, _over(seen.values()))):
+            if unsafe:
+                again = replace(setting, shift=sign * SHIFT)
+                shifted = _attempt(model, layers, reading, again, draws, on_progress)
+                seen = {key: _better(seen[key], shifted[key]) for key in seen}
+    return _summary(model, layers, seen, setting, reading, draws)
+
+
+def _attempt(
+    model: onnx_ir.Model,
+    layers: Sequence[Layer],
+    reading: Reading,
+    setting: Setting,
+    draws: Draws,
+    on_progress: Callable[[float], None] | None,
+) -> dict[str, Seen]:
+    exe = compile_graph(
+        model, training=reading.batch_statistics, dtype=setting.dtype, device=setting.device
+    )
+    names = [layer.output for layer in layers]
+    values = [edge.value for layer in layers for edge in layer.edges]
+    axes = batch_axes(exe, list(dict.fromkeys(names + values)), reading, setting)
+    exe.watch(names)
+    exe.watch_edges((e.consumer, e.index) for layer in layers for e in layer.edges)
+    seen = {layer.id: Seen() for layer in layers}
+    for draw in range(draws.count):
+        run_pass(exe, layers, seen, axes, reading, setting, draw)
+        if on_progress is not None:
+            on_progress((draw + 1) / draws.count)
+    _forget(exe)
+    return seen
+
+
+def _forget(exe: Executable) -> None:
+    exe.watch(())
+    exe.watch_edges(())
+
+
+def _sizes(seen: Iterable[Seen]) -> np.ndarray:
+    parts = [a for s in seen for a in (*s.grads, *s.forward)]
+    parts += [np.array(s.params) for s in seen]
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _outside(seen: Iterable[Seen], bounds: tuple[float, float]) -> bool:
+    sizes = _sizes(list(seen))
+    return bool((~np.isfinite(sizes) | (sizes < bounds[0]) | (sizes > bounds[1])).any())
+
+
+def _under(seen: Iterable[Seen]) -> bool:
+    """Whether float64 itself ran out: something non-zero is already near its smallest number."""
+    grads = np.concatenate([g for s in seen for g in s.grads] or [np.zeros(0)])
+    held = grads[np.isfinite(grads)]
+    return bool((held < LIMITS64[0]).any())
+
+
+def _over(seen: Iterable[Seen]) -> bool:
+    grads = np.concatenate([g for s in seen for g in s.grads] or [np.zeros(0)])
+    return bool((np.isnan(grads) | (grads > LIMITS64[1])).any())
+
+
+def _better(first: Seen, second: Seen) -> Seen:
+    """The shifted pass where it is finite, the plain one elsewhere."""
+    size = _sizes([second])
+    return second if size.size and np.isfinite(size).all() else first
+
+
+def _unsupported(
+    fault: UnsupportedOps, layers: Sequence[Layer], setting: Setting, reading: Reading
+) -> SampledProfile:
+    counts: dict[str, int] = {}
+    for op, domain, opset, _ in fault.ops:
+        key = f"{domain or 'ai.onnx'}::{op}-{opset}"
+        counts[key] = counts.get(key, 0) + 1
+    return SampledProfile(
+        layers={layer.id: SampledLayer(supported=False) for layer in layers},
+        nodes_covered=0,
+        seeds=(setting.seed,),
+        loss=setting.loss,
+        input_kind=_input_kind(reading),
+        dtype="float32",
+        device=str(setting.device),
+        unsupported=counts,
+    )
+
+
+def _summary(
+    model: onnx_ir.Model,
+    layers: Sequence[Layer],
+    seen: dict[str, Seen],
+    setting: Setting,
+    reading: Reading,
+    draws: Draws,
+) -> SampledProfile:
+    held = {layer.id: _layer(model, layer, seen[layer.id], setting.seed) for layer in layers}
+    return SampledProfile(
+        layers=held,
+        nodes_covered=sum(1 for _ in model.graph),
+        seeds=tuple(range(setting.seed, setting.seed + draws.count)),
+        loss=setting.loss,
+        input_kind=_input_kind(reading),
+        dtype=str(setting.dtype).removeprefix("torch."),
+        device=str(setting.device),
+        times=(*_node_times(layers, seen), *_unrolled_times(layers, held)),
+    )
+
+
+def _input_kind(reading: Reading) -> str:
+    kinds = {plan.kind for plan in reading.inputs.values()}
+    if "data" in kinds:
+        return "user_batch"
+    if kinds & {"normal", "uniform"}:
+        return "synthetic_gaussian" if "normal" in kinds else "synthetic_uniform"
+    return "synthetic_integers"
+
+
+def _layer(model: onnx_ir.Model, layer: Layer, seen: Seen, seed: int) -> SampledLayer:
+    grads = np.concatenate(seen.grads) if seen.grads else np.zeros(0)
+    params = np.array(seen.params)
+    found = quantiles(grads)
+    size = quantiles(params)
+    weight = _weight_rms(model, layer)
+    middle = size.q50 if size is not None else None
+    return SampledLayer(
+        supported=True,
+        n=int(grads.size),
+        log10_grad_act=found,
+        log10_grad_act_ci=median_interval(grads, seed),
+        log10_grad_param=size,
+        log10_grad_param_ci=t_interval(params),
+        log10_grad_ratio=_difference(middle, weight),
+        log10_grad_norm=_median(seen.norms),
+        local_log10_gain=_median(seen.gains),
+        forward_rms=_forward(seen),
+        forward_mean=_mean(seen.means),
+        input_correlation=_mean(seen.cosines),
+        dead_fraction=_dead(seen),
+        saturated_fraction=_mean(seen.saturated),
+        duplicate_fraction=_duplicates(model, layer),
+        nonfinite_fraction=_mean(seen.nonfinite),
+        zero_gradient=bool(grads.size) and bool(np.isneginf(grads).all()),
+        structurally_zero=bool(params.size) and bool(np.isneginf(params).all()),
+    )
+
+
+def _difference(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None or not math.isfinite(a) else a - b
+
+
+def _median(parts: list[np.ndarray]) -> float | None:
+    held = np.concatenate(parts) if parts else np.zeros(0)
+    held = held[np.isfinite(held)]
+    return float(np.median(held)) if held.size else None
+
+
+def _mean(values: list[float]) -> float | None:
+    held = [v for v in values if math.isfinite(v)]
+    return float(np.mean(held)) if held else None
+
+
+def _forward(seen: Seen) -> float | None:
+    """Root mean square over inputs and elements; None where it is not finite."""
+    if not seen.forward:
+        return None
+    logs = np.concatenate(seen.forward)
+    if not np.isfinite(logs).all():
+        return 0.0 if np.isneginf(logs).all() else None
+    top = float(logs.max())
+    total = top + 0.5 * math.log10(float(np.mean(10.0 ** (2 * (logs - top)))))
+    return 10.0**total if total < 300 else None
+
+
+def _dead(seen: Seen) -> float | None:
+    return None if seen.alive is None else float((~seen.alive).double().mean())
+
+
+def _weight_rms(model: onnx_ir.Model, layer: Layer) -> float | None:
+    if not layer.params:
+        return None
+    W = _array(model, layer.params[0])
+    if W is None or not W.size:
+        return None
+    size = float(np.sqrt(np.mean(np.square(W))))
+    return math.log10(size) if size > 0 and math.isfinite(size) else None
+
+
+def _array(model: onnx_ir.Model, name: str) -> np.ndarray | None:
+    value = model.graph.initializers.get(name)
+    if value is None or value.const_value is None:
+        return None
+    return value.const_value.numpy().astype(np.float64)
+
+
+def _duplicates(model: onnx_ir.Model, layer: Layer) -> float | None:
+    """Share of units whose weights repeat another unit's exactly (all-zero weights: 0)."""
+    if layer.kind != "linear" or not layer.params:
+        return None
+    W = _array(model, layer.params[0])
+    if W is None or W.ndim < 2 or not W.any():
+        return 0.0
+    units = W.reshape(W.shape[0], -1)
+    if layer.op != "Conv" and layer.shape_out and layer.shape_out[-1] == W.shape[-1]:
+        units = W.reshape(-1, W.shape[-1]).T
+    return 1.0 - len(np.unique(units, axis=0)) / len(units)
+
+
+def _node_times(layers: Sequence[Layer], seen: dict[str, Seen]) -> list[TimeProfile]:
+    """The gradient over time of each RNN, LSTM and GRU node, at its input."""
+    found = []
+    for layer in layers:
+        if layer.kind == "recurrent" and seen[layer.id].times:
+            steps = np.median(np.stack(seen[layer.id].times), axis=0)
+            if len(steps) >= STEPS:
+                found.append(_time_profile((layer.id,), list(map(float, steps)), None))
+    return found
+
+
+def _unrolled_times(layers: Sequence[Layer], held: dict[str, SampledLayer]) -> list[TimeProfile]:
+    """The gradient along chains of layers that share one parameter: a cell unrolled by hand."""
+    uses: dict[str, list[Layer]] = {}
+    for layer in layers:
+        if layer.kind == "linear" and layer.params:
+            uses.setdefault(layer.params[0], []).append(layer)
+    found = []
+    for name, chain in uses.items():
+        depths = [layer.depth for layer in chain]
+        if len(chain) >= STEPS and all(a < b for a, b in zip(depths, depths[1:], strict=False)):
+            sizes = [held[layer.id].log10_grad_act for layer in chain]
+            steps = [None if q is None else q.q50 for q in sizes]
+            found.append(_time_profile(tuple(layer.id for layer in chain), steps, name))
+    return found
+
+
+def _time_profile(
+    ids: tuple[str, ...], steps: Sequence[float | None], tied: str | None
+) -> TimeProfile:
+    held = tuple(v if v is not None and math.isfinite(v) else None for v in steps)
+    return TimeProfile(ids, held, decades_slope(held), tied)

@@ -1,0 +1,304 @@
+"""One forward and backward pass at a time, with every layer's numbers taken on the way."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradgauge.errors import AnalysisFailed
+from gradgauge.graph.kinds import RECTIFIERS
+from gradgauge.graph.layers import Edge, Layer
+from gradgauge.graph.reading import Reading
+from gradgauge.sampled.executor import Executable
+from gradgauge.sampled.probes import Loss, cotangents, draw_inputs
+from gradgauge.sampled.statistics import log10_rms, pairwise_cosine, rows_of
+
+# below and above these a float32 pass may have lost elements to underflow or overflow
+SAFE_LOG10 = (-25.0, 30.0)
+SATURATED = {  # output -> where the slope is below 5 % of its largest
+    "Sigmoid": lambda y: y * (1 - y) < 0.0125,
+    "Tanh": lambda y: 1 - y * y < 0.05,
+    "Softsign": lambda y: (1 - y.abs()).square() < 0.05,
+    "HardSigmoid": lambda y: (y <= 0) | (y >= 1),
+}
+
+
+@dataclass(slots=True)
+class Seen:
+    """What was seen of one layer, a list entry per pass; log10 sizes, one per input."""
+
+    grads: list[np.ndarray] = field(default_factory=list)
+    norms: list[np.ndarray] = field(default_factory=list)
+    gains: list[np.ndarray] = field(default_factory=list)
+    params: list[float] = field(default_factory=list)
+    forward: list[np.ndarray] = field(default_factory=list)
+    means: list[float] = field(default_factory=list)
+    cosines: list[float] = field(default_factory=list)
+    saturated: list[float] = field(default_factory=list)
+    nonfinite: list[float] = field(default_factory=list)
+    times: list[np.ndarray] = field(default_factory=list)
+    alive: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How passes are run: number type, a power of ten on the cotangents, seeds and loss."""
+
+    dtype: torch.dtype
+    shift: int
+    loss: Loss
+    seed: int
+    batch: int | None
+    device: torch.device
+
+
+def batch_axes(
+    exe: Executable, names: Sequence[str], reading: Reading, setting: Setting
+) -> dict[str, int | None]:
+    """Which axis of each value holds the inputs: found by running two batch sizes.
+
+    A value whose leading axis folds the batch with others (batch * tokens) counts as batch-major.
+    Where the graph fixes its batch, the leading axis counts if it is as long as the graph input's.
+    """
+    if setting.batch is None:
+        return _fixed_axes(exe, names, reading, setting)
+    small, large = 2, 3
+    shapes = [_shapes(exe, names, reading, setting, size) for size in (small, large)]
+    return {
+        name: _axis(shapes[0][name], shapes[1][name], small, large)
+        for name in names
+        if name in shapes[0]
+    }
+
+
+def _axis(a: tuple[int, ...], b: tuple[int, ...], small: int, large: int) -> int | None:
+    if len(a) != len(b):
+        return None
+    moved = [i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y]
+    if len(moved) != 1 or a[moved[0]] * large != b[moved[0]] * small:
+        return None
+    folded = a[moved[0]] != small
+    return None if folded and moved[0] != 0 else moved[0]
+
+
+def _shapes(
+    exe: Executable, names: Sequence[str], reading: Reading, setting: Setting, size: int | None
+) -> dict[str, tuple[int, ...]]:
+    generator = torch.Generator(setting.device).manual_seed(setting.seed)
+    feed = draw_inputs(reading.inputs, size, draw=0, generator=generator, dtype=setting.dtype)
+    exe.watch(names)
+    with torch.no_grad():
+        exe(**feed)
+    return {name: tuple(x.shape) for name, x in exe.watched.items()}
+
+
+def _fixed_axes(
+    exe: Executable, names: Sequence[str], reading: Reading, setting: Setting
+) -> dict[str, int | None]:
+    leading = {plan.shape[0] for plan in reading.inputs.values() if plan.shape}
+    rows = leading.pop() if len(leading) == 1 else None
+    shapes = _shapes(exe, names, reading, setting, None)
+    return {
+        name: 0 if rows is not None and rows > 1 and shape and shape[0] == rows else None
+        for name, shape in shapes.items()
+    }
+
+
+def run_pass(
+    exe: Executable,
+    layers: Sequence[Layer],
+    seen: Mapping[str, Seen],
+    axes: Mapping[str, int | None],
+    reading: Reading,
+    setting: Setting,
+    draw: int,
+) -> None:
+    """Run one batch forward and backward and append what was seen to `seen` (by layer id)."""
+    generator = torch.Generator(setting.device).manual_seed(setting.seed + draw)
+    feed = draw_inputs(
+        reading.inputs, setting.batch, draw=draw, generator=generator, dtype=setting.dtype
+    )
+    outputs = [y for y in exe(**feed) if _differentiable(y)]
+    if not outputs:
+        raise AnalysisFailed(
+            "no_gradient_path",
+            "no float output of the graph depends on a float parameter or float input",
+            hint="a gradient profile needs a differentiable path from a parameter to an output",
+        )
+    rows = _rows(feed, reading, setting)
+    for layer in layers:
+        _see_forward(layer, seen[layer.id], exe.watched.get(layer.output), axes, rows)
+    hooks = _Hooks(axes, rows)
+    hooks.attach(exe, layers)
+    sent = cotangents(
+        outputs, setting.loss, target=_target(reading, setting, draw), generator=generator
+    )
+    scale = 10.0**setting.shift
+    leaves = {k: v for k, v in exe.initializers.items() if v.requires_grad}
+    grads = torch.autograd.grad(
+        outputs,
+        list(leaves.values()) or [x for x in feed.values() if x.requires_grad],
+        [c * scale for c in sent],
+        allow_unused=True,
+    )
+    hooks.detach()
+    by_name = dict(zip(leaves, grads, strict=False)) if leaves else {}
+    for layer in layers:
+        hooks.store(layer, seen[layer.id], setting.shift)
+        _see_parameter(layer, seen[layer.id], by_name, rows, setting.shift)
+
+
+def _differentiable(y: object) -> bool:
+    return isinstance(y, Tensor) and y.is_floating_point() and y.requires_grad
+
+
+def _rows(feed: Mapping[str, Tensor], reading: Reading, setting: Setting) -> int:
+    if setting.batch is not None:
+        return setting.batch
+    sizes = {x.shape[0] for x in feed.values() if x.ndim}
+    return sizes.pop() if len(sizes) == 1 else 1
+
+
+def _target(reading: Reading, setting: Setting, draw: int) -> Tensor | None:
+    if reading.target is None:
+        return None
+    size = setting.batch or 1
+    rows = (np.arange(size) + draw * size) % reading.target.shape[0]
+    return torch.from_numpy(np.ascontiguousarray(reading.target[rows])).to(setting.device)
+
+
+class _Hooks:
+    """Gradient sizes taken as the backward pass produces them, so that none is kept."""
+
+    def __init__(self, axes: Mapping[str, int | None], rows: int) -> None:
+        self.axes, self.rows = axes, rows
+        self.values: dict[str, tuple[np.ndarray, int]] = {}
+        self.edges: dict[Edge, tuple[np.ndarray, int]] = {}
+        self.times: dict[str, np.ndarray] = {}
+        self.nonfinite: dict[str, float] = {}
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+
+    def attach(self, exe: Executable, layers: Sequence[Layer]) -> None:
+        for layer in layers:
+            out = exe.watched.get(layer.output)
+            if out is not None and out.requires_grad and layer.output not in self.values:
+                self._on(out, self._value(layer.output))
+            for edge in layer.edges:
+                x = exe.watched_edges.get((edge.consumer, edge.index))
+                if x is not None and x.requires_grad:
+                    self._on(x, self._edge(edge, timed=layer.kind == "recurrent"))
+
+    def detach(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _on(self, x: Tensor, hook: object) -> None:
+        self._handles.append(x.register_hook(hook))  # type: ignore[arg-type]
+
+    def _value(self, name: str) -> object:
+        def hook(g: Tensor) -> None:
+            flat = rows_of(g, self.axes.get(name), self.rows)
+            self.values[name] = (log10_rms(flat).cpu().numpy(), flat.shape[1])
+            self.nonfinite[name] = float((~g.isfinite()).double().mean())
+
+        return hook
+
+    def _edge(self, edge: Edge, *, timed: bool) -> object:
+        def hook(g: Tensor) -> None:
+            flat = rows_of(g, self.axes.get(edge.value), self.rows)
+            self.edges[edge] = (log10_rms(flat).cpu().numpy(), flat.shape[1])
+            if timed and edge.index == 0 and g.ndim == 3:
+                self.times[edge.consumer] = _by_time(g, self.axes.get(edge.value))
+
+        return hook
+
+    def store(self, layer: Layer, seen: Seen, shift: int) -> None:
+        held = self.values.get(layer.output)
+        if held is None:
+            return
+        grads, size = held
+        seen.grads.append(grads - shift)
+        seen.norms.append(grads - shift + 0.5 * math.log10(max(size, 1)))
+        seen.nonfinite.append(self.nonfinite[layer.output])
+        gain = self._gain(layer, grads + 0.5 * math.log10(max(size, 1)))
+        if gain is not None:
+            seen.gains.append(gain)
+        for edge in layer.edges:
+            if edge.consumer in self.times and layer.kind == "recurrent":
+                seen.times.append(self.times[edge.consumer] - shift)
+                break
+
+    def _gain(self, layer: Layer, out: np.ndarray) -> np.ndarray | None:
+        """log10 |g_in| - log10 |g_out| through this layer; of several inputs the largest."""
+        sums: dict[str, np.ndarray] = {}
+        for edge in layer.edges:
+            if edge in self.edges:
+                rms, size = self.edges[edge]
+                squared = 2 * rms + math.log10(max(size, 1))
+                held = sums.get(edge.value)
+                sums[edge.value] = squared if held is None else _log10_add(held, squared)
+        if not sums:
+            return None
+        found: np.ndarray = 0.5 * np.max(np.stack(list(sums.values())), axis=0)
+        if found.shape != out.shape:
+            return None
+        with np.errstate(invalid="ignore"):
+            return found - out
+
+
+def _log10_add(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    summed: np.ndarray = np.logaddexp(a * math.log(10), b * math.log(10)) / math.log(10)
+    return summed
+
+
+def _by_time(g: Tensor, axis: int | None) -> np.ndarray:
+    """Median over inputs of log10 RMS of dL/dx_t, from (time, batch, features) or batch first."""
+    if axis == 0:
+        g = g.transpose(0, 1)
+    steps, rows, width = g.shape
+    sizes = log10_rms(g.reshape(steps * rows, width)).reshape(steps, rows)
+    return sizes.median(dim=1).values.cpu().numpy()
+
+
+def _see_forward(
+    layer: Layer,
+    seen: Seen,
+    y: Tensor | None,
+    axes: Mapping[str, int | None],
+    rows: int,
+) -> None:
+    if y is None or not y.is_floating_point() or y.numel() == 0:
+        return
+    y = y.detach()
+    flat = rows_of(y, axes.get(layer.output), rows)
+    seen.forward.append(log10_rms(flat).cpu().numpy())
+    seen.means.append(float(y.double().mean()))
+    if axes.get(layer.output) is not None:
+        cosine = pairwise_cosine(flat)
+        if cosine is not None:
+            seen.cosines.append(cosine)
+    if layer.op in SATURATED:
+        seen.saturated.append(float(SATURATED[layer.op](y).double().mean()))
+    if layer.op in RECTIFIERS:
+        alive = _units(y != 0, axes.get(layer.output))
+        seen.alive = alive if seen.alive is None else seen.alive | alive
+
+
+def _units(mask: Tensor, axis: int | None) -> Tensor:
+    """Whether each unit (a channel of an image, else the last axis) was active anywhere."""
+    unit = 1 if mask.ndim >= 4 and axis in {0, None} else mask.ndim - 1
+    return mask.movedim(unit, 0).reshape(mask.shape[unit], -1).any(dim=1)
+
+
+def _see_parameter(
+    layer: Layer, seen: Seen, grads: Mapping[str, Tensor | None], rows: int, shift: int
+) -> None:
+    """The largest parameter's gradient over sqrt(batch): one input's own, whatever the batch."""
+    gradient = grads.get(layer.params[0]) if layer.params else None
+    if gradient is None:
+        return
+    size = float(log10_rms(gradient.reshape(1, -1))[0])
+    seen.params.append(size - 0.5 * math.log10(rows) - shift)
