@@ -1,13 +1,13 @@
 """The engine's one tree of errors: stable codes, no HTTP in it.
 
-    GradgaugeError
-    ├── InvalidInput          the caller's bytes or words are wrong (exit 2)
-    │   ├── InvalidModel      not a valid ONNX model
-    │   ├── InvalidSpec       not a valid architecture spec; `where` holds its path
-    │   └── InvalidOptions    not valid analysis options
-    ├── LimitExceeded         valid, but larger than a limit allows (exit 5)
-    ├── UnsupportedOps        the graph needs ops the executor lacks
-    └── AnalysisFailed        the graph could not be run to its end (exit 5)
+GradgaugeError
+├── InvalidInput          the caller's bytes or words are wrong (exit 2)
+│   ├── InvalidModel      not a valid ONNX model
+│   ├── InvalidSpec       not a valid architecture spec; `where` holds its path
+│   └── InvalidOptions    not valid analysis options
+├── LimitExceeded         valid, but larger than a limit allows (exit 5)
+├── UnsupportedOps        the graph needs ops the executor lacks
+└── AnalysisFailed        the graph could not be run to its end (exit 5)
 """
 
 from typing import Any
@@ -101,3 +101,40 @@ class UnsupportedOps(GradgaugeError):
 
 class AnalysisFailed(GradgaugeError):
     """The graph was accepted but could not be run to its end."""
+
+
+class NotFound(GradgaugeError):
+    """The project holds nothing under this id, whoever else may."""
+
+
+class Conflict(GradgaugeError):
+    """The thing's state does not allow what was asked."""
+
+
+class ModelRejected(Conflict):
+    """The model's inspection refused it; `problem` is what the inspection said."""
+
+    def __init__(self, model_id: str, problem: dict[str, Any]) -> None:
+        super().__init__(
+            "model_rejected",
+            f"model {model_id} was rejected: {problem.get('message', 'no reason recorded')}",
+            where=problem.get("where"),
+            hint="read the model's `problem`, mend the file and upload it again",
+        )
+        self.problem = problem
+
+
+class KeyInFlight(Conflict):
+    """The first request with this idempotency key is still being answered."""
+
+
+class KeyReused(GradgaugeError):
+    """The idempotency key was used before with another body."""
+
+
+class Unavailable(GradgaugeError):
+    """The database, the store or another part cannot be reached or started."""
+
+
+class StorageFull(Unavailable):
+    """The disk or the bucket has no room left."""
