@@ -117,7 +117,7 @@ def _layer(layer: Any, shape: Shape, path: str, walk: _Walk) -> _Sum:
     elif isinstance(layer, Residual):
         found = _residual(layer, shape, path, walk)
     else:
-        after, parameters = _RULES[type(layer)](layer, shape, path)
+        after, parameters = SHAPE_RULES[type(layer)](layer, shape, path)
         found = (1, parameters, after)
     walk.shapes[path] = found[2]
     return found
@@ -139,11 +139,8 @@ def _residual(layer: Residual, shape: Shape, path: str, walk: _Walk) -> _Sum:
     layers, parameters, after = _sequence(layer.layers, shape, f"{path}.layers", walk)
     if layer.shortcut == "projection":
         _check_projection(shape, after, path)
-        return (
-            layers + 2,
-            parameters + shape[_CHANNEL[len(shape)]] * after[_CHANNEL[len(shape)]],
-            after,
-        )
+        axis = CHANNEL[len(shape)]
+        return layers + 2, parameters + shape[axis] * after[axis], after
     if after != shape:
         raise _wrong(
             path,
@@ -153,7 +150,7 @@ def _residual(layer: Residual, shape: Shape, path: str, walk: _Walk) -> _Sum:
     return layers + 1, parameters, after
 
 
-_CHANNEL = {1: 0, 2: 1, 3: 0}  # [features], [time, features], [channels, height, width]
+CHANNEL = {1: 0, 2: 1, 3: 0}  # [features], [time, features], [channels, height, width]
 
 
 def _check_projection(before: Shape, after: Shape, path: str) -> None:
@@ -195,7 +192,7 @@ def _conv2d(layer: Conv2d, shape: Shape, path: str) -> tuple[Shape, int]:
     if shape[0] % layer.groups or layer.filters % layer.groups:
         raise _wrong(
             f"{path}.groups",
-            f"{layer.groups} groups divide not both {shape[0]} channels and {layer.filters} filters",
+            f"{layer.groups} groups do not divide {shape[0]} channels and {layer.filters} filters",
             "choose a common divisor",
         )
     after = _windows(layer, layer.stride, layer.dilation, shape, path)
@@ -256,7 +253,8 @@ def _rnn(layer: Rnn, shape: Shape, path: str) -> tuple[Shape, int]:
     return (shape[0], layer.units) if layer.return_sequences else (layer.units,), parameters
 
 
-_RULES: dict[type, Callable[[Any, Shape, str], tuple[Shape, int]]] = {
+# layer, input shape, path -> output shape, trained parameters
+SHAPE_RULES: dict[type, Callable[[Any, Shape, str], tuple[Shape, int]]] = {
     Dense: _dense,
     ActivationLayer: _activation,
     Conv2d: _conv2d,
