@@ -1,0 +1,312 @@
+"""The worker's side of a confined child: feed it, watch its clock and memory, read its answer."""
+
+import os
+import selectors
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from gradgauge.worker import frames
+from gradgauge.worker.frames import Frame, Problem, Request
+from gradgauge.worker.memory import private_bytes
+
+Progress = Callable[[str, float], None]
+Cancelled = Callable[[], bool]
+
+_TICK_S = 0.05
+_GRACE_S = 1.0
+_CHUNK = 1 << 18
+_PROGRESS_BYTES = 1 << 20
+_LOG_BYTES = 64 << 10
+
+
+class Process(Protocol):
+    """A child that has not been reaped yet, so that its id cannot belong to anyone else."""
+
+    pid: int
+
+    def kill(self) -> None:
+        """SIGKILL the child and whatever shares its process group; harmless where all is over."""
+
+    def wait(self, timeout: float) -> int | None:
+        """Exit code, or minus the signal, without reaping; None while it still runs."""
+
+    def reap(self) -> None:
+        """Let its id go; nothing may be sent to it afterwards."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a job: a result or a problem, never both."""
+
+    result: dict[str, Any] | None
+    problem: Problem | None
+    sandbox: dict[str, str]
+    """State of each layer of the confinement as the child entered it; empty if it never did."""
+    log: str
+    """The end of what the child wrote to its standard error: for the log, never for a caller."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pipes:
+    """The worker's ends of the three pipes to a child."""
+
+    request: int
+    result: int
+    log: int
+
+
+class PipePair:
+    """Three pipes to a child that is about to start; `close` takes whatever is still open."""
+
+    def __init__(self) -> None:
+        self._open: set[int] = set()
+        self.child_request, request = self._pipe()
+        result, self.child_result = self._pipe()
+        log, self.child_log = self._pipe()
+        self.ours = Pipes(request, result, log)
+        for end in (request, result, log):
+            os.set_blocking(end, False)
+
+    def _pipe(self) -> tuple[int, int]:
+        ends = os.pipe()
+        self._open.update(ends)
+        return ends
+
+    def drop(self, *ends: int) -> None:
+        """Close `ends`; those closed before are left alone."""
+        for end in self._open.intersection(ends):
+            self._open.remove(end)
+            os.close(end)
+
+    def drop_childs(self) -> None:
+        """Close the child's ends here, so that its death is the end of the file for us."""
+        self.drop(self.child_request, self.child_result, self.child_log)
+
+    def close(self) -> None:
+        """Close both ends of all."""
+        self.drop(*self._open)
+
+
+def follow(
+    process: Process,
+    pipes: PipePair,
+    request: Request,
+    *,
+    wall_s: float | None,
+    on_progress: Progress | None = None,
+    cancelled: Cancelled | None = None,
+) -> Outcome:
+    """Send `request` to a child just started and stay with it to its end.
+
+    The child is dead and reaped when this returns or raises, whatever it did; `on_progress` and
+    `cancelled` are called in this thread, every 50 ms at most.
+    """
+    watch = _Watch(process, pipes, request, wall_s, on_progress, cancelled)
+    status: int | None = None
+    try:
+        watch.run()
+        if watch.final is None:
+            status = process.wait(_GRACE_S)
+    finally:
+        process.kill()
+        ended = process.wait(_GRACE_S)
+        process.reap()
+    watch.drain_log()
+    problem = None
+    if watch.final is None:
+        problem = death(ended if status is None else status)
+    elif watch.final.problem is not None:
+        problem = watch.final.problem
+    return Outcome(
+        result=watch.final.result if watch.final else None,
+        problem=problem,
+        sandbox=watch.sandbox,
+        log=watch.log.decode("utf-8", "replace"),
+    )
+
+
+class _Watch:
+    """One child under observation; `final` is set once there is a result or a problem."""
+
+    def __init__(
+        self,
+        process: Process,
+        pipes: PipePair,
+        request: Request,
+        wall_s: float | None,
+        on_progress: Progress | None,
+        cancelled: Cancelled | None,
+    ) -> None:
+        self.final: Frame | None = None
+        self.sandbox: dict[str, str] = {}
+        self.log = b""
+        self._process = process
+        self._pipes = pipes
+        self._request = request
+        self._on_progress = on_progress or (lambda _stage, _fraction: None)
+        self._cancelled = cancelled or (lambda: False)
+        self._wall_s = wall_s
+        self._deadline = None if wall_s is None else time.monotonic() + wall_s
+        self._unsent = memoryview(request.model_dump_json().encode())
+        self._line = bytearray()
+        self._received = 0
+        self._held_at_start = 0
+        self._open = True
+
+    def run(self) -> None:
+        """Until a final frame, the end of the result pipe, or a reason to give up."""
+        ours = self._pipes.ours
+        with selectors.DefaultSelector() as self._selector:
+            self._selector.register(ours.request, selectors.EVENT_WRITE, self._feed)
+            self._selector.register(ours.result, selectors.EVENT_READ, self._read_result)
+            self._selector.register(ours.log, selectors.EVENT_READ, self._read_log)
+            while self._open and self.final is None:
+                for key, _ in self._selector.select(_TICK_S):
+                    key.data()
+                if self.final is None:
+                    self._check()
+
+    def drain_log(self) -> None:
+        """Take what a dead child left in its log pipe."""
+        while self._take_log():
+            pass
+
+    def _feed(self) -> None:
+        try:
+            self._unsent = self._unsent[os.write(self._pipes.ours.request, self._unsent) :]
+        except BrokenPipeError:
+            self._unsent = self._unsent[:0]
+        if not self._unsent:
+            self._selector.unregister(self._pipes.ours.request)
+            self._pipes.drop(self._pipes.ours.request)
+
+    def _read_log(self) -> None:
+        if not self._take_log():
+            self._selector.unregister(self._pipes.ours.log)
+
+    def _take_log(self) -> bool:
+        try:
+            chunk = os.read(self._pipes.ours.log, _CHUNK)
+        except BlockingIOError:
+            return False
+        self.log = (self.log + chunk)[-_LOG_BYTES:]
+        return bool(chunk)
+
+    def _read_result(self) -> None:
+        chunk = os.read(self._pipes.ours.result, _CHUNK)
+        self._open = bool(chunk)
+        self._received += len(chunk)
+        if self._received > self._request.result_bytes + _PROGRESS_BYTES:
+            self._give_up(_too_large(self._request.result_bytes))
+            return
+        *lines, rest = chunk.split(b"\n")
+        for line in lines:
+            whole = bytes(self._line + line)
+            self._line.clear()
+            self._take(whole)
+        self._line += rest
+
+    def _take(self, line: bytes) -> None:
+        if self.final is not None:
+            return
+        try:
+            frame = frames.decode(line)
+        except frames.Malformed as error:
+            self._give_up(_malformed(str(error)))
+            return
+        if frame.started:
+            self.sandbox = frame.started.sandbox
+            self._held_at_start = frame.started.held_bytes
+        elif frame.progress:
+            self._on_progress(frame.progress.stage, frame.progress.fraction)
+        else:
+            self.final = frame
+
+    def _check(self) -> None:
+        budget = self._request.memory_bytes
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            self._give_up(time_limit(self._wall_s))
+        elif self._cancelled():
+            self._give_up(_CANCELLED)
+        elif budget is not None:
+            held = private_bytes(self._process.pid) - self._held_at_start
+            if held > budget:
+                self._give_up(_memory_limit(held, budget))
+        if self._process.wait(0) is not None:
+            self._process.kill()  # whoever it left behind may hold the pipe open
+
+    def _give_up(self, problem: Problem) -> None:
+        self.final = Frame(problem=problem)
+
+
+_CANCELLED = Problem(code="cancelled", message="the analysis was cancelled")
+
+
+def time_limit(wall_s: float | None) -> Problem:
+    """The clock, of the wall or of the processor, ran out."""
+    return Problem(
+        code="time_limit",
+        message="the analysis did not finish in time and was stopped",
+        limit=None if wall_s is None else f"time_limit_s={wall_s:g}",
+        hint="raise time_limit_s, or use the quick profile or fewer samples",
+    )
+
+
+def _memory_limit(held: int, budget: int) -> Problem:
+    return Problem(
+        code="memory_limit",
+        message=f"the analysis held {held} bytes beyond what it started with and was stopped",
+        limit=f"memory_bytes={budget}",
+        hint="raise the memory limit, or analyse with fewer samples or smaller inputs",
+    )
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem(
+        code="result_too_large",
+        message="the analysis child wrote more than a result may hold and was stopped",
+        limit=f"result_bytes={limit}",
+        hint="raise the limit, or analyse a part of the model",
+    )
+
+
+def _malformed(why: str) -> Problem:
+    return Problem(
+        code="malformed_result",
+        message=f"the analysis child wrote something that is not a result: {why}",
+        hint="the model may have taken over or broken the analysis; nothing was believed",
+    )
+
+
+def death(status: int | None) -> Problem:
+    """The problem for a child that ended with `status` (minus the signal) and without a word."""
+    if status is not None and status < 0:
+        name = _signal_name(-status)
+        if name == "SIGXCPU":
+            return time_limit(None)
+        return Problem(
+            code="child_crashed",
+            message=f"the analysis child died of {name}",
+            hint=_HINTS.get(name, "the model makes a library crash; nothing else was harmed"),
+        )
+    return Problem(
+        code="child_crashed",
+        message=f"the analysis child ended with code {status} and no result",
+        hint="the log has what it wrote last",
+    )
+
+
+_HINTS = {
+    "SIGKILL": "often the kernel's answer to a machine out of memory: see its log",
+    "SIGSYS": "the sandbox stopped a system call from another architecture: report this model",
+}
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,129 @@
+"""A confined child whose jobs misbehave in every way the tests of the worker's side need."""
+
+import os
+import resource
+import signal
+import stat
+import sys
+import time
+from pathlib import Path
+
+from gradgauge.errors import AnalysisFailed, InvalidModel, LimitExceeded
+from gradgauge.worker import child
+
+
+def echo(request, report):
+    report("read", 0.25)
+    text = Path(request.source).read_text()
+    report("done", 1.0)
+    return {"text": text, "options": request.options}
+
+
+def raw(request, report):
+    """Write bytes past the sender, as a child that was taken over would."""
+    line = bytes.fromhex(request.options["hex"])
+    os.write(_result_pipe(), line)
+    os._exit(0)
+
+
+def flood(request, report):
+    """A gigabyte of one line."""
+    block = b"x" * (1 << 20)
+    for _ in range(1024):
+        os.write(_result_pipe(), block)
+    return {}
+
+
+def _result_pipe():
+    """The first pipe past the standard three: where child.main moved the result to."""
+    return next(fd for fd in range(3, 64) if _is_pipe(fd))
+
+
+def _is_pipe(fd):
+    try:
+        return stat.S_ISFIFO(os.fstat(fd).st_mode)
+    except OSError:
+        return False
+
+
+def invalid(request, report):
+    raise InvalidModel("bad_dims", "a dimension is negative", where="tensor w", hint="fix it")
+
+
+def over_limit(request, report):
+    raise LimitExceeded("too_many_nodes", "200001 nodes", limit="nodes=200000")
+
+
+def failed(request, report):
+    raise AnalysisFailed("diverged", "no finite sample", where="node 3", op="Div")
+
+
+def unforeseen(request, report):
+    raise KeyError("/srv/secret/path")
+
+
+def spin(request, report):
+    report("spin", 0.1)
+    while True:
+        pass
+
+
+def hold(request, report):
+    held = []
+    while True:
+        held.append(bytearray(os.urandom(1 << 20) * 16))
+        report("hold", 0.5)
+
+
+def print_noise(request, report):
+    sys.stdout.write("noise on stdout\n")
+    sys.stdout.flush()
+    os.write(1, b"more noise\n")
+    sys.stderr.write("a word for the log\n")
+    return {"ok": True}
+
+
+def not_a_number(request, report):
+    return {"value": float("nan")}
+
+
+def die(request, report):
+    os.kill(os.getpid(), getattr(signal, request.options["signal"]))
+    time.sleep(10)
+    return {}
+
+
+def crash(request, report):
+    import ctypes
+
+    ctypes.string_at(0)
+    return {}
+
+
+def quit_silently(request, report):
+    os._exit(7)
+
+
+def environment(request, report):
+    raw = Path("/proc/self/environ").read_bytes().decode().rstrip("\0").split("\0")
+    return {"environ": sorted(raw), "cwd": [str(entry) for entry in Path().iterdir()]}
+
+
+def limits(request, report):
+    names = ("RLIMIT_AS", "RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_NOFILE", "RLIMIT_CORE")
+    return {name: list(resource.getrlimit(getattr(resource, name))) for name in names}
+
+
+TASKS = {
+    "analyze": echo,
+    **{
+        task.__name__: task
+        for task in (
+            raw, flood, invalid, over_limit, failed, unforeseen, spin, hold, print_noise,
+            not_a_number, die, crash, quit_silently, environment, limits,
+        )
+    },
+}  # fmt: skip
+
+if __name__ == "__main__":
+    child.main(TASKS)
