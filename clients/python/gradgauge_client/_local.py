@@ -1,0 +1,67 @@
+"""One check of one file by the engine installed here, and what to say where it fails."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from gradgauge_client import _exit
+from gradgauge_client._gate import regate
+from gradgauge_client.table import printable
+
+Json = dict[str, Any]
+LONGEST_MESSAGE = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A report, or None where there is only a problem; and the exit code it asks for."""
+
+    report: Json | None
+    code: int
+
+
+def check(
+    path: Path,
+    options: Mapping[str, Any],
+    analyze: Callable[..., Json],
+    *,
+    fail_on: str | None,
+    console: Console,
+) -> Outcome:
+    """Analyse `path`; progress and problems go to `console`, the terminal's error stream."""
+    with _progress(path, console) as on_progress:
+        answer = analyze(str(path), dict(options), on_progress=on_progress)
+    if "problem" in answer:
+        say(console, path.name, answer["problem"])
+        return Outcome(None, int(answer["problem"]["exit"]))
+    report: Json = answer["report"]
+    if fail_on:
+        report = regate(report, fail_on)
+    return Outcome(report, _exit.OF_VERDICT[report["summary"]["verdict"]])
+
+
+def say(console: Console, name: str, problem: Mapping[str, Any]) -> None:
+    """Print a problem: what, where, which limit, what to do."""
+    message = printable(str(problem["message"]), LONGEST_MESSAGE)
+    line = Text("error", style="bold red").append(f": {printable(name)}: {message}", "default")
+    console.print(line, soft_wrap=True)
+    for key in ("code", "where", "op", "limit", "hint"):
+        if problem.get(key):
+            told = printable(str(problem[key]), LONGEST_MESSAGE)
+            console.print(Text(f"  {key}: {told}"), soft_wrap=True)
+
+
+@contextmanager
+def _progress(path: Path, console: Console) -> Iterator[Callable[[str, float], None] | None]:
+    """A status line on a terminal; nothing in a log, where it would only be noise."""
+    if not console.is_terminal:
+        yield None
+        return
+    name = printable(path.name)
+    with console.status(Text(f"{name}: starting")) as status:
+        yield lambda stage, done: status.update(Text(f"{name}: {printable(stage)} {done:.0%}"))

@@ -1,0 +1,127 @@
+"""The words of the command line: their types, their help, and what they refuse."""
+
+import math
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class FailOn(StrEnum):
+    """From which severity on a finding fails the gate."""
+
+    low = "low"
+    medium = "medium"
+    high = "high"
+    critical = "critical"
+    never = "never"
+
+
+class Profile(StrEnum):
+    """How much time an analysis may take for how sharp an answer."""
+
+    quick = "quick"
+    standard = "standard"
+    deep = "deep"
+
+
+class Optimizer(StrEnum):
+    """What the model will be trained with."""
+
+    sgd = "sgd"
+    adam = "adam"
+
+
+class OnError(StrEnum):
+    """What an analysis that fails means for the exit code."""
+
+    fail = "fail"
+    passes = "pass"
+
+
+def _positive(value: float | None) -> float | None:
+    if value is not None and not (math.isfinite(value) and value > 0):
+        raise typer.BadParameter(f"{value} is not a positive number")
+    return value
+
+
+def _share(value: float | None) -> float | None:
+    if value is not None and not 0 <= value <= 1:
+        raise typer.BadParameter(f"{value} is not between 0 and 1")
+    return value
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it with the flag
+    if not wanted:
+        return
+    try:
+        typer.echo(f"gradgauge {version('gradgauge-client')}")
+    except PackageNotFoundError:
+        typer.echo("gradgauge, run from source without being installed")
+    raise typer.Exit
+
+
+VersionFlag = Annotated[
+    bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+]
+Models = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="MODEL_OR_SPEC",
+        help="ONNX models or architecture specs.",
+        exists=True,
+        dir_okay=False,
+        readable=True,
+        show_default=False,
+    ),
+]
+Local = Annotated[bool, typer.Option("--local", help="Analyse here, in a child process.")]
+Gate = Annotated[
+    FailOn | None, typer.Option("--fail-on", help="Severity that fails the gate [high].")
+]
+Share = Annotated[
+    float | None,
+    typer.Option(
+        "--min-coverage",
+        callback=_share,
+        help="Share of the parameters to cover, or the verdict is inconclusive [0.95].",
+    ),
+]
+Formats = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--format",
+        metavar="FMT[:PATH]",
+        help="table, json, markdown or html; may be repeated [table].",
+    ),
+]
+Destination = Annotated[
+    str | None,
+    typer.Option("-o", "--output", metavar="PATH", help="Where a format without a path goes."),
+]
+Depth = Annotated[Profile | None, typer.Option("--profile", help="How deep to look [standard].")]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="BATCH.npz",
+        exists=True,
+        dir_okay=False,
+        readable=True,
+        help="Arrays named as the inputs, and `target` or `y`.",
+    ),
+]
+TrainedWith = Annotated[
+    Optimizer | None, typer.Option("--optimizer", help="What it will be trained with.")
+]
+Rate = Annotated[
+    float | None, typer.Option("--lr", callback=_positive, help="The optimizer's learning rate.")
+]
+Seed = Annotated[
+    int | None, typer.Option("--seed", min=0, help="Seed of the inputs and cotangents.")
+]
+Failure = Annotated[
+    OnError, typer.Option("--on-error", help="Exit 5, or 0, where the analysis itself fails.")
+]

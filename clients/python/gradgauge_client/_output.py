@@ -1,0 +1,108 @@
+"""Where each format of the reports goes: standard output or a file."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.console import Console
+
+from gradgauge_client.table import show
+
+Json = dict[str, Any]
+Render = Callable[[Json, str], str]
+
+FORMATS = ("table", "json", "markdown", "html")
+STDOUT = "-"
+PIPE_WIDTH = 1000  # wider than any line: one finding stays one line for grep
+
+
+class BadOutput(Exception):
+    """The formats asked for cannot all be written where they were asked to go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One format and its destination, a path or `-`."""
+
+    format: str
+    path: str
+
+
+def plan(formats: Sequence[str], path: str | None, inputs: int) -> list[Output]:
+    """`FMT[:PATH]` words and `-o` to outputs, checked before anything is analysed.
+
+    Raises:
+        BadOutput: unknown format, two formats on one destination, no such folder, or HTML of
+            several inputs, which is one page each.
+    """
+    outputs = [_parse(word, path or STDOUT) for word in formats or ["table"]]
+    taken = [output.path for output in outputs]
+    for output in outputs:
+        if taken.count(output.path) > 1:
+            where = "standard output" if output.path == STDOUT else output.path
+            raise BadOutput(f"two formats would go to {where}: give them paths, FMT:PATH")
+        if output.format == "html" and inputs > 1:
+            raise BadOutput("html is one page for one model: check the models one by one")
+        if output.path != STDOUT and not Path(output.path).absolute().parent.is_dir():
+            raise BadOutput(f"no folder to write {output.path} in")
+        if output.path != STDOUT and Path(output.path).is_dir():
+            raise BadOutput(f"{output.path} is a folder: name a file in it")
+    return outputs
+
+
+def _parse(word: str, elsewhere: str) -> Output:
+    name, _, path = word.partition(":")
+    if name not in FORMATS:
+        raise BadOutput(f"unknown format {name!r}: choose one of {', '.join(FORMATS)}")
+    return Output(name, path or elsewhere)
+
+
+def write(reports: Sequence[Json], output: Output, render: Render, *, single: bool) -> None:
+    """Write `reports` in one format; the JSON is an object where `single`, else a list.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    if output.path == STDOUT:
+        try:
+            _write(reports, output.format, sys.stdout, render, single=single)
+            sys.stdout.flush()
+        except BrokenPipeError:  # the reader, say `head`, has enough: the verdict still stands
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    with Path(output.path).open("w", encoding="utf-8") as file:
+        _write(reports, output.format, file, render, single=single)
+
+
+def _write(
+    reports: Sequence[Json], form: str, file: TextIO, render: Render, *, single: bool
+) -> None:
+    if form == "table":
+        _tables(reports, file)
+    elif form == "json":
+        shown = reports[0] if single else list(reports)
+        file.write(json.dumps(shown, indent=2, allow_nan=False) + "\n")
+    else:
+        file.write("\n".join(render(report, form) for report in reports))
+
+
+def _tables(reports: Sequence[Json], file: TextIO) -> None:
+    console = Console(file=file, highlight=False, markup=False, emoji=False)
+    if console.is_terminal:
+        _show_all(reports, console)
+        return
+    page = StringIO()
+    _show_all(reports, Console(file=page, width=PIPE_WIDTH, color_system=None))
+    file.writelines(f"{line.rstrip()}\n" for line in page.getvalue().splitlines())
+
+
+def _show_all(reports: Sequence[Json], console: Console) -> None:
+    for i, report in enumerate(reports):
+        if i:
+            console.print()
+        show(report, console)

@@ -1,0 +1,106 @@
+"""The `gradgauge` command: check models, print what is wrong with their gradients, exit by it."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from gradgauge_client import _engine, _exit, _local, _output
+from gradgauge_client import _options as given
+
+app = typer.Typer(
+    name="gradgauge",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def _command(*, version: given.VersionFlag = False) -> None:
+    """Will this network's gradients vanish or explode, where does it start, which fix works."""
+
+
+@app.command()
+def check(
+    *,
+    models: given.Models,
+    local: given.Local = False,
+    fail_on: given.Gate = None,
+    min_coverage: given.Share = None,
+    formats: given.Formats = None,
+    output: given.Destination = None,
+    profile: given.Depth = None,
+    data: given.Data = None,
+    optimizer: given.TrainedWith = None,
+    lr: given.Rate = None,
+    seed: given.Seed = None,
+    on_error: given.Failure = given.OnError.fail,
+) -> None:
+    """Analyse models and exit by their verdict.
+
+    Exit: 0 pass or warn, 1 gate failed, 2 usage or invalid input, 3 inconclusive, 5 the analysis
+    failed, 130 interrupted; of several inputs the worst, in the order 2, 5, 1, 3, 0.
+    """
+    if lr is not None and optimizer is None:
+        raise typer.BadParameter("--lr goes with --optimizer")
+    if not local:
+        raise typer.BadParameter("say --local: this version analyses here, in a child process")
+    options = {
+        "profile": profile and profile.value,
+        "data": data and str(data.absolute()),
+        "optimizer": optimizer and optimizer.value,
+        "lr": lr,
+        "seed": seed,
+        "min_coverage": min_coverage,
+    }
+    try:
+        outputs = _output.plan(formats or [], output, len(models))
+        outcomes = _check(models, options, fail_on)
+        _write(outcomes, outputs)
+    except (_output.BadOutput, _engine.EngineMissing) as bad:
+        raise typer.BadParameter(str(bad)) from bad
+    except KeyboardInterrupt:
+        raise typer.Exit(_exit.INTERRUPTED) from None
+    raise typer.Exit(_code(outcomes, on_error))
+
+
+def _check(
+    models: Sequence[Path], options: dict[str, Any], fail_on: str | None
+) -> list[_local.Outcome]:
+    analyze = _engine.load("analyze")
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    said = {name: value for name, value in options.items() if value is not None}
+    return [_local.check(path, said, analyze, fail_on=fail_on, console=console) for path in models]
+
+
+def _write(outcomes: Sequence[_local.Outcome], outputs: Sequence[_output.Output]) -> None:
+    reports = [outcome.report for outcome in outcomes if outcome.report is not None]
+    if not reports:
+        return
+    render = _engine.load("render")
+    for output in outputs:
+        try:
+            _output.write(reports, output, render, single=len(outcomes) == 1)
+        except OSError as failed:
+            where = "standard output" if output.path == _output.STDOUT else output.path
+            raise _output.BadOutput(f"cannot write {where}: {failed.strerror}") from failed
+
+
+def _code(outcomes: Sequence[_local.Outcome], on_error: given.OnError) -> int:
+    codes = [outcome.code for outcome in outcomes]
+    if on_error is given.OnError.passes:
+        codes = [_exit.PASSED if code in _exit.ERRORS else code for code in codes]
+    return _exit.worst(codes)
+
+
+def main() -> None:
+    """Run the command; a character the terminal cannot show is replaced, never fatal."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    app(prog_name="gradgauge")
