@@ -1,0 +1,119 @@
+"""Every knob of the service, read once from GRADGAUGE_* and passed on as values."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import AliasChoices, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+GIB = 1024**3
+MIB = 1024**2
+
+
+class Settings(BaseSettings):
+    """The service's settings; a field's description is its line in the generated docs table."""
+
+    model_config = SettingsConfigDict(env_prefix="GRADGAUGE_", frozen=True, populate_by_name=True)
+
+    data_dir: Path = Field(
+        Path(".gradgauge"), description="Folder of the embedded database, blobs and spool."
+    )
+    database_url: SecretStr | None = Field(
+        None, description="PostgreSQL 14+ URL; without it an embedded server is started."
+    )
+    storage_url: str | None = Field(
+        None, description="s3://bucket/prefix or a folder; without it `blobs` in the data folder."
+    )
+    storage_endpoint: str | None = Field(
+        None,
+        validation_alias=AliasChoices("GRADGAUGE_STORAGE_ENDPOINT", "AWS_ENDPOINT_URL"),
+        description="Endpoint of an S3-compatible store; keys and region come from AWS_*.",
+    )
+    pg_dir: Path | None = Field(
+        None,
+        description="Folder of the embedded PostgreSQL; without it `postgres` in the data folder.",
+    )
+    pg_account: str = Field(
+        "nobody",
+        description="Unprivileged account that runs the embedded PostgreSQL when we are root.",
+    )
+    database_connections: int = Field(
+        8, ge=2, le=100, description="Pooled connections of a process; two more listen."
+    )
+
+    host: str = Field("127.0.0.1", description="Address the API binds to.")
+    port: int = Field(8000, ge=0, le=65535, description="Port the API binds to; 0 picks one.")
+    allow_unsandboxed: bool = Field(
+        default=False, description="Start although a layer of the sandbox is missing."
+    )
+    demo: bool = Field(default=False, description="Upload the example models at start.")
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe level that is logged."
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="One JSON object per line, or coloured text; auto asks the terminal."
+    )
+
+    max_upload_bytes: int = Field(2 * GIB, ge=1, description="Largest upload.")
+    max_json_bytes: int = Field(4 * MIB, ge=1, description="Largest JSON or YAML request body.")
+    max_report_bytes: int = Field(64 * MIB, ge=1, description="Largest report a child may return.")
+    analysis_time_limit_s: float = Field(
+        600, gt=0, description="Wall clock of one analysis, unless its options ask for less."
+    )
+    inspection_time_limit_s: float = Field(30, gt=0, description="Wall clock of one inspection.")
+    analysis_memory_bytes: int = Field(
+        4 * GIB, ge=256 * MIB, description="Memory of one confined child, without mapped weights."
+    )
+    analysis_slots: int = Field(1, ge=1, le=64, description="Analyses a worker runs at once.")
+    inspection_slots: int = Field(1, ge=1, le=64, description="Inspections a worker runs at once.")
+
+    heartbeat_s: float = Field(5, gt=0, description="Time between a worker's signs of life.")
+    stall_s: float = Field(
+        20, gt=0, description="Silence after which a worker's jobs are taken over."
+    )
+    reap_s: float = Field(5, gt=0, description="Time between two looks for stalled jobs.")
+    poll_s: float = Field(
+        1, gt=0, description="Time between looks for jobs and cancellations, notified or not."
+    )
+    shutdown_s: float = Field(
+        10, ge=0, description="Time running jobs get to end when a worker is told to stop."
+    )
+    max_deaths: int = Field(
+        3, ge=1, description="Dead children or workers after which a job is failed."
+    )
+    progress_interval_s: float = Field(
+        0.25, ge=0, description="Least time between two stored progress events of one stage."
+    )
+    idempotency_hours: float = Field(
+        24, gt=0, description="How long an Idempotency-Key is remembered."
+    )
+    event_days: float = Field(
+        7, gt=0, description="How long a finished analysis keeps its progress events."
+    )
+
+    @model_validator(mode="after")
+    def _stalls_outlast_heartbeats(self) -> Self:
+        """One late heartbeat must not cost a job."""
+        if self.stall_s < 2 * self.heartbeat_s:
+            msg = (
+                f"GRADGAUGE_STALL_S ({self.stall_s:g}) must be at least twice "
+                f"GRADGAUGE_HEARTBEAT_S ({self.heartbeat_s:g})"
+            )
+            raise ValueError(msg)
+        return self
+
+    @property
+    def postgres_dir(self) -> Path:
+        """Where the embedded PostgreSQL lives, absolute."""
+        return (self.pg_dir or self.data_dir / "postgres").expanduser().absolute()
+
+    @property
+    def blob_dir(self) -> Path:
+        """Where blobs lie when no storage URL is set, absolute."""
+        return (self.data_dir / "blobs").expanduser().absolute()
+
+    @property
+    def spool_dir(self) -> Path:
+        """Where uploads are streamed before they are stored, absolute."""
+        return (self.data_dir / "spool").expanduser().absolute()

@@ -1,0 +1,1 @@
+"""State that outlives a process: PostgreSQL, embedded or by URL, and blobs."""
