@@ -1,0 +1,153 @@
+"""Ops that shift and scale by statistics of their own input."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from gradgauge.ops.row import Result, op
+
+
+def _per_channel(v: Tensor, x: Tensor) -> Tensor:
+    return v.reshape(-1, *(1,) * (x.dim() - 2))
+
+
+@op("normalisation", since=7)
+def BatchNormalization(
+    x: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    *,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
+    spatial: int = 1,
+    training_mode: int = 0,
+) -> Result:
+    """Shapes: x [n, c, ...], the rest [c]; in training mode also the new mean and variance.
+
+    Written out in evaluation mode: functional.batch_norm gives no gradient to `mean` and `var`, and
+    they are stored initializers like any other. The new variance is the population's
+    (ONNX BatchNormalization-15), not torch's unbiased one.
+    """
+    if not spatial:
+        raise ValueError("BatchNormalization with spatial=0 (per element) is not supported")
+    if training_mode:
+        axes = [0, *range(2, x.dim())]
+        now_var, now_mean = torch.var_mean(x.detach(), axes, correction=0)
+        y = functional.batch_norm(x, None, None, scale, bias, training=True, eps=epsilon)
+        new = [
+            old * momentum + now * (1 - momentum) for old, now in ((mean, now_mean), (var, now_var))
+        ]
+        return y, new[0], new[1]
+    factor = scale * torch.rsqrt(var + epsilon)
+    centred = x - _per_channel(mean, x)
+    y = torch.addcmul(_per_channel(bias, x), centred, _per_channel(factor, x))
+    return y.to(x.dtype)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """At least float32, where ONNX computes statistics (`stash_type`)."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+@op("normalisation", since=17)
+def LayerNormalization(
+    x: Tensor,
+    scale: Tensor,
+    bias: Tensor | None = None,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    stash_type: int = 1,
+    n_outputs: int = 1,
+) -> Result:
+    """Shapes: statistics over x's axes from `axis` on; scale and bias broadcast to those.
+
+    Never narrower than x itself, whatever `stash_type` says. Outputs: y, mean, 1 / deviation.
+    """
+    del stash_type
+    shape = x.shape[axis % x.dim() :]
+    if n_outputs == 1 and scale.shape == shape and (bias is None or bias.shape == shape):
+        return functional.layer_norm(x, shape, scale, bias, epsilon)
+    axes = tuple(range(axis % x.dim(), x.dim()))
+    var, mean = torch.var_mean(_wide(x), axes, correction=0, keepdim=True)
+    inverse = torch.rsqrt(var + epsilon)
+    y = ((_wide(x) - mean) * inverse).to(x.dtype) * scale
+    return (y if bias is None else y + bias), mean, inverse
+
+
+@op("normalisation", since=23)
+def RMSNormalization(
+    x: Tensor,
+    scale: Tensor,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    stash_type: int = 1,
+) -> Tensor:
+    del stash_type
+    axes = tuple(range(axis % x.dim(), x.dim()))
+    wide = _wide(x)
+    inverse = torch.rsqrt(wide.square().mean(axes, keepdim=True) + epsilon)
+    return (wide * inverse).to(x.dtype) * scale
+
+
+op("normalisation", name="SimplifiedLayerNormalization")(RMSNormalization)
+
+
+@op("normalisation", since=6)
+def InstanceNormalization(
+    x: Tensor, scale: Tensor, bias: Tensor, *, epsilon: float = 1e-5
+) -> Tensor:
+    return functional.group_norm(x, x.shape[1], scale, bias, epsilon)
+
+
+@op("normalisation", name="GroupNormalization", since=18)
+def GroupNormalization_18(
+    x: Tensor, scale: Tensor, bias: Tensor, *, num_groups: int, epsilon: float = 1e-5
+) -> Tensor:
+    """Scale and bias are per group here, per channel from opset 21 on."""
+    each = x.shape[1] // num_groups
+    return functional.group_norm(
+        x, num_groups, scale.repeat_interleave(each), bias.repeat_interleave(each), epsilon
+    )
+
+
+@op("normalisation", since=21)
+def GroupNormalization(
+    x: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    *,
+    num_groups: int,
+    epsilon: float = 1e-5,
+    stash_type: int = 1,
+) -> Tensor:
+    del stash_type
+    return functional.group_norm(x, num_groups, scale, bias, epsilon)
+
+
+@op("normalisation")
+def LpNormalization(x: Tensor, *, axis: int = -1, p: int = 2) -> Tensor:
+    norm = torch.linalg.vector_norm(x, p, dim=axis, keepdim=True)
+    return x / torch.where(norm == 0, torch.ones_like(norm), norm)
+
+
+@op("normalisation", since=9)
+def MeanVarianceNormalization(x: Tensor, *, axes: Sequence[int] = (0, 2, 3)) -> Tensor:
+    var, mean = torch.var_mean(x, tuple(axes), correction=0, keepdim=True)
+    return (x - mean) / (torch.sqrt(var) + 1e-9)
+
+
+@op("normalisation")
+def LRN(
+    x: Tensor, *, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0
+) -> Tensor:
+    """Squares summed over `size` neighbouring channels, the odd one out taken after."""
+    squares = x.square().movedim(1, -1)
+    padded = functional.pad(squares, ((size - 1) // 2, size // 2))
+    sums = padded.unfold(-1, size, 1).sum(-1).movedim(-1, 1)
+    return x / (bias + alpha / size * sums) ** beta

@@ -1,0 +1,208 @@
+"""Functions of each element alone, and of elements paired by broadcasting."""
+
+import math
+from functools import reduce
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from gradgauge.ops.row import op, plain
+
+plain(
+    "pointwise",
+    {
+        "Abs": torch.abs,
+        "Acos": torch.acos,
+        "Acosh": torch.acosh,
+        "Asin": torch.asin,
+        "Asinh": torch.asinh,
+        "Atan": torch.atan,
+        "Atanh": torch.atanh,
+        "Ceil": torch.ceil,
+        "Cos": torch.cos,
+        "Cosh": torch.cosh,
+        "Erf": torch.erf,
+        "Exp": torch.exp,
+        "Floor": torch.floor,
+        "HardSwish": lambda x: x * (x / 6 + 0.5).clamp(0, 1),
+        "Log": torch.log,
+        "Mish": functional.mish,
+        "Neg": torch.neg,
+        "Reciprocal": torch.reciprocal,
+        "Relu": torch.relu,
+        "Round": torch.round,
+        "Sigmoid": torch.sigmoid,
+        "Sign": torch.sign,
+        "Sin": torch.sin,
+        "Sinh": torch.sinh,
+        # functional.softplus turns linear above 20, which is 2e-9 off there
+        "Softplus": lambda x: torch.logaddexp(x, x.new_zeros(())),
+        "Softsign": functional.softsign,
+        "Sqrt": torch.sqrt,
+        "Tan": torch.tan,
+        "Tanh": torch.tanh,
+    },
+)
+plain("binary", {"Add": torch.add, "Sub": torch.sub, "Mul": torch.mul}, since=7)
+
+
+@op("pointwise")
+def Celu(x: Tensor, *, alpha: float = 1.0) -> Tensor:
+    return functional.celu(x, alpha)
+
+
+@op("pointwise", name="Clip")
+def Clip_1(x: Tensor, *, min: float | None = None, max: float | None = None) -> Tensor:
+    return x.clone() if min is None and max is None else torch.clamp(x, min, max)
+
+
+@op("pointwise", since=11)
+def Clip(x: Tensor, min: Tensor | None = None, max: Tensor | None = None) -> Tensor:
+    return x.clone() if min is None and max is None else torch.clamp(x, min, max)
+
+
+@op("pointwise")
+def Elu(x: Tensor, *, alpha: float = 1.0) -> Tensor:
+    return functional.elu(x, alpha)
+
+
+@op("pointwise", since=20)
+def Gelu(x: Tensor, *, approximate: str = "none") -> Tensor:
+    return functional.gelu(x, approximate=approximate)
+
+
+@op("pointwise", domain="com.microsoft", name="Gelu")
+def Gelu_microsoft(x: Tensor) -> Tensor:
+    return functional.gelu(x)
+
+
+@op("pointwise", domain="com.microsoft")
+def FastGelu(x: Tensor, bias: Tensor | None = None) -> Tensor:
+    return functional.gelu(x if bias is None else x + bias, approximate="tanh")
+
+
+@op("pointwise", domain="com.microsoft")
+def BiasGelu(x: Tensor, bias: Tensor) -> Tensor:
+    return functional.gelu(x + bias)
+
+
+@op("pointwise", domain="com.microsoft")
+def QuickGelu(x: Tensor, *, alpha: float = 1.702) -> Tensor:
+    return x * torch.sigmoid(alpha * x)
+
+
+@op("pointwise")
+def HardSigmoid(x: Tensor, *, alpha: float = 0.2, beta: float = 0.5) -> Tensor:
+    return (alpha * x + beta).clamp(0, 1)
+
+
+@op("pointwise")
+def LeakyRelu(x: Tensor, *, alpha: float = 0.01) -> Tensor:
+    return functional.leaky_relu(x, alpha)
+
+
+@op("pointwise")
+def Selu(
+    x: Tensor,
+    *,
+    alpha: float = 1.67326319217681884765625,
+    gamma: float = 1.05070102214813232421875,
+) -> Tensor:
+    return gamma * torch.where(x > 0, x, alpha * torch.expm1(x.clamp(max=0)))
+
+
+@op("pointwise")
+def Shrink(x: Tensor, *, bias: float = 0.0, lambd: float = 0.5) -> Tensor:
+    shifted = torch.where(x < -lambd, x + bias, x - bias)
+    return torch.where(x.abs() > lambd, shifted, torch.zeros_like(shifted)).to(x.dtype)
+
+
+@op("pointwise", since=24)
+def Swish(x: Tensor, *, alpha: float = 1.0) -> Tensor:
+    return x * torch.sigmoid(alpha * x)
+
+
+@op("pointwise")
+def ThresholdedRelu(x: Tensor, *, alpha: float = 1.0) -> Tensor:
+    return torch.where(x > alpha, x, torch.zeros_like(x))
+
+
+@op("pointwise", since=7)
+def PRelu(x: Tensor, slope: Tensor) -> Tensor:
+    return torch.where(x < 0, slope * x, x)
+
+
+@op("binary", since=7)
+def Div(a: Tensor, b: Tensor) -> Tensor:
+    """Integers round towards zero (ONNX Div-14)."""
+    if a.is_floating_point():
+        return a / b
+    _refuse_undefined_quotient(a, b)
+    return torch.div(a, b, rounding_mode="trunc")
+
+
+@op("binary", since=10)
+def Mod(a: Tensor, b: Tensor, *, fmod: int = 0) -> Tensor:
+    """The remainder's sign is the divisor's (fmod=0, as Python) or the dividend's (fmod=1, C)."""
+    if not a.is_floating_point():
+        _refuse_undefined_quotient(a, b)
+    return torch.fmod(a, b) if fmod else torch.remainder(a, b)
+
+
+def _refuse_undefined_quotient(a: Tensor, b: Tensor) -> None:
+    """On integers these two end the process with SIGFPE instead of an exception."""
+    if bool((b == 0).any()):
+        raise ZeroDivisionError("integer division by zero")
+    low = torch.iinfo(a.dtype).min
+    if low < 0 and bool(((a == low) & (b == -1)).any()):
+        raise OverflowError(f"{low} divided by -1 does not fit {a.dtype}")
+
+
+@op("binary", since=7)
+def Pow(x: Tensor, y: Tensor) -> Tensor:
+    return torch.pow(x, y).to(x.dtype)
+
+
+@op("binary", since=8)
+def Max(*xs: Tensor) -> Tensor:
+    return reduce(torch.maximum, xs)
+
+
+@op("binary", since=8)
+def Min(*xs: Tensor) -> Tensor:
+    return reduce(torch.minimum, xs)
+
+
+@op("binary", since=8)
+def Sum(*xs: Tensor) -> Tensor:
+    return reduce(torch.add, xs)
+
+
+@op("binary", since=8)
+def Mean(*xs: Tensor) -> Tensor:
+    return reduce(torch.add, xs) / len(xs)
+
+
+@op("pointwise", name="Dropout", since=7)
+def Dropout_7(x: Tensor, *, ratio: float = 0.5) -> tuple[Tensor, Tensor]:
+    """Inference only: before opset 12 a graph cannot ask for training."""
+    del ratio
+    return x, torch.ones_like(x, dtype=torch.bool)
+
+
+@op("pointwise", since=12)
+def Dropout(
+    x: Tensor,
+    ratio: Tensor | None = None,
+    training_mode: Tensor | None = None,
+    *,
+    seed: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """A random mask only where the graph's own `training_mode` is true."""
+    drop = 0.5 if ratio is None else float(ratio)
+    if training_mode is None or not bool(training_mode) or math.isclose(drop, 0.0):
+        return x, torch.ones_like(x, dtype=torch.bool)
+    generator = None if seed is None else torch.Generator(x.device).manual_seed(seed)
+    kept = torch.empty_like(x, requires_grad=False).bernoulli_(1 - drop, generator=generator)
+    return x * kept / (1 - drop), kept.bool()

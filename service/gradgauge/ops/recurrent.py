@@ -1,0 +1,258 @@
+"""RNN, GRU and LSTM over time, by torch's fused kernels where they say the same thing."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from gradgauge.ops import cells
+from gradgauge.ops.cells import Cell, Direction, State
+from gradgauge.ops.row import op
+
+
+def _scan(x: Tensor, state: State, lengths: Tensor | None, d: Direction, cell: Cell) -> State:
+    """The generic loop: outputs [t, n, h] and the last states [n, h].
+
+    Past its length a sequence keeps its state and outputs zeros.
+    """
+    inputs = functional.linear(x, d.w, d.wb)
+    outputs = []
+    for t in range(x.shape[0]):
+        new = cell(inputs[t], state, d)
+        if lengths is None:
+            state = new
+            outputs.append(new[0])
+        else:
+            alive = (t < lengths).unsqueeze(1)
+            state = tuple(torch.where(alive, n, s) for n, s in zip(new, state, strict=True))
+            outputs.append(torch.where(alive, new[0], torch.zeros_like(new[0])))
+    return (torch.stack(outputs) if outputs else x.new_zeros(0, *state[0].shape)), *state
+
+
+_KERNELS: dict[str, Callable[..., tuple[Tensor, ...]]] = {
+    "relu": torch.rnn_relu,
+    "tanh": torch.rnn_tanh,
+    "gru": torch.gru,
+    "lstm": torch.lstm,
+}
+_ONE_WAY = (False, False, False)  # training, bidirectional, batch first
+# torch orders the gates r, z, n and i, f, g, o; ONNX z, r, h and i, o, f, c
+_ORDER = {"relu": (0,), "tanh": (0,), "gru": (1, 0, 2), "lstm": (0, 2, 3, 1)}
+
+
+def _kernel(d: Direction, lengths: Tensor | None, kind: str) -> str | None:
+    """Torch's fused kernel for this node, if its options are the ones torch has."""
+    names = tuple(n.lower() for n in d.names)
+    if lengths is not None or d.clip is not None or d.p is not None or d.input_forget:
+        return None
+    if kind == "rnn":
+        return names[0] if names[0] in {"relu", "tanh"} else None
+    if kind == "gru":
+        return kind if d.linear_before_reset and names == ("sigmoid", "tanh") else None
+    return kind if names == ("sigmoid", "tanh", "tanh") else None
+
+
+def _fused(x: Tensor, state: State, d: Direction, kernel: str) -> State:
+    def ordered(v: Tensor) -> Tensor:
+        parts = v.chunk(len(_ORDER[kernel]))
+        return v if len(parts) == 1 else torch.cat([parts[i] for i in _ORDER[kernel]])
+
+    held = (d.w, d.r) if d.wb is None or d.rb is None else (d.w, d.r, d.wb, d.rb)
+    first = tuple(s.unsqueeze(0) for s in state)
+    y, *last = _KERNELS[kernel](
+        x,
+        first if kernel == "lstm" else first[0],
+        [ordered(v) for v in held],
+        len(held) == 4,
+        1,  # layers
+        0.0,  # dropout between them
+        *_ONE_WAY,
+    )
+    return y, *(s.squeeze(0) for s in last)
+
+
+def _reversed(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Time runs backwards within each sequence's own length."""
+    if lengths is None:
+        return x.flip(0)
+    at = torch.arange(x.shape[0], device=x.device).unsqueeze(1)
+    index = torch.where(at < lengths, lengths - 1 - at, at)
+    return x[index, torch.arange(x.shape[1], device=x.device)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    name: str
+    gates: int
+    states: int
+    cell: Cell
+    default: tuple[str, ...]
+
+
+_RNN = _Kind("rnn", 1, 1, cells.rnn_cell, ("Tanh",))
+_GRU = _Kind("gru", 3, 1, cells.gru_cell, ("Sigmoid", "Tanh"))
+_LSTM = _Kind("lstm", 4, 2, cells.lstm_cell, ("Sigmoid", "Tanh", "Tanh"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """The attributes the three nodes share."""
+
+    activation_alpha: Sequence[float] = ()
+    activation_beta: Sequence[float] = ()
+    activations: Sequence[str] | None = None
+    clip: float | None = None
+    direction: str = "forward"
+    hidden_size: int | None = None
+    layout: int = 0
+    linear_before_reset: int = 0
+    input_forget: int = 0
+
+
+def _directions(
+    w: Tensor, r: Tensor, b: Tensor | None, p: Tensor | None, kind: _Kind, options: _Options
+) -> list[Direction]:
+    names = tuple(options.activations or kind.default * w.shape[0])
+    functions = cells.activations(names, options.activation_alpha, options.activation_beta)
+    each = len(kind.default)
+    found = []
+    for k in range(w.shape[0]):
+        wb, rb = (None, None) if b is None else b[k].chunk(2)
+        mine = slice(k * each, (k + 1) * each)
+        found.append(
+            Direction(
+                w[k],
+                r[k],
+                wb,
+                rb,
+                None if p is None else p[k],
+                names[mine],
+                functions[mine],
+                options.clip,
+                bool(options.linear_before_reset),
+                bool(options.input_forget),
+            )
+        )
+    return found
+
+
+def _run(
+    x: Tensor,
+    weights: tuple[Tensor, Tensor, Tensor | None, Tensor | None],
+    lengths: Tensor | None,
+    initial: Sequence[Tensor | None],
+    kind: _Kind,
+    options: _Options,
+) -> tuple[Tensor, ...]:
+    """Y [t, directions, n, h] and last states [directions, n, h]; `layout` 1 puts n first."""
+    directions = _directions(*weights, kind, options)
+    if options.layout:
+        x = x.transpose(0, 1)
+        initial = [None if s is None else s.transpose(0, 1) for s in initial]
+    zeros = x.new_zeros(len(directions), x.shape[1], weights[1].shape[-1])
+    starts = [zeros if s is None else s for s in initial]
+    results = []
+    for k, d in enumerate(directions):
+        backwards = k == 1 or options.direction == "reverse"
+        state = tuple(s[k] for s in starts)
+        kernel = _kernel(d, lengths, kind.name)
+        there = _reversed(x, lengths) if backwards else x
+        if kernel is not None and x.shape[0] > 0:
+            y, *last = _fused(there, state, d, kernel)
+        else:
+            y, *last = _scan(there, state, lengths, d, kind.cell)
+        results.append((_reversed(y, lengths) if backwards else y, *last))
+    ys, *states = zip(*results, strict=True)
+    if options.layout:
+        return torch.stack(ys, 2).transpose(0, 1), *(torch.stack(s, 1) for s in states)
+    return torch.stack(ys, 1), *(torch.stack(s, 0) for s in states)
+
+
+@op("recurrent", since=7)
+def RNN(
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None = None,
+    sequence_lens: Tensor | None = None,
+    initial_h: Tensor | None = None,
+    *,
+    activation_alpha: Sequence[float] = (),
+    activation_beta: Sequence[float] = (),
+    activations: Sequence[str] | None = None,
+    clip: float | None = None,
+    direction: str = "forward",
+    hidden_size: int | None = None,
+    layout: int = 0,
+) -> tuple[Tensor, ...]:
+    options = _Options(
+        activation_alpha, activation_beta, activations, clip, direction, hidden_size, layout
+    )
+    return _run(x, (w, r, b, None), sequence_lens, [initial_h], _RNN, options)
+
+
+@op("recurrent", since=7)
+def GRU(
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None = None,
+    sequence_lens: Tensor | None = None,
+    initial_h: Tensor | None = None,
+    *,
+    activation_alpha: Sequence[float] = (),
+    activation_beta: Sequence[float] = (),
+    activations: Sequence[str] | None = None,
+    clip: float | None = None,
+    direction: str = "forward",
+    hidden_size: int | None = None,
+    layout: int = 0,
+    linear_before_reset: int = 0,
+) -> tuple[Tensor, ...]:
+    options = _Options(
+        activation_alpha,
+        activation_beta,
+        activations,
+        clip,
+        direction,
+        hidden_size,
+        layout,
+        linear_before_reset,
+    )
+    return _run(x, (w, r, b, None), sequence_lens, [initial_h], _GRU, options)
+
+
+@op("recurrent", since=7)
+def LSTM(
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None = None,
+    sequence_lens: Tensor | None = None,
+    initial_h: Tensor | None = None,
+    initial_c: Tensor | None = None,
+    p: Tensor | None = None,
+    *,
+    activation_alpha: Sequence[float] = (),
+    activation_beta: Sequence[float] = (),
+    activations: Sequence[str] | None = None,
+    clip: float | None = None,
+    direction: str = "forward",
+    hidden_size: int | None = None,
+    input_forget: int = 0,
+    layout: int = 0,
+) -> tuple[Tensor, ...]:
+    options = _Options(
+        activation_alpha,
+        activation_beta,
+        activations,
+        clip,
+        direction,
+        hidden_size,
+        layout,
+        0,
+        input_forget,
+    )
+    return _run(x, (w, r, b, p), sequence_lens, [initial_h, initial_c], _LSTM, options)

@@ -1,0 +1,266 @@
+"""Run a compiled graph: node after node in torch, values freed after their last use."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradgauge.errors import AnalysisFailed, InvalidInput, LimitExceeded
+from gradgauge.ops.table import Run
+
+# what torch and the op table raise where inputs do not fit an op (torch's out-of-memory and
+# missing-kernel errors are RuntimeErrors)
+FAULTS = (RuntimeError, IndexError, ValueError, TypeError, ArithmeticError)
+Edge = tuple[str, int]
+Replace = Callable[[str, Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Limits checked during a run; None is no limit. `output_bytes` is per node, all outputs."""
+
+    output_bytes: int | None = None
+    node_executions: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One node: what to call, which values it takes and makes, which are dead after it.
+
+    An absent optional input is None, an output nobody asked for is ''.
+    """
+
+    node: str
+    op: str
+    run: Run
+    attributes: Mapping[str, Any]
+    inputs: tuple[str | None, ...]
+    outputs: tuple[str, ...]
+    dead: tuple[str, ...] = ()
+
+
+class Executable:
+    """A graph as a differentiable function of its inputs and its stored float initializers.
+
+    `initializers` holds one leaf (requires_grad) per stored float initializer, by name; changing
+    one in place changes the next run. `constants` holds the rest: integer initializers and
+    Constant nodes' values. After a run with `watch` or `watch_edges` set, `watched` and
+    `watched_edges` hold the tensors asked for, as they stand in that run's autograd graph.
+    """
+
+    def __init__(
+        self,
+        steps: list[Step],
+        *,
+        inputs: list[str],
+        outputs: list[str],
+        initializers: dict[str, Tensor],
+        constants: dict[str, Tensor],
+        dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
+        budget: Budget | None = None,
+    ) -> None:
+        self.input_names = inputs
+        self.output_names = outputs
+        self.initializers = initializers
+        self.constants = constants
+        self.watched: dict[str, Tensor] = {}
+        self.watched_edges: dict[Edge, Tensor] = {}
+        self._steps = _with_dead(steps, outputs)
+        self._dtype = dtype
+        self._device = device
+        self._budget = budget or Budget()
+        self._watch: frozenset[str] = frozenset()
+        self._edges: frozenset[Edge] = frozenset()
+        self._replaced: frozenset[str] = frozenset()
+        self._replace: Replace = _unchanged
+
+    def watch(self, names: Iterable[str]) -> None:
+        """Keep these values of the next runs in `watched`; replaces what was watched before.
+
+        Raises:
+            KeyError: the graph has no value of that name.
+        """
+        held = {*self.input_names, *self.initializers, *self.constants}
+        self._watch = self._known(names, held)
+
+    def intercept(self, names: Iterable[str], replace: Replace) -> None:
+        """Hand these node outputs to `replace(name, value)` and go on with what it returns.
+
+        Raises:
+            KeyError: no node makes a value of that name.
+        """
+        self._replaced = self._known(names, set())
+        self._replace = replace
+
+    def _known(self, names: Iterable[str], held: set[str]) -> frozenset[str]:
+        wanted = frozenset(names)
+        made = {name for step in self._steps for name in step.outputs}
+        for name in wanted - made - held:
+            raise KeyError(f"the graph has no value named {name!r}")
+        return wanted
+
+    def watch_edges(self, edges: Iterable[Edge]) -> None:
+        """Give each consumer an alias of its own of the input named, kept in `watched_edges`.
+
+        An edge is (the consuming node's first output, the input's index), so that the gradient
+        through that consumer alone can be told from the value's whole gradient.
+
+        Raises:
+            KeyError: the graph has no such edge.
+        """
+        wanted = frozenset(edges)
+        known = {
+            (step.outputs[0], index)
+            for step in self._steps
+            for index, name in enumerate(step.inputs)
+            if name is not None
+        }
+        for edge in wanted - known:
+            raise KeyError(f"the graph has no edge {edge!r}")
+        self._edges = wanted
+
+    def __call__(self, *inputs: Tensor, **named: Tensor) -> list[Tensor]:
+        """The graph's outputs, in its order.
+
+        Inputs are taken in the graph's order or by name and moved to the executable's device and,
+        if floating, its dtype; gradients flow back through that.
+
+        Raises:
+            InvalidInput: an input is missing, unknown or given twice.
+            AnalysisFailed: an op could not run on its inputs (`execution_failed`).
+            LimitExceeded: the budget is spent.
+        """
+        values = {**self.constants, **self.initializers, **self._bind(inputs, named)}
+        self.watched = {name: values[name] for name in self._watch & values.keys()}
+        self.watched_edges = {}
+        for count, step in enumerate(self._steps, start=1):
+            self._check_count(step, count)
+            self._run_step(step, values)
+            for name in step.dead:
+                values.pop(name, None)
+        return [values[name] for name in self.output_names]
+
+    def _bind(self, inputs: tuple[Tensor, ...], named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        given = dict(zip(self.input_names, inputs, strict=False))
+        surplus = [name for name in named if name in given or name not in self.input_names]
+        missing = [n for n in self.input_names if n not in given and n not in named]
+        if len(inputs) > len(self.input_names) or surplus or missing:
+            raise InvalidInput(
+                "invalid_inputs",
+                f"{len(inputs)} inputs given in order and {sorted(named)} by name",
+                hint=f"the graph takes {self.input_names}, each once",
+            )
+        return {name: self._placed(x) for name, x in {**given, **named}.items()}
+
+    def _placed(self, x: Tensor) -> Tensor:
+        return x.to(self._device, self._dtype if x.is_floating_point() else None)
+
+    def _run_step(self, step: Step, values: dict[str, Tensor]) -> None:
+        arguments = [None if name is None else values[name] for name in step.inputs]
+        if self._edges:
+            self._alias(step, arguments)
+        results = execute(step, arguments)
+        self._check_size(step, results)
+        for name, result in zip(step.outputs, results, strict=False):
+            if name:
+                values[name] = self._kept(name, result, arguments)
+
+    def _kept(self, name: str, result: Tensor, arguments: list[Tensor | None]) -> Tensor:
+        if name in self._replaced:
+            result = self._replace(name, result)
+        if name in self._watch:
+            if any(result is a for a in arguments):
+                # an op may hand its input through; a value of its own has a gradient of its own
+                result = result.view_as(result)
+            self.watched[name] = result
+        return result
+
+    def _alias(self, step: Step, arguments: list[Tensor | None]) -> None:
+        for index, x in enumerate(arguments):
+            edge = (step.outputs[0], index)
+            if x is not None and edge in self._edges:
+                arguments[index] = self.watched_edges[edge] = x.view_as(x)
+
+    def _check_count(self, step: Step, count: int) -> None:
+        limit = self._budget.node_executions
+        if limit is not None and count > limit:
+            raise _exceeded(step, f"is execution {count}", "node_executions", limit)
+
+    def _check_size(self, step: Step, results: tuple[Tensor, ...]) -> None:
+        limit = self._budget.output_bytes
+        if limit is None:
+            return
+        size = sum(math.prod(r.shape) * r.element_size() for r in results)
+        if size > limit:
+            raise _exceeded(step, f"makes {size} bytes", "output_bytes", limit)
+
+
+def execute(step: Step, arguments: list[Tensor | None]) -> tuple[Tensor, ...]:
+    """One node's outputs.
+
+    Raises:
+        AnalysisFailed: the op could not run on these inputs (`execution_failed`).
+    """
+    try:
+        result = step.run(*arguments, **step.attributes)
+    except FAULTS as fault:
+        shapes = ", ".join(
+            "absent" if a is None else f"{str(a.dtype).removeprefix('torch.')}{list(a.shape)}"
+            for a in arguments
+        )
+        raise AnalysisFailed(
+            "execution_failed",
+            f"{step.op} failed on inputs ({shapes}): {_first_line(fault)}",
+            where=f"node {step.node}",
+            op=step.op,
+            hint="check the node's inputs and attributes against the ONNX specification",
+        ) from fault
+    results = result if isinstance(result, tuple) else (result,)
+    if any(step.outputs[len(results) :]):
+        raise AnalysisFailed(
+            "execution_failed",
+            f"{step.op} has {len(results)} outputs here, the node asks for {len(step.outputs)}",
+            where=f"node {step.node}",
+            op=step.op,
+            hint="export the model again for evaluation, or with a later opset",
+        )
+    return results
+
+
+def _unchanged(_name: str, value: Tensor) -> Tensor:
+    return value
+
+
+def _first_line(fault: BaseException) -> str:
+    lines = str(fault).strip().splitlines()
+    return lines[0] if lines else type(fault).__name__
+
+
+def _exceeded(step: Step, what: str, limit: str, value: int) -> LimitExceeded:
+    return LimitExceeded(
+        "limit_exceeded",
+        f"{step.op} {what}, the limit is {value}",
+        where=f"node {step.node}",
+        op=step.op,
+        limit=f"{limit}={value}",
+        hint="raise the limit, or analyse a smaller model or batch",
+    )
+
+
+def _with_dead(steps: list[Step], outputs: list[str]) -> list[Step]:
+    """Note at each step the values no later step and no graph output reads."""
+    needed = set(outputs)
+    found = []
+    for step in reversed(steps):
+        made = {name for name in step.outputs if name}
+        taken = {name for name in step.inputs if name is not None}
+        dead = tuple(sorted((made | taken) - needed))
+        needed |= taken
+        found.append(
+            Step(step.node, step.op, step.run, step.attributes, step.inputs, step.outputs, dead)
+        )
+    return found[::-1]
