@@ -48,11 +48,19 @@ def plan(formats: Sequence[str], path: str | None, inputs: int) -> list[Output]:
             raise BadOutput(f"two formats would go to {where}: give them paths, FMT:PATH")
         if output.format == "html" and inputs > 1:
             raise BadOutput("html is one page for one model: check the models one by one")
-        if output.path != STDOUT and not Path(output.path).absolute().parent.is_dir():
-            raise BadOutput(f"no folder to write {output.path} in")
-        if output.path != STDOUT and Path(output.path).is_dir():
-            raise BadOutput(f"{output.path} is a folder: name a file in it")
+        if output.path != STDOUT:
+            _refuse_unwritable(Path(output.path))
     return outputs
+
+
+def _refuse_unwritable(path: Path) -> None:
+    try:
+        if path.is_dir():
+            raise BadOutput(f"{path} is a folder: name a file in it")
+        if not path.absolute().parent.is_dir():
+            raise BadOutput(f"there is no folder to write {path} in: make it first")
+    except OSError as failed:
+        raise BadOutput(f"cannot write {path}: {failed.strerror}") from failed
 
 
 def _parse(word: str, elsewhere: str) -> Output:

@@ -16,13 +16,13 @@ from gradgauge.schema.report import SEVERITIES, LayerBlock, Report
 
 TEMPLATES = Path(__file__).with_name("templates")
 MOST_LAYERS = 2000
-MOST_SERIES = 12
+MOST_CURVES = 12
 
 
 def to_html(report: Report) -> str:
     """One self-contained page; layers beyond 2,000 and curves beyond 12 are counted, not shown."""
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
-    curves = [series_chart(each, i) for i, each in enumerate(report.series[:MOST_SERIES])]
+    curves = [series_chart(each, i) for i, each in enumerate(report.series[:MOST_CURVES])]
     return (
         _environment()
         .get_template("report.html")
@@ -30,7 +30,9 @@ def to_html(report: Report) -> str:
             report=report,
             style=Markup(style),  # noqa: S704 - our own file, nothing of the report's
             style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
-            charts=[chart for chart in [gradient_chart(report), *curves] if chart],
+            gradient=gradient_chart(report),
+            curves=[curve for curve in curves if curve],
+            most_curves=MOST_CURVES,
             layers=_shown(report.layers),
             by_id=words.layers_by_id(report),
             findings=words.worst_first(report.findings),

@@ -67,7 +67,7 @@ def _findings(report: Report) -> Iterator[str]:
         yield ""
         return
     layers = words.layers_by_id(report)
-    yield "| severity | rule | what | starts at | reaches | best remedy |"
+    yield "| severity | rule | what | starts at | does | best remedy |"
     yield "|---|---|---|---|---|---|"
     for finding in words.worst_first(report.findings):
         best = next(iter(words.remedies(report, finding)), None)

@@ -1,0 +1,37 @@
+"""One door to all formats."""
+
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from gradgauge.errors import InvalidOptions
+from gradgauge.formats.render import FORMATS, render
+from gradgauge.schema.report import Report
+from tests import reports
+
+
+@pytest.mark.parametrize("form", sorted(FORMATS))
+def test_a_dict_and_a_model_render_alike(form):
+    report = reports.report()
+    assert render(report, form) == render(Report.model_validate(report), form)
+
+
+def test_json_is_the_whole_report_in_plain_ascii():
+    report = reports.report()
+    report["model"]["name"] = reports.HOSTILE
+    text = render(report, "json")
+    assert text.isascii()
+    assert "\x1b" not in text
+    assert Report.model_validate_json(text) == Report.model_validate(report)
+    assert json.loads(text)["model"]["name"] == reports.HOSTILE
+
+
+def test_an_unknown_format_is_refused_with_those_there_are():
+    with pytest.raises(InvalidOptions, match="html, json, markdown"):
+        render(reports.report(), "pdf")
+
+
+def test_what_is_not_a_report_is_refused():
+    with pytest.raises(ValidationError):
+        render({"schema_version": "1.0"}, "json")
