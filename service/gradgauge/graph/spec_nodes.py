@@ -143,17 +143,16 @@ class _Net:
 
 def law_of(init: InitSpec, shape: Shape, ends: tuple[int, int]) -> Law:
     """`ends` are (fan_in, fan_out)."""
-    scale = 1.0 if init.std is None else init.std
-    cut = (init.mean - 2 * scale, init.mean + 2 * scale)
+    low, high = init.bounds()
     return Law(
         init.kind,
         shape,
         fan_in=ends[0],
         fan_out=ends[1],
         gain=init.gain,
-        scale=scale,
-        low=cut[0] if init.low is None else init.low,
-        high=cut[1] if init.high is None else init.high,
+        scale=1.0 if init.std is None else init.std,
+        low=low,
+        high=high,
         value=init.mean if init.value is None else init.value,
         mode=init.mode,
     )

@@ -1,10 +1,11 @@
 """The initial laws a spec may name, and for which weights of a layer."""
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from gradgauge.schema.strict import Strict, refused
+from gradgauge.schema.strict import Positive, Real, Strict, refused
 
 InitKind = Literal[
     "zeros",
@@ -40,12 +41,12 @@ class InitSpec(Strict):
     """
 
     kind: InitKind
-    gain: float = Field(default=1.0, ge=0)
-    mean: float = 0.0
-    std: float | None = Field(default=None, gt=0)
-    low: float | None = None
-    high: float | None = None
-    value: float | None = None
+    gain: float = Field(default=1.0, ge=0, le=1e9)
+    mean: Real = 0.0
+    std: Positive | None = None
+    low: Real | None = None
+    high: Real | None = None
+    value: Real | None = None
     mode: Literal["fan_in", "fan_out"] = "fan_in"
 
     @model_validator(mode="after")
@@ -58,9 +59,24 @@ class InitSpec(Strict):
         for name in _NEEDS.get(self.kind, ()):
             if getattr(self, name) is None:
                 raise refused(f"{self.kind} needs it", field=name)
-        if self.low is not None and self.high is not None and not self.low < self.high:
-            raise refused(f"{self.high} is not above low ({self.low})", field="high")
+        low, high = self.bounds()
+        if not low < high:
+            raise refused(f"{high} is not above low ({low})", field="high")
+        if self.kind == "truncated_normal" and _mass(self, low, high) < 1e-6:
+            raise refused("next to nothing of the normal lies between low and high", field="low")
         return self
+
+    def bounds(self) -> tuple[float, float]:
+        """(low, high) in the weight's units, where not given two standard deviations away."""
+        reach = 2 * (self.std or 1.0)
+        low = self.mean - reach if self.low is None else self.low
+        return low, self.mean + reach if self.high is None else self.high
+
+
+def _mass(init: InitSpec, low: float, high: float) -> float:
+    """The normal's probability of [low, high]."""
+    root = (init.std or 1.0) * math.sqrt(2)
+    return (math.erf((high - init.mean) / root) - math.erf((low - init.mean) / root)) / 2
 
 
 _TAKES: dict[str, tuple[str, ...]] = {

@@ -9,7 +9,7 @@ from gradgauge.errors import InvalidSpec
 from gradgauge.schema.activations import ACTIVATIONS, Function
 from gradgauge.schema.document import Format, read_document
 from gradgauge.schema.laws import InitSet, NormInit
-from gradgauge.schema.strict import Strict, fault, refused
+from gradgauge.schema.strict import Positive, Real, Strict, fault, refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +81,13 @@ class ActivationLayer(Strict):
 
     type: Literal["activation"]
     function: Function
-    alpha: float | None = None
-    beta: float | None = None
-    gamma: float | None = None
-    lambd: float | None = None
-    bias: float | None = None
-    min: float | None = None
-    max: float | None = None
+    alpha: Real | None = None
+    beta: Real | None = None
+    gamma: Real | None = None
+    lambd: Real | None = None
+    bias: Real | None = None
+    min: Real | None = None
+    max: Real | None = None
     approximate: Literal["none", "tanh"] | None = None
     axis: int | None = None
 
@@ -132,7 +132,7 @@ class BatchNorm(Strict):
     """Normalises a vector's features or an image's channels; running statistics start at (0, 1)."""
 
     type: Literal["batch_norm"]
-    epsilon: float = Field(default=1e-5, gt=0)
+    epsilon: Positive = 1e-5
     init: NormInit = NormInit()
 
 
@@ -141,7 +141,7 @@ class LayerNorm(Strict):
 
     type: Literal["layer_norm"]
     axis: int = -1
-    epsilon: float = Field(default=1e-5, gt=0)
+    epsilon: Positive = 1e-5
     init: NormInit = NormInit()
 
 
@@ -206,7 +206,7 @@ class Residual(Strict):
 
     type: Literal["residual"]
     layers: "Layers"
-    scale: float = 1.0
+    scale: Real = 1.0
     shortcut: Literal["identity", "projection"] = "identity"
     init: InitSet = InitSet()
 
@@ -249,8 +249,8 @@ class InputSpec(Strict):
         BeforeValidator(_as_list, json_schema_input_type=list[Size]),
     ]
     distribution: Literal["normal", "uniform", "integers"] = "normal"
-    mean: float = 0.0
-    scale: float = Field(default=1.0, gt=0)
+    mean: Real = 0.0
+    scale: Positive = 1.0
     low: int = Field(default=0, ge=-(1 << 31), lt=1 << 31)
     high: int = Field(default=2, ge=-(1 << 31), lt=1 << 31)
 

@@ -4,16 +4,20 @@ import difflib
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     ModelWrapValidatorHandler,
     ValidationError,
     model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
+
+Real = Annotated[float, Field(ge=-1e9, le=1e9)]  # float32 holds its square
+Positive = Annotated[float, Field(gt=0, le=1e9)]
 
 
 class Strict(BaseModel):
