@@ -122,7 +122,7 @@ def test_the_exit_code_is_the_documented_one(gradgauge, words, code):
         ("check --local pass.onnx -o .", "is a folder"),
         (f"check --local pass.onnx -o {'x' * 300}", "File name too long"),
         ("check --local pass.onnx warn.onnx --format html:x.html", "one by one"),
-        ("chekc", "chekc"),
+        ("inspect", "inspect"),
         ("check --url http://x pass.onnx", "--url"),
     ],
 )
