@@ -113,7 +113,7 @@ def constant_values(graph: onnx_ir.Graph) -> set[str]:
     """Names of values that depend on no graph input: initializers and what is computed of them."""
     fixed = set(graph.initializers)
     for node in graph:
-        inner = any(isinstance(a, onnx_ir.Attr) and _is_graph(a) for a in node.attributes.values())
+        inner = any(_is_graph(a) for a in node.attributes.values())
         held = all(v is None or _name(v) in fixed for v in node.inputs)
         if held and not inner and node.op_type not in {"RandomNormal", "RandomUniform"}:
             fixed.update(_name(v) for v in node.outputs)

@@ -1,5 +1,6 @@
 """How a graph is to be read: what feeds its inputs, and whose statistics its norms use."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ import onnx_ir
 
 from gradgauge.errors import InvalidOptions
 from gradgauge.graph.kinds import FLOATS
+from gradgauge.graph.model import GraphWarning
 from gradgauge.schema.options import InputOptions
 
 SEQUENCE = 16  # a dynamic axis that is not the batch: tokens, steps
@@ -53,7 +55,7 @@ class Reading:
     inputs: Mapping[str, InputPlan]
     batch_statistics: bool
     target: np.ndarray | None = None
-    warnings: tuple[tuple[str, str], ...] = ()
+    warnings: tuple[GraphWarning, ...] = ()
 
 
 def read(
@@ -81,7 +83,7 @@ def read(
     statistics, norm_notes = _norms(model, norm_mode)
     if any(p.kind in {"normal", "uniform"} for p in plans.values()):
         notes.append(
-            (
+            GraphWarning(
                 "W_SYNTHETIC_INPUT",
                 "float inputs drawn from a standard law; the scale of real data matters: "
                 "pass a batch with --data for data-dependent results",
@@ -103,7 +105,7 @@ def _refuse_unknown(asked: Mapping[str, InputOptions], names: list[str]) -> None
 
 def _load(
     data: Path | None, names: list[str]
-) -> tuple[dict[str, np.ndarray], np.ndarray | None, list[tuple[str, str]]]:
+) -> tuple[dict[str, np.ndarray], np.ndarray | None, list[GraphWarning]]:
     """Arrays named as graph inputs, the target, and a warning for every other array."""
     if data is None:
         return {}, None, []
@@ -119,7 +121,10 @@ def _load(
         ) from fault
     target = next((arrays.pop(k) for k in ("target", "y") if k in arrays and k not in names), None)
     notes = [
-        ("W_UNUSED_ARRAY", f"array {key!r} in the data file names no graph input and is ignored")
+        GraphWarning(
+            "W_UNUSED_ARRAY",
+            f"array {key!r} in the data file names no graph input and is ignored",
+        )
         for key in arrays
         if key not in names
     ]
@@ -159,21 +164,33 @@ def _plan(
         _check_data(name, data, shape)
         return InputPlan(name, "data", shape, dtype, axis, data=data)
     if dtype in FLOATS:
-        kind, scale = _law(value, asked)
-        return InputPlan(name, kind, shape, dtype, axis, scale=scale)
+        return _float_plan(value, shape, axis, asked)
     if dtype == onnx_ir.DataType.BOOL or _MASK.search(name):
         return InputPlan(name, "ones", shape, dtype, axis)
     return InputPlan(name, "integers", shape, dtype, axis, high=_vocabulary(value))
 
 
-def _law(
-    value: onnx_ir.Value, asked: InputOptions | None
-) -> tuple[Literal["normal", "uniform"], float]:
+def _float_plan(
+    value: onnx_ir.Value,
+    shape: tuple[int | None, ...],
+    axis: int | None,
+    asked: InputOptions | None,
+) -> InputPlan:
     """The options' law, else the spec's (kept in the input's metadata), else N(0, 1)."""
-    written = value.metadata_props.get("gradgauge.distribution", "normal")
-    wanted = (asked.distribution if asked is not None else None) or written
-    scale = asked.scale if asked is not None and asked.scale is not None else 1.0
-    return ("uniform" if wanted == "uniform" else "normal"), float(scale)
+    held = value.metadata_props
+    wanted = (asked.distribution if asked is not None else None) or held.get(
+        "gradgauge.distribution", "normal"
+    )
+    mean = float(held.get("gradgauge.mean", 0.0))
+    scale = float(held.get("gradgauge.scale", 1.0))
+    if wanted == "uniform" and "gradgauge.low" in held:
+        low, high = float(held["gradgauge.low"]), float(held["gradgauge.high"])
+        mean, scale = (low + high) / 2, (high - low) / math.sqrt(12.0)
+    if asked is not None and asked.scale is not None:
+        scale = asked.scale
+    kind: InputKind = "uniform" if wanted == "uniform" else "normal"
+    dtype = value.dtype or onnx_ir.DataType.FLOAT
+    return InputPlan(value.name or "", kind, shape, dtype, axis, mean=mean, scale=scale)
 
 
 def _resolve(
@@ -209,7 +226,7 @@ def _with_given(
     """The user's sizes; they may leave out the batch axis."""
     if axis is not None and len(given) == len(dims) - 1:
         given = [*given[:axis], 0, *given[axis:]]
-    fixed = [d for d in (value.shape or ())]
+    fixed = list(value.shape or ())
     fits = len(given) == len(dims) and all(
         not isinstance(f, int) or f == g for f, g in zip(fixed, given, strict=False)
     )
@@ -258,7 +275,7 @@ def _vocabulary(value: onnx_ir.Value) -> int:
 
 def _norms(
     model: onnx_ir.Model, mode: Literal["auto", "train", "eval"]
-) -> tuple[bool, list[tuple[str, str]]]:
+) -> tuple[bool, list[GraphWarning]]:
     """Whether BatchNormalization reads the batch's own statistics, and a word on why."""
     held = [n for n in model.graph if n.op_type == "BatchNormalization"]
     if not held or mode == "eval":
@@ -267,7 +284,7 @@ def _norms(
         return True, []
     if all(_untrained(node) for node in held):
         return True, [
-            (
+            GraphWarning(
                 "W_UNTRAINED_BATCHNORM",
                 f"the running statistics of all {len(held)} BatchNormalization nodes are (0, 1): "
                 "as exported they are the identity, so batch statistics are used instead; "

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import onnx_ir
@@ -279,7 +280,7 @@ def _unrolled_times(layers: Sequence[Layer], held: dict[str, SampledLayer]) -> l
     found = []
     for name, chain in uses.items():
         depths = [layer.depth for layer in chain]
-        if len(chain) >= STEPS and all(a < b for a, b in zip(depths, depths[1:], strict=False)):
+        if len(chain) >= STEPS and all(a < b for a, b in pairwise(depths)):
             sizes = [held[layer.id].log10_grad_act for layer in chain]
             steps = [None if q is None else q.q50 for q in sizes]
             found.append(_time_profile(tuple(layer.id for layer in chain), steps, name))

@@ -1,7 +1,7 @@
 """One forward and backward pass at a time, with every layer's numbers taken on the way."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -128,7 +128,7 @@ def run_pass(
             "no float output of the graph depends on a float parameter or float input",
             hint="a gradient profile needs a differentiable path from a parameter to an output",
         )
-    rows = _rows(feed, reading, setting)
+    rows = _rows(feed, setting)
     for layer in layers:
         _see_forward(layer, seen[layer.id], exe.watched.get(layer.output), axes, rows)
     hooks = _Hooks(axes, rows)
@@ -138,14 +138,12 @@ def run_pass(
     )
     scale = 10.0**setting.shift
     leaves = {k: v for k, v in exe.initializers.items() if v.requires_grad}
+    fed = [x for x in feed.values() if x.requires_grad]  # so that the first layers' edges are seen
     grads = torch.autograd.grad(
-        outputs,
-        list(leaves.values()) or [x for x in feed.values() if x.requires_grad],
-        [c * scale for c in sent],
-        allow_unused=True,
+        outputs, [*leaves.values(), *fed], [c * scale for c in sent], allow_unused=True
     )
     hooks.detach()
-    by_name = dict(zip(leaves, grads, strict=False)) if leaves else {}
+    by_name = dict(zip(leaves, grads, strict=False))
     for layer in layers:
         hooks.store(layer, seen[layer.id], setting.shift)
         _see_parameter(layer, seen[layer.id], by_name, rows, setting.shift)
@@ -155,7 +153,7 @@ def _differentiable(y: object) -> bool:
     return isinstance(y, Tensor) and y.is_floating_point() and y.requires_grad
 
 
-def _rows(feed: Mapping[str, Tensor], reading: Reading, setting: Setting) -> int:
+def _rows(feed: Mapping[str, Tensor], setting: Setting) -> int:
     if setting.batch is not None:
         return setting.batch
     sizes = {x.shape[0] for x in feed.values() if x.ndim}
@@ -195,10 +193,10 @@ class _Hooks:
         for handle in self._handles:
             handle.remove()
 
-    def _on(self, x: Tensor, hook: object) -> None:
-        self._handles.append(x.register_hook(hook))  # type: ignore[arg-type]
+    def _on(self, x: Tensor, hook: Callable[[Tensor], None]) -> None:
+        self._handles.append(x.register_hook(hook))  # type: ignore[no-untyped-call]
 
-    def _value(self, name: str) -> object:
+    def _value(self, name: str) -> Callable[[Tensor], None]:
         def hook(g: Tensor) -> None:
             flat = rows_of(g, self.axes.get(name), self.rows)
             self.values[name] = (log10_rms(flat).cpu().numpy(), flat.shape[1])
@@ -206,7 +204,7 @@ class _Hooks:
 
         return hook
 
-    def _edge(self, edge: Edge, *, timed: bool) -> object:
+    def _edge(self, edge: Edge, *, timed: bool) -> Callable[[Tensor], None]:
         def hook(g: Tensor) -> None:
             flat = rows_of(g, self.axes.get(edge.value), self.rows)
             self.edges[edge] = (log10_rms(flat).cpu().numpy(), flat.shape[1])
@@ -246,7 +244,8 @@ class _Hooks:
         if found.shape != out.shape:
             return None
         with np.errstate(invalid="ignore"):
-            return found - out
+            gain: np.ndarray = found - out
+        return gain
 
 
 def _log10_add(a: np.ndarray, b: np.ndarray) -> np.ndarray:

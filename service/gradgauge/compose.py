@@ -1,0 +1,374 @@
+"""An assessment and its recommendations to the report: every block, every field."""
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import onnx_ir
+
+from gradgauge.assess import Assessment
+from gradgauge.graph.layers import Layer, parameters
+from gradgauge.remedy.verify import risk_of
+from gradgauge.risk.signals import HEADS
+from gradgauge.risk.thresholds import WEIGHT
+from gradgauge.risk.weights import judge
+from gradgauge.schema.layer import (
+    AgreementBlock,
+    AnalyticBlock,
+    LayerBlock,
+    RiskBlock,
+    SampledBlock,
+)
+from gradgauge.schema.options import AnalysisOptions
+from gradgauge.schema.profile import Measurement, TimeProfile
+from gradgauge.schema.report import (
+    Coverage,
+    Finding,
+    MeasurementBlock,
+    ModelBlock,
+    Provenance,
+    Recommendation,
+    Report,
+    SeriesBlock,
+    SeverityCounts,
+    Summary,
+    Verdict,
+    Warning_,
+    WeightsBlock,
+)
+from gradgauge.schema.wire import SEVERITIES
+from gradgauge.verdict.gate import decide
+from gradgauge.verdict.policy import Policy
+
+LIBRARIES = ("torch", "onnx", "onnx_ir", "numpy", "scipy")
+
+
+def report(
+    assessment: Assessment,
+    recommendations: Sequence[Recommendation],
+    options: AnalysisOptions,
+    started: datetime,
+    stage_ms: Mapping[str, float],
+) -> Report:
+    """The wire's report of one analysis under the default policy and the options' coverage."""
+    findings = _with_recommendations(assessment.findings, recommendations)
+    coverage = _coverage(assessment)
+    policy = Policy(min_coverage=options.min_coverage)
+    verdict, gate = decide(findings, coverage, [], policy)
+    state, judged_by = judge(assessment.graph, assessment.layers)
+    digest = options.digest()
+    return Report(
+        schema_version="1.0",
+        id=_report_id(assessment, digest),
+        object="report",
+        model=_model(assessment),
+        weights=WeightsBlock(state=state, judged_by=judged_by),
+        summary=_summary(assessment, findings, verdict, gate.reason),
+        gate=gate,
+        findings=findings,
+        recommendations=list(recommendations),
+        checks=list(assessment.checks),
+        layers=[_layer(layer, assessment, findings) for layer in assessment.layers],
+        graph_url=None,
+        coverage=coverage,
+        warnings=_warnings(assessment, state, options),
+        measurements=_measurements(assessment),
+        series=_series(assessment),
+        provenance=_provenance(assessment, digest, started, stage_ms),
+        compared_to=None,
+    )
+
+
+def shapes(values: Iterable[onnx_ir.Value]) -> dict[str, list[int | str | None]]:
+    """Graph inputs or outputs with their axes; names for dynamic ones, None for unnamed."""
+    return {
+        v.name or "": [d if isinstance(d, int) else d.value for d in v.shape or ()] for v in values
+    }
+
+
+def count_parameters(values: Iterable[onnx_ir.Value]) -> int:
+    """Elements of stored tensors."""
+    return sum(math.prod(v.shape.numpy()) for v in values if v.shape is not None)
+
+
+def _report_id(assessment: Assessment, digest: str) -> str:
+    """The same model, options and version give the same id."""
+    told = f"{assessment.graph.sha256}:{digest}:{_version('gradgauge')}"
+    return f"rep_{hashlib.sha256(told.encode()).hexdigest()[:16]}"
+
+
+def _with_recommendations(
+    findings: Sequence[Finding], recommendations: Sequence[Recommendation]
+) -> list[Finding]:
+    return [
+        f.model_copy(
+            update={"recommendation_ids": [r.id for r in recommendations if f.id in r.finding_ids]}
+        )
+        for f in findings
+    ]
+
+
+def _model(assessment: Assessment) -> ModelBlock:
+    graph = assessment.graph
+    return ModelBlock(
+        id=f"sha256:{graph.sha256}",
+        name=graph.name,
+        format=graph.format,
+        size_bytes=graph.size_bytes,
+        node_count=sum(1 for _ in graph.model.graph),
+        param_count=count_parameters(parameters(graph.model.graph).values()),
+    )
+
+
+def _coverage(assessment: Assessment) -> Coverage:
+    """Parameters count as covered where every engine that was asked for has a gradient for them."""
+    held = parameters(assessment.graph.model.graph)
+    covered: set[str] = set()
+    for layer in assessment.layers:
+        if _covered(layer.id, assessment):
+            covered.update(layer.params)
+    analytic, sampled = assessment.analytic, assessment.sampled
+    return Coverage(
+        nodes_total=sum(1 for _ in assessment.graph.model.graph),
+        nodes_analytic=analytic.nodes_covered if analytic is not None else 0,
+        nodes_sampled=sampled.nodes_covered if sampled is not None else 0,
+        params_total=count_parameters(held.values()),
+        params_covered=count_parameters(v for name, v in held.items() if name in covered),
+        unsupported_ops=dict(sampled.unsupported) if sampled is not None else {},
+    )
+
+
+def _covered(key: str, assessment: Assessment) -> bool:
+    if assessment.analytic is not None:
+        row = assessment.analytic.layers.get(key)
+        if row is None or row.method == "not_supported":
+            return False
+    if assessment.sampled is not None:
+        held = assessment.sampled.layers.get(key)
+        if held is None or not held.supported:
+            return False
+    return True
+
+
+def _summary(
+    assessment: Assessment, findings: Sequence[Finding], verdict: Verdict, reason: str
+) -> Summary:
+    counts = {name: sum(1 for f in findings if f.severity == name) for name in SEVERITIES}
+    known = bool(assessment.signals.trunk)
+    worst = findings[0].origins[0] if findings and findings[0].origins else None
+    return Summary(
+        score=100.0 * (1.0 - risk_of(findings)) if known else None,
+        verdict=verdict,
+        headline=_headline(assessment, findings, verdict, reason),
+        severity_counts=SeverityCounts.model_validate(counts),
+        probability_untrainable=None,
+        category_probabilities=None,
+        spread_decades=assessment.signals.spread,
+        worst_layer=worst,
+        agreement_fraction=_agreement_fraction(assessment),
+    )
+
+
+def _headline(
+    assessment: Assessment, findings: Sequence[Finding], verdict: Verdict, reason: str
+) -> str:
+    if findings and findings[0].severity != "low":
+        return f"{findings[0].title}: {findings[0].message}"
+    if verdict == "inconclusive":
+        return f"Not enough was analysed for a verdict: {reason.removeprefix('inconclusive: ')}"
+    heads = sum(1 for layer in assessment.layers if layer.kind in HEADS)
+    spread = assessment.signals.spread or 0.0
+    return f"Gradients stay within {spread:.1f} decades across {heads} parameter layers"
+
+
+def _agreement_fraction(assessment: Assessment) -> float | None:
+    judged = [a for a in assessment.agreement.values() if a.status != "not_comparable"]
+    return sum(1 for a in judged if a.status == "agree") / len(judged) if judged else None
+
+
+def _layer(layer: Layer, assessment: Assessment, findings: Sequence[Finding]) -> LayerBlock:
+    mine = [f for f in findings if layer.id in f.origins or layer.id in f.affected]
+    agreement = assessment.agreement[layer.id]
+    return LayerBlock(
+        id=layer.id,
+        name=layer.name,
+        scope=layer.scope,
+        op=layer.op,
+        nodes=list(layer.nodes),
+        params=list(layer.params),
+        depth=layer.depth,
+        param_count=layer.param_count,
+        shape_in=list(layer.shape_in) if layer.shape_in is not None else None,
+        shape_out=list(layer.shape_out) if layer.shape_out is not None else None,
+        repeat_group=layer.repeat_group,
+        finding_ids=[f.id for f in mine],
+        analytic=_analytic(layer.id, assessment),
+        sampled=_sampled(layer.id, assessment),
+        agreement=AgreementBlock(
+            delta_log10=agreement.delta,
+            z=agreement.z,
+            status=agreement.status,
+            explanation=agreement.explanation,
+        ),
+        risk=_risk(layer.id, mine),
+        measurements=_layer_measurements(layer.id, assessment),
+    )
+
+
+def _analytic(key: str, assessment: Assessment) -> AnalyticBlock:
+    row = assessment.analytic.layers.get(key) if assessment.analytic is not None else None
+    if row is None:
+        blank = dict.fromkeys(AnalyticBlock.model_fields)
+        return AnalyticBlock.model_validate(blank | {"method": "not_supported", "assumptions": []})
+    values = {name: _finite(value) for name, value in asdict(row).items()}
+    return AnalyticBlock.model_validate(values | {"assumptions": list(row.assumptions)})
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _sampled(key: str, assessment: Assessment) -> SampledBlock:
+    profile = assessment.sampled
+    if profile is None:
+        return SampledBlock.without("not_run")
+    held = profile.layers.get(key)
+    if held is None or not held.supported:
+        return SampledBlock.without("not_supported")
+    shared: dict[str, Any] = {
+        "status": "measured",
+        "seeds": list(profile.seeds),
+        "loss": profile.loss,
+        "input_kind": profile.input_kind,
+        "cosine_between_samples": None,
+        "underflow": {},
+        "overflow": {},
+    }
+    own = asdict(held)
+    taken = {k: _finite(own[k]) for k in SampledBlock.model_fields if k in own}
+    return SampledBlock.model_validate(shared | taken)
+
+
+def _risk(key: str, findings: Sequence[Finding]) -> RiskBlock:
+    if not findings:
+        return RiskBlock(score=0.0, severity="none", category=None, role="none", confidence=0.8)
+    started = [f for f in findings if key in f.origins]
+    worst = max(started or findings, key=lambda f: WEIGHT[f.severity])
+    return RiskBlock(
+        score=WEIGHT[worst.severity] * (1.0 if started else 0.5),
+        severity=worst.severity if started else "none",
+        category=worst.category,
+        role="origin" if started else "affected",
+        confidence=worst.confidence,
+    )
+
+
+def _layer_measurements(key: str, assessment: Assessment) -> list[MeasurementBlock]:
+    held = assessment.sampled.layers.get(key) if assessment.sampled is not None else None
+    if held is None or not held.supported:
+        return []
+    told = (
+        ("local_gain", held.local_log10_gain, "decades", "2-norm, through this layer alone"),
+        ("gradient_norm", held.log10_grad_norm, "decades", "2-norm of one input's gradient"),
+        ("log10_grad_ratio", held.log10_grad_ratio, "decades", "weight gradient over weights"),
+        ("forward_mean", held.forward_mean, "activation", None),
+        ("duplicate_fraction", held.duplicate_fraction, "1", None),
+    )
+    return [
+        _measurement(Measurement(name, _finite(value), unit, "sampled", note=note))
+        for name, value, unit, note in told
+        if value is not None
+    ]
+
+
+def _measurement(held: Measurement) -> MeasurementBlock:
+    return MeasurementBlock.model_validate(asdict(held))
+
+
+def _measurements(assessment: Assessment) -> list[MeasurementBlock]:
+    found = [*(assessment.analytic.measurements if assessment.analytic is not None else ())]
+    found += assessment.sampled.measurements if assessment.sampled is not None else ()
+    return [_measurement(held) for held in found]
+
+
+def _series(assessment: Assessment) -> list[SeriesBlock]:
+    times = assessment.sampled.times if assessment.sampled is not None else ()
+    return [_time_series(time) for time in times]
+
+
+def _time_series(time: TimeProfile) -> SeriesBlock:
+    blank = [None] * len(time.log10_grad)
+    return SeriesBlock(
+        name=f"gradient_by_time_step:{time.layer_ids[-1]}",
+        unit="decades",
+        x=[float(i) for i in range(len(time.log10_grad))],
+        y=list(time.log10_grad),
+        low=list(blank),
+        high=list(blank),
+    )
+
+
+def _warnings(assessment: Assessment, state: str, options: AnalysisOptions) -> list[Warning_]:
+    told = [(w.code, w.message) for w in assessment.graph.warnings]
+    told += [(w.code, w.message) for w in assessment.reading.warnings]
+    told += _idle_options(options)
+    if state == "trained":
+        told.append(
+            (
+                "W_TRAINED_WEIGHTS",
+                (
+                    "the weights are trained: the analytic profile is a random-weight baseline, "
+                    "the sampled one decides"
+                ),
+            )
+        )
+    if assessment.sampled is not None and assessment.sampled.dtype == "float64":
+        told.append(
+            (
+                "W_FLOAT64",
+                "some sizes lie outside what float32 holds safely and were measured in float64",
+            )
+        )
+    return [Warning_(code=code, message=message, layer_ids=[]) for code, message in told]
+
+
+def _idle_options(options: AnalysisOptions) -> list[tuple[str, str]]:
+    """Options this version accepts and does not act on yet."""
+    idle = [
+        name
+        for name in ("target_dtypes", "optimizer", "lr", "reinitialize")
+        if name in options.model_fields_set and getattr(options, name)
+    ]
+    return [("W_OPTION_UNUSED", f"this version does not act on option {name!r}") for name in idle]
+
+
+def _provenance(
+    assessment: Assessment, digest: str, started: datetime, stage_ms: Mapping[str, float]
+) -> Provenance:
+    model, sampled = assessment.graph.model, assessment.sampled
+    return Provenance(
+        service_version=_version("gradgauge"),
+        analysis_config_sha256=digest,
+        model_sha256=assessment.graph.sha256,
+        ir_version=model.ir_version,
+        opset={k or "ai.onnx": v for k, v in model.opset_imports.items()},
+        versions={name: _version(name) for name in LIBRARIES},
+        device=sampled.device if sampled is not None else "cpu",
+        dtype=sampled.dtype if sampled is not None else "float64",
+        deterministic=True,
+        seeds=list(sampled.seeds) if sampled is not None else [],
+        started_at=started,
+        finished_at=datetime.now(UTC),
+        stage_ms=dict(stage_ms),
+    )
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"

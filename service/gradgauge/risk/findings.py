@@ -1,0 +1,103 @@
+"""Numbers to findings: one per cause, at the layer where it starts, with those it reaches."""
+
+from collections.abc import Sequence
+
+from gradgauge.graph.kinds import SATURATING
+from gradgauge.risk import thresholds as t
+from gradgauge.risk.case import Case, Draft, Rule, needs_activation, needs_sample, needs_sizes
+from gradgauge.risk.depth import exploding, vanishing
+from gradgauge.risk.signals import Signals
+from gradgauge.risk.steps import needs_time, over_time
+from gradgauge.risk.units import dead, nonfinite, saturated, symmetric, zero
+from gradgauge.schema.report import Check, Finding, fingerprint
+
+
+def find(case: Case) -> tuple[list[Finding], list[Check]]:
+    """Findings, worst first, and a check for every rule, whatever came of it."""
+    drafts: list[tuple[Rule, Draft]] = []
+    checks: list[Check] = []
+    for rule in RULES:
+        missing = rule.needs(case)
+        if missing is not None:
+            status, reason = missing.split(": ", 1)
+            checks.append(Check(rule_id=rule.id, title=rule.title, status=status, reason=reason))  # type: ignore[arg-type]
+            continue
+        found = rule.find(case)
+        drafts += [(rule, draft) for draft in found]
+        checks.append(
+            Check(
+                rule_id=rule.id,
+                title=rule.title,
+                status="failed" if found else "passed",
+                reason=found[0].message if found else None,
+            )
+        )
+    kept = _without_consequences(drafts, case.signals)
+    kept.sort(key=lambda pair: -t.WEIGHT[pair[1].severity])
+    return [_finding(i, rule, d, case.signals) for i, (rule, d) in enumerate(kept, 1)], checks
+
+
+def _finding(number: int, rule: Rule, draft: Draft, signals: Signals) -> Finding:
+    scope = signals.layers[draft.origins[0]].scope if draft.origins else ""
+    return Finding(
+        id=f"F{number:03d}",
+        rule_id=rule.id,
+        title=rule.title,
+        message=draft.message,
+        severity=draft.severity,
+        category=rule.category,
+        confidence=draft.confidence,
+        fingerprint=fingerprint(rule.id, rule.category, scope),
+        origins=list(draft.origins),
+        affected=list(draft.affected),
+        affected_count=len(draft.affected),
+        evidence=list(draft.evidence),
+        status="new",
+        suppression=None,
+        recommendation_ids=[],
+    )
+
+
+def _without_consequences(
+    drafts: list[tuple[Rule, Draft]], signals: Signals
+) -> list[tuple[Rule, Draft]]:
+    """Drop what another finding explains: a gradient that is zero because units are dead."""
+    dead = [d for r, d in drafts if r.category == "dead_units" and d.severity == "critical"]
+    broken = any(r.id == "GF301" for r, _ in drafts)
+    return [
+        (rule, draft)
+        for rule, draft in drafts
+        if not (dead and rule.id in {"GF101", "GF105"} and _explained(draft, dead, signals))
+        and not (broken and rule.id == "GF102")
+    ]
+
+
+def _explained(draft: Draft, dead: Sequence[Draft], signals: Signals) -> bool:
+    """Whether every layer the draft speaks of lies before (nearer the input than) a dead one."""
+    depth = max(signals.layers[o].depth for d in dead for o in d.origins)
+    return all(signals.layers[o].depth <= depth + 1 for o in draft.origins)
+
+
+RULES: tuple[Rule, ...] = (
+    Rule("GF101", "Vanishing gradient through depth", "vanishing", needs_sizes, vanishing),
+    Rule("GF102", "Exploding gradient through depth", "exploding", needs_sizes, exploding),
+    Rule(
+        "GF103",
+        "Vanishing gradient over time steps",
+        "vanishing",
+        needs_time,
+        lambda case: over_time(case, -1),
+    ),
+    Rule(
+        "GF104",
+        "Exploding gradient over time steps",
+        "exploding",
+        needs_time,
+        lambda case: over_time(case, 1),
+    ),
+    Rule("GF105", "No gradient reaches a layer", "vanishing", needs_sample, zero),
+    Rule("GF201", "Dead units", "dead_units", needs_activation({"Relu", "ThresholdedRelu"}), dead),
+    Rule("GF202", "Saturated units", "saturation", needs_activation(SATURATING), saturated),
+    Rule("GF203", "Identical units", "symmetry", needs_sample, symmetric),
+    Rule("GF301", "Non-finite values", "exploding", needs_sample, nonfinite),
+)
