@@ -60,8 +60,7 @@ def check(
     }
     try:
         outputs = _output.plan(formats or [], output, len(models))
-        outcomes = _check(models, options, fail_on)
-        _write(outcomes, outputs)
+        _write(outcomes := _check(models, options, fail_on), outputs)
     except (_output.BadOutput, _engine.EngineMissing) as bad:
         raise typer.BadParameter(str(bad)) from bad
     except KeyboardInterrupt:
