@@ -16,7 +16,7 @@ from gradgauge.formats.render import render
 from gradgauge.schema.report import Coverage, Finding, Report
 from gradgauge.verdict.gate import decide
 from gradgauge.verdict.policy import Policy
-from gradgauge_client import _engine, _exit, _gate, _output, cli, table
+from gradgauge_client import _engine, _exit, _gate, _local, _output, cli, table
 from tests import reports
 
 PROBLEM = {
@@ -348,3 +348,46 @@ def test_the_command_loads_neither_the_service_nor_a_framework():
         check=True,
     )
     assert told.stdout.strip() == "[]"
+
+
+def test_progress_is_told_on_a_terminal_and_not_in_a_log():
+    def analyze(path, options, *, on_progress=None):
+        told.append(on_progress)
+        if on_progress:
+            on_progress("sampled\x1b[2J", 0.4)
+        return ANSWERS["pass.onnx"]
+
+    told = []
+    for terminal in (True, False):
+        page = io.StringIO()
+        console = Console(file=page, force_terminal=terminal, width=80, color_system=None)
+        _local.check(Path("m.onnx"), {}, analyze, fail_on=None, console=console)
+        assert ("m.onnx" in page.getvalue()) is terminal
+        assert "\x1b[2J" not in page.getvalue()
+    assert told[0] is not None
+    assert told[1] is None
+
+
+def test_the_installed_script_survives_a_terminal_that_lacks_a_character():
+    code = (
+        "from gradgauge_client import cli; import sys; sys.argv[1:] = ['check', 'é☃']; cli.main()"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 2
+    assert "Traceback" not in told.stderr
+
+
+def test_ops_that_were_not_analysed_are_named_in_the_table():
+    report = reports.report()
+    report["coverage"]["unsupported_ops"] = {"NonZero": 2}
+    report["summary"]["agreement_fraction"] = None
+    page = io.StringIO()
+    _output._tables([report, report], page)
+    assert page.getvalue().count("not analysed: NonZero") == 2
+    assert "engines not compared" in page.getvalue()
