@@ -1,0 +1,57 @@
+"""One node as a rule sees it: its operator, its inputs as values, its attributes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from gradgauge.analytic.moments import Known, Pulled, Signal, Step, Value
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A node about to be carried out; `names` are its inputs' names, "" where one is left out."""
+
+    op: str
+    run: Callable[..., Any]
+    names: tuple[str, ...]
+    inputs: tuple[Value | None, ...]
+    attributes: Mapping[str, Any]
+    batch: int
+    batch_statistics: bool
+    outputs: int = 1
+
+    def signal(self, index: int) -> Signal | None:
+        """The input at `index` if it is known by moments only."""
+        value = self.inputs[index] if index < len(self.inputs) else None
+        return value if isinstance(value, Signal) else None
+
+    def known(self, index: int) -> torch.Tensor | None:
+        """The input at `index` if it is known exactly."""
+        value = self.inputs[index] if index < len(self.inputs) else None
+        return value.tensor if isinstance(value, Known) else None
+
+    def exact(self, index: int) -> torch.Tensor | None:
+        """The same in float64, for statistics."""
+        tensor = self.known(index)
+        return None if tensor is None else tensor.to(torch.float64)
+
+    @property
+    def signals(self) -> tuple[int, ...]:
+        """Places of the inputs known by moments only."""
+        return tuple(i for i, value in enumerate(self.inputs) if isinstance(value, Signal))
+
+
+Rule = Callable[[Call], Step | None]
+Back = Callable[[Pulled], Sequence[Pulled | None]]
+
+
+def single(call: Call, back: Back) -> Callable[[Sequence[Pulled | None]], Sequence[Pulled | None]]:
+    """The pullback of a node whose first output alone carries gradient."""
+
+    def pull(flows: Sequence[Pulled | None]) -> Sequence[Pulled | None]:
+        flow = flows[0]
+        return [None] * len(call.inputs) if flow is None else back(flow)
+
+    return pull

@@ -1,0 +1,109 @@
+"""Read one layer's record off the moments and gradients of the whole graph."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from gradgauge.analytic import backward
+from gradgauge.analytic.backward import Gradients
+from gradgauge.analytic.forward import Record, Trace
+from gradgauge.analytic.moments import NOTHING, Flow, Known, Signal
+from gradgauge.graph.layers import Layer
+from gradgauge.schema.profile import AnalyticLayer
+
+HANIN = 0.217  # 1 / (2 ln 10): from the deviation of ln of a square to decades of a root
+
+
+def of_layer(
+    layer: Layer, trace: Trace, gradients: Gradients, band: Mapping[str, float]
+) -> AnalyticLayer:
+    """The analytic word on one layer.
+
+    `forward_gain` is the RMS of the output over that of the inputs, `backward_gain` the RMS per
+    element of the gradient at the inputs over that at the output through this layer alone, and
+    `chi` the same for squared 2-norms: (n_in G_in) / (n_out G_out), the mean-field chi, which a
+    change of width does not tilt. `depth_scale` = 1 / |ln chi| in layers, where chi < 1.
+    `log10_grad_param` is of the largest parameter, for one input.
+    """
+    out = trace.values.get(layer.output)
+    records = [r for r in trace.records if r.name in set(layer.nodes)]
+    if not isinstance(out, Signal) or any(r.step is None for r in records):
+        return AnalyticLayer("not_supported", assumptions=("op_without_moments",))
+    flow = gradients.at(layer.output)
+    before = _inputs(layer, trace)
+    n_in = sum(signal.size for signal in before.values())
+    q_in = sum(signal.moments.q * signal.size for signal in before.values()) / max(n_in, 1)
+    spread = _local(layer, trace, flow, before)
+    chi = None if spread is None else spread / out.size
+    grad = _param(layer, trace, gradients)
+    return AnalyticLayer(
+        "probed" if any(r.step is not None and r.step.probed for r in records) else "exact_moments",
+        forward_rms=math.sqrt(out.moments.q),
+        forward_gain=math.sqrt(out.moments.q / q_in) if q_in > 0 else None,
+        backward_gain=math.sqrt(spread / n_in) if spread is not None else None,
+        log10_grad_act=_decades(flow),
+        log10_grad_param=grad[0],
+        log10_grad_ratio=grad[1],
+        band_decades=_band(layer, band),
+        chi=chi,
+        depth_scale=1.0 / abs(math.log(chi)) if chi is not None and 0 < chi < 1 else None,
+        assumptions=_assumptions(layer, records, gradients),
+    )
+
+
+def _inputs(layer: Layer, trace: Trace) -> dict[str, Signal]:
+    found = {name: trace.values.get(name) for name in layer.inputs}
+    return {name: value for name, value in found.items() if isinstance(value, Signal)}
+
+
+def _local(
+    layer: Layer, trace: Trace, flow: Flow | None, before: Mapping[str, Signal]
+) -> float | None:
+    """n_in G_in for G_out = 1, through the layer's own nodes."""
+    if not before:
+        return None
+    seed = Flow(0.0) if flow is None else Flow(0.0, flow.common, flow.weights)
+    met = backward.run(trace, {layer.output: seed}, frozenset(layer.nodes))
+    arrived = {name: met.at(name) for name in before}
+    if all(f is None for f in arrived.values()):
+        return None
+    return math.fsum(
+        signal.size * 10.0**f.log10_g
+        for name, signal in before.items()
+        if (f := arrived[name]) is not None
+    )
+
+
+def _decades(flow: Flow | None, share: float = 1.0) -> float | None:
+    if flow is None or flow.log10_g == NOTHING:
+        return None
+    return 0.5 * (flow.log10_g + math.log10(share))
+
+
+def _param(layer: Layer, trace: Trace, gradients: Gradients) -> tuple[float | None, float | None]:
+    """log10 RMS of the largest parameter's gradient for one input, and its ratio to the weights."""
+    held = trace.values.get(layer.params[0]) if layer.params else None
+    if not isinstance(held, Known):
+        return None, None
+    gradient = _decades(gradients.at(layer.params[0]), 1.0 / trace.batch)
+    rms = float(torch.linalg.vector_norm(held.tensor.to(torch.float64))) / math.sqrt(
+        max(held.tensor.numel(), 1)
+    )
+    return gradient, None if gradient is None or rms == 0 else gradient - math.log10(rms)
+
+
+def _band(layer: Layer, band: Mapping[str, float]) -> float | None:
+    beta = band.get(layer.output)
+    return None if beta is None else HANIN * math.sqrt(5 * beta)
+
+
+def _assumptions(layer: Layer, records: Sequence[Record], gradients: Gradients) -> tuple[str, ...]:
+    notes = [note for r in records if r.step is not None for note in r.step.assumptions]
+    if len(gradients.flows.get(layer.output, ())) > 1:
+        notes.append("uncorrelated_fan_out")
+    if any(len(gradients.flows.get(name, ())) > 1 for name in layer.params):
+        notes.append("tied_weights_independent")
+    if layer.output in gradients.unknown:
+        notes.append("gradient_passes_an_unsupported_op")
+    return tuple(dict.fromkeys(notes))
