@@ -1,0 +1,151 @@
+"""The database by URL or embedded: its connections, its sessions, its end."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Self, cast
+
+import psycopg
+import structlog
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+
+from gradgauge.errors import Unavailable
+from gradgauge.settings import Settings
+from gradgauge.store.embedded import EmbeddedPostgres
+
+log = structlog.get_logger()
+
+_WATCH_S = 0.5
+_CONNECT_LIMIT_S = 5
+
+
+def conninfo(url: str) -> str:
+    """Return what libpq understands of `url`, which may name SQLAlchemy's driver or dialect."""
+    scheme, rest = url.split("://", 1)
+    if scheme.split("+", 1)[0] not in {"postgresql", "postgres"}:
+        raise Unavailable(
+            "not_postgresql",
+            f"GRADGAUGE_DATABASE_URL starts with {scheme}://",
+            hint="only postgresql:// is spoken here",
+        )
+    return f"postgresql://{rest}"
+
+
+class Database:
+    """A pool of connections to one database, and our share in the embedded server if it is ours."""
+
+    def __init__(
+        self, url: str, *, connections: int = 8, embedded: EmbeddedPostgres | None = None
+    ) -> None:
+        self.conninfo = conninfo(url)
+        self.embedded = embedded
+        self.engine = _engine(self.conninfo, connections)
+        self._watcher: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(cls, settings: Settings) -> Self:
+        """Start or attach to the embedded server where no URL is set, and keep it up until `close`.
+
+        Raises:
+            Unavailable: the embedded server cannot be started.
+        """
+        embedded = await asyncio.to_thread(embedded_server, settings)
+        url = embedded.url if embedded else _url(settings)
+        opened = cls(url, connections=settings.database_connections, embedded=embedded)
+        if embedded:
+            opened._watcher = asyncio.create_task(_keep_up(embedded), name="postgres_watch")
+        return opened
+
+    async def close(self) -> None:
+        """Close the pool and give up our share in the embedded server."""
+        if self._watcher:
+            self._watcher.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watcher
+        await self.engine.dispose()
+        if self.embedded:
+            await asyncio.to_thread(self.embedded.stop)
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncSession]:
+        """One transaction: committed at the end of the block, rolled back where it raises.
+
+        Raises:
+            Unavailable: the database cannot be reached, now or half way.
+        """
+        try:
+            async with (
+                AsyncSession(self.engine, expire_on_commit=False) as session,
+                session.begin(),
+            ):
+                yield session
+        except (OperationalError, InterfaceError, PoolTimeout) as error:
+            raise _unreachable(error) from error
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise _unreachable(error) from error
+            raise
+
+    async def ping(self) -> None:
+        """Ask the database something trivial; raises Unavailable where it does not answer."""
+        async with self.session() as session:
+            await session.execute(text("SELECT 1"))
+
+
+async def psycopg_connection(session: AsyncSession) -> psycopg.AsyncConnection[Any]:
+    """Return the session's own connection, so that the queue writes in its transaction."""
+    raw = await (await session.connection()).get_raw_connection()
+    return cast("psycopg.AsyncConnection[Any]", raw.driver_connection)
+
+
+def embedded_server(settings: Settings) -> EmbeddedPostgres | None:
+    """Start or attach to the embedded server; None where a URL is set.
+
+    Raises:
+        Unavailable: it cannot be started.
+    """
+    if settings.database_url is not None:
+        return None
+    return EmbeddedPostgres(settings.postgres_dir, account=settings.pg_account).start()
+
+
+def _url(settings: Settings) -> str:
+    return settings.database_url.get_secret_value() if settings.database_url else ""
+
+
+def _engine(info: str, connections: int) -> AsyncEngine:
+    async def connect() -> psycopg.AsyncConnection[Any]:
+        return await psycopg.AsyncConnection.connect(info, connect_timeout=_CONNECT_LIMIT_S)
+
+    # pre-ping: after a restart of the server every pooled connection is dead at once.
+    return create_async_engine(
+        "postgresql+psycopg://",
+        async_creator=connect,
+        pool_size=connections,
+        max_overflow=0,
+        pool_timeout=_CONNECT_LIMIT_S,
+        pool_pre_ping=True,
+    )
+
+
+def _unreachable(error: Exception) -> Unavailable:
+    log.warning("database_unreachable", reason=str(error.__cause__ or error))
+    return Unavailable(
+        "database_unreachable", "the database cannot be reached", hint="try again shortly"
+    )
+
+
+async def _keep_up(embedded: EmbeddedPostgres) -> None:
+    """Start the embedded server again where it dies under us; a sharer that is faster may win."""
+    while True:
+        await asyncio.sleep(_WATCH_S)
+        if embedded.alive():
+            continue
+        log.warning("postgres_died", folder=str(embedded.cluster.folder))
+        try:
+            await asyncio.to_thread(embedded.start)
+        except Unavailable:
+            log.exception("postgres_not_restarted")

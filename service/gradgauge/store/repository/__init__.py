@@ -1,0 +1,1 @@
+"""All queries, by noun. What a caller asks for is filtered by its project, without exception."""

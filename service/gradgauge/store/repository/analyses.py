@@ -1,0 +1,197 @@
+"""Queries a client causes about analyses, their events and its idempotency keys."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, insert, select, text
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gradgauge.errors import KeyInFlight, KeyReused, NotFound
+from gradgauge.store.ids import new_id
+from gradgauge.store.tables import Analysis, Event, IdempotencyKey
+
+# One channel for all analyses and models; its payload is an id and nothing else.
+CHANNEL = "gradgauge_changed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewAnalysis:
+    """What is to be analysed, and how."""
+
+    project_id: str
+    name: str
+    options: dict[str, Any]
+    cache_key: str
+    model_id: str | None = None
+    architecture_id: str | None = None
+
+
+async def add(session: AsyncSession, new: NewAnalysis) -> Analysis:
+    """Return a new queued analysis, with its first event."""
+    statement = insert(Analysis).values(id=new_id("ana"), **vars(new)).returning(Analysis)
+    return await record((await session.scalars(statement)).one(), session)
+
+
+async def add_cached(session: AsyncSession, new: NewAnalysis, like: Analysis) -> Analysis:
+    """Return a new analysis that has succeeded already, with the report of `like`."""
+    values = {
+        "state": "succeeded",
+        "cached": True,
+        "progress": 1.0,
+        "report_key": like.report_key,
+        "verdict": like.verdict,
+        "started_at": func.now(),
+        "finished_at": func.now(),
+    }
+    statement = insert(Analysis).values(id=new_id("ana"), **vars(new), **values).returning(Analysis)
+    return await record((await session.scalars(statement)).one(), session)
+
+
+async def get(
+    session: AsyncSession, project_id: str, analysis_id: str, *, lock: bool = False
+) -> Analysis:
+    """Return the analysis; with `lock` nobody else writes to it before the transaction ends.
+
+    Raises:
+        NotFound: the project holds no such analysis.
+    """
+    statement = select(Analysis).where(
+        Analysis.project_id == project_id, Analysis.id == analysis_id
+    )
+    if lock:
+        statement = statement.with_for_update().execution_options(populate_existing=True)
+    found = (await session.scalars(statement)).one_or_none()
+    if found is None:
+        raise NotFound("analysis_not_found", f"there is no analysis {analysis_id[:64]}")
+    return found
+
+
+async def page(
+    session: AsyncSession,
+    project_id: str,
+    *,
+    limit: int,
+    before: str | None = None,
+    state: str | None = None,
+    model_id: str | None = None,
+    architecture_id: str | None = None,
+) -> list[Analysis]:
+    """Return up to `limit` analyses, newest first, older than the id `before`."""
+    statement = select(Analysis).where(Analysis.project_id == project_id)
+    if before is not None:
+        statement = statement.where(Analysis.id < before)
+    wanted = {
+        Analysis.state: state,
+        Analysis.model_id: model_id,
+        Analysis.architecture_id: architecture_id,
+    }
+    for column, value in wanted.items():
+        if value is not None:
+            statement = statement.where(column == value)
+    rows = await session.scalars(statement.order_by(Analysis.id.desc()).limit(limit))
+    return list(rows)
+
+
+async def answered(session: AsyncSession, project_id: str, cache_key: str) -> Analysis | None:
+    """Return the project's newest succeeded analysis of the same content, options and version."""
+    statement = (
+        select(Analysis)
+        .where(
+            Analysis.project_id == project_id,
+            Analysis.cache_key == cache_key,
+            Analysis.state == "succeeded",
+            Analysis.report_key.is_not(None),
+        )
+        .order_by(Analysis.id.desc())
+        .limit(1)
+    )
+    return (await session.scalars(statement)).one_or_none()
+
+
+async def waiting(session: AsyncSession, project_id: str) -> int:
+    """Return how many of the project's analyses wait for a worker."""
+    statement = select(func.count()).where(
+        Analysis.project_id == project_id, Analysis.state == "queued"
+    )
+    return (await session.execute(statement)).scalar_one()
+
+
+async def events(
+    session: AsyncSession, project_id: str, analysis_id: str, *, after: int = 0
+) -> list[Event]:
+    """Return the analysis's events with an id above `after`, oldest first."""
+    statement = (
+        select(Event)
+        .join(Analysis, Analysis.id == Event.analysis_id)
+        .where(
+            Analysis.project_id == project_id,
+            Event.analysis_id == analysis_id,
+            Event.id > after,
+        )
+        .order_by(Event.id)
+    )
+    return list(await session.scalars(statement))
+
+
+async def record(analysis: Analysis, session: AsyncSession) -> Analysis:
+    """Write down what the analysis's row says now as an event, and tell the listeners.
+
+    To be called by whoever has just written the row: its lock makes ids grow in commit order.
+    """
+    await session.execute(
+        insert(Event).values(
+            analysis_id=analysis.id,
+            state=analysis.state,
+            stage=analysis.stage,
+            progress=analysis.progress,
+        )
+    )
+    await notify(session, analysis.id)
+    return analysis
+
+
+async def notify(session: AsyncSession, row_id: str) -> None:
+    """Tell the listeners, once this transaction is committed, that a row has changed."""
+    await session.execute(select(func.pg_notify(CHANNEL, row_id)))
+
+
+async def recall(
+    session: AsyncSession, project_id: str, key: str, body_sha256: str
+) -> Analysis | None:
+    """Return what the key's first request made, and keep the key to us until we commit.
+
+    Raises:
+        KeyInFlight: the key's first request has not been committed yet.
+        KeyReused: the first request had another body.
+    """
+    lock = text("SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))")
+    mine = await session.execute(lock, {"name": f"{project_id}/{key}"})
+    if not mine.scalar_one():
+        raise KeyInFlight(
+            "idempotency_in_flight",
+            "the first request with this Idempotency-Key is still being answered",
+            hint="try again shortly",
+        )
+    statement = select(IdempotencyKey).where(
+        IdempotencyKey.project_id == project_id, IdempotencyKey.key == key
+    )
+    known = (await session.scalars(statement)).one_or_none()
+    if known is None:
+        return None
+    if known.body_sha256 != body_sha256:
+        raise KeyReused(
+            "idempotency_key_reused",
+            "this Idempotency-Key was used before with another body",
+            hint="send a new key with a new request",
+        )
+    return await get(session, project_id, known.analysis_id)
+
+
+async def remember(
+    session: AsyncSession, project_id: str, key: str, body_sha256: str, analysis_id: str
+) -> None:
+    """Bind the key to the analysis its first request made."""
+    values = {"project_id": project_id, "key": key}
+    bound = {"body_sha256": body_sha256, "analysis_id": analysis_id}
+    await session.execute(upsert(IdempotencyKey).values(**values, **bound))

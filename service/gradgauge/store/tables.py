@@ -1,0 +1,207 @@
+"""The tables: one class per noun, every row a project's."""
+
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Identity,
+    Index,
+    String,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+from typing_extensions import override
+
+DEFAULT_PROJECT: Final = "prj_default"
+
+MODEL_STATES: Final = ("inspecting", "ready", "rejected")
+ANALYSIS_STATES: Final = ("queued", "running", "succeeded", "failed", "cancelled")
+FINAL_STATES: Final = frozenset({"succeeded", "failed", "cancelled"})
+
+_NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Display(TypeDecorator[str]):
+    """A name from outside: PostgreSQL holds no NUL, UTF-8 no lone surrogate, a page no novel."""
+
+    impl = String(255)
+    cache_ok = True
+
+    @override
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        if value is None:
+            return None
+        clean = value.encode("utf-8", "replace").decode("utf-8")
+        return clean.replace("\0", "\N{REPLACEMENT CHARACTER}")[:255]
+
+
+# Ids compare byte by byte, whatever the database's collation, or cursors would skip rows.
+Id = String(40, collation="C")
+
+# json, not jsonb: it keeps \u0000 and the order of keys as the child sent them.
+Json = JSON(none_as_null=True)
+
+
+def _one_of(column: str, states: tuple[str, ...]) -> CheckConstraint:
+    listed = ", ".join(f"'{state}'" for state in states)
+    return CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+class Table(DeclarativeBase):
+    """The base of all tables, with constraint names that do not depend on the database."""
+
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own way to say it
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: Json,
+    }
+
+
+Table.metadata.naming_convention = _NAMES
+
+
+class Project(Table):
+    """A tenant."""
+
+    __tablename__ = "projects"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    name: Mapped[str] = mapped_column(Display, unique=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Model(Table):
+    """An upload and what its inspection said of it.
+
+    `token` is the running inspection's: whoever holds another one has been replaced.
+    """
+
+    __tablename__ = "models"
+    __table_args__ = (
+        _one_of("state", MODEL_STATES),
+        UniqueConstraint("project_id", "sha256"),
+        Index("ix_models_project_id_id", "project_id", text("id DESC")),
+        Index("ix_models_open", "state", postgresql_where=text("state = 'inspecting'")),
+    )
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    name: Mapped[str] = mapped_column(Display)
+    sha256: Mapped[str] = mapped_column(String(64))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    blob_key: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(16), server_default="inspecting")
+    facts: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    problem: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    job_id: Mapped[int | None] = mapped_column(BigInteger, index=True)
+    token: Mapped[str | None] = mapped_column(String(32))
+    deaths: Mapped[int] = mapped_column(server_default="0")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Architecture(Table):
+    """A validated spec."""
+
+    __tablename__ = "architectures"
+    __table_args__ = (
+        UniqueConstraint("project_id", "sha256"),
+        Index("ix_architectures_project_id_id", "project_id", text("id DESC")),
+    )
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    name: Mapped[str] = mapped_column(Display)
+    sha256: Mapped[str] = mapped_column(String(64))
+    spec: Mapped[dict[str, Any]] = mapped_column(Json)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Analysis(Table):
+    """One analysis of a model or an architecture, and the attempt that may write to it.
+
+    `job_id` is the queue's job for it, None while its model is still being inspected; `token` is
+    the running attempt's; `deaths` counts children and workers that died over it; `cache_key`
+    is equal for equal content, options and version.
+    """
+
+    __tablename__ = "analyses"
+    __table_args__ = (
+        _one_of("state", ANALYSIS_STATES),
+        CheckConstraint("progress BETWEEN 0 AND 1", name="progress"),
+        Index("ix_analyses_project_id_id", "project_id", text("id DESC")),
+        Index("ix_analyses_cache", "project_id", "cache_key", "state"),
+        Index(
+            "ix_analyses_open",
+            "project_id",
+            "state",
+            postgresql_where=text("state IN ('queued', 'running')"),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    model_id: Mapped[str | None] = mapped_column(
+        ForeignKey("models.id", ondelete="SET NULL"), index=True
+    )
+    architecture_id: Mapped[str | None] = mapped_column(
+        ForeignKey("architectures.id", ondelete="SET NULL"), index=True
+    )
+    name: Mapped[str] = mapped_column(Display)
+    options: Mapped[dict[str, Any]] = mapped_column(Json)
+    cache_key: Mapped[str] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(String(16), server_default="queued")
+    stage: Mapped[str | None] = mapped_column(Display)
+    progress: Mapped[float] = mapped_column(server_default="0")
+    cached: Mapped[bool] = mapped_column(server_default="false")
+    error: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    report_key: Mapped[str | None] = mapped_column(Text)
+    verdict: Mapped[str | None] = mapped_column(String(16))
+    job_id: Mapped[int | None] = mapped_column(BigInteger, index=True)
+    token: Mapped[str | None] = mapped_column(String(32))
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    deaths: Mapped[int] = mapped_column(server_default="0")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class Event(Table):
+    """A step of an analysis, as its subscribers are told; ids grow within an analysis."""
+
+    __tablename__ = "events"
+    __table_args__ = (Index("ix_events_analysis_id_id", "analysis_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    analysis_id: Mapped[str] = mapped_column(ForeignKey("analyses.id", ondelete="CASCADE"))
+    state: Mapped[str] = mapped_column(String(16))
+    stage: Mapped[str | None] = mapped_column(Display)
+    progress: Mapped[float]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class IdempotencyKey(Table):
+    """A key a client sent with a request, and what that request made."""
+
+    __tablename__ = "idempotency_keys"
+
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    body_sha256: Mapped[str] = mapped_column(String(64))
+    analysis_id: Mapped[str] = mapped_column(ForeignKey("analyses.id", ondelete="CASCADE"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
