@@ -136,6 +136,6 @@ def _crops(
         both = list(pads or (0,) * 2 * rank) if auto_pad == "NOTSET" else [0] * 2 * rank
         return both[:rank], both[rank:]
     surplus = [n - wanted for n, wanted in zip(sizes, output_shape[-rank:], strict=True)]
-    halves = [s // 2 for s in surplus]
-    rest = [s - h for s, h in zip(surplus, halves, strict=True)]
-    return (halves, rest) if auto_pad == "SAME_UPPER" else (rest, halves)
+    # where the wanted shape is larger, onnxruntime grows the end: padding is never negative
+    before = [max(s, 0) // 2 if auto_pad == "SAME_UPPER" else (max(s, 0) + 1) // 2 for s in surplus]
+    return before, [s - b for s, b in zip(surplus, before, strict=True)]

@@ -24,7 +24,9 @@ def _prod(x: Tensor, axes: tuple[int, ...], keepdim: int) -> Tensor:
 
 def _extreme(fold: Callable[..., Tensor]) -> Fold:
     return lambda x, axes, keep: (
-        fold(x.byte(), axes, keep).bool() if x.dtype == torch.bool else fold(x, axes, keep)
+        fold(x.byte(), axes, bool(keep)).bool()
+        if x.dtype == torch.bool
+        else fold(x, axes, bool(keep))
     )
 
 
