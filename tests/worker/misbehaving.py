@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from gradgauge.errors import AnalysisFailed, InvalidModel, LimitExceeded
-from gradgauge.worker import child
+from gradgauge.worker import answer, forkserver
 
 
 def echo(request, report):
@@ -126,4 +126,4 @@ TASKS = {
 }  # fmt: skip
 
 if __name__ == "__main__":
-    child.main(TASKS)
+    (forkserver if "zygote" in sys.argv else answer).main(TASKS)

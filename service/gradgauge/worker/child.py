@@ -1,134 +1,33 @@
-"""What runs in the confined child: one request in, progress and one result or problem out."""
+"""What runs in the confined child: the engine's two entries, behind plain dictionaries."""
 
-import faulthandler
-import os
-import re
-import sys
-import time
-import traceback
-from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO, NoReturn
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
-from pydantic import ValidationError
+import torch
 
-from gradgauge.errors import GradgaugeError
-from gradgauge.worker import frames
-from gradgauge.worker.frames import Problem, Request
-from gradgauge.worker.memory import private_bytes
-
-Report = Callable[[str, float], None]
-Task = Callable[[Request, Report], dict[str, Any]]
-
-_REQUEST_LIMIT = 4 << 20
-_STEP = 0.005
-_PERIOD_S = 0.2
-
-# How the allocators of numpy, torch and the C++ runtime word their refusals.
-_NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|unable to allocate|bad_alloc")
+from gradgauge import pipeline
+from gradgauge.schema.options import AnalysisOptions
+from gradgauge.worker.answer import Report, Task, main
+from gradgauge.worker.frames import Request
 
 
-class Sender:
-    """Writes frames to one file descriptor and keeps progress to a few lines per second."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._last = ("", -1.0, 0.0)
-
-    def send(self, kind: str, content: Any) -> None:
-        """Write one frame whole; raises ValueError where JSON cannot carry `content`."""
-        self.write(frames.encode(kind, content))
-
-    def write(self, line: bytes) -> None:
-        """Write every byte of `line`: a pipe takes what fits and says how much that was."""
-        view = memoryview(line)
-        while view:
-            view = view[os.write(self._fd, view) :]
-
-    def progress(self, stage: str, fraction: float) -> None:
-        """Pass on a new stage, and within one every half percent or fifth of a second."""
-        name, reached, at = self._last
-        now = time.monotonic()
-        if stage == name and fraction < reached + _STEP and now < at + _PERIOD_S:
-            return
-        self._last = (stage, fraction, now)
-        self.send("progress", {"stage": stage, "fraction": min(max(fraction, 0.0), 1.0)})
+def analyze(request: Request, report: Report) -> dict[str, Any]:
+    """The whole analysis of the file at `request.source`, as the report's JSON."""
+    # Only now: a pool started before the confinement would have stayed outside of it.
+    torch.set_num_threads(request.threads)
+    options = AnalysisOptions.model_validate(request.options)
+    found = pipeline.analyze(Path(request.source), options, on_progress=report)
+    return found.model_dump(mode="json")
 
 
-def main(tasks: Mapping[str, Task]) -> NoReturn:
-    """Answer the request on descriptor 0 over descriptor 1, logs going to 2, and leave.
-
-    Nothing a library prints can reach the result: 1 is moved away before any of it runs. Leaving
-    by `os._exit` skips every destructor and atexit hook that hostile input may have shaped.
-    """
-    code = 1
-    try:
-        out = os.dup(1)
-        os.dup2(2, 1)
-        faulthandler.enable(2)
-        with os.fdopen(0, "rb", closefd=False) as incoming:
-            answer(incoming, tasks, Sender(out))
-        code = 0
-    except Exception:  # noqa: BLE001 - the finally below would swallow it unsaid
-        traceback.print_exc()
-    finally:
-        os._exit(code)
+def inspect(request: Request, report: Report) -> dict[str, Any]:
+    """What the file at `request.source` holds, checked but not run."""
+    report("inspect", 0.0)
+    return asdict(pipeline.inspect(Path(request.source)))
 
 
-def answer(incoming: BinaryIO, tasks: Mapping[str, Task], sender: Sender) -> None:
-    """Read the request, confine this process, run its task, send the outcome."""
-    request = Request.model_validate_json(incoming.read(_REQUEST_LIMIT))
-    sender.send("started", {"sandbox": {}, "held_bytes": private_bytes()})
-    try:
-        line = frames.encode("result", tasks[request.task](request, sender.progress))
-        _check_size(line, request.result_bytes)
-    except Exception as error:  # noqa: BLE001 - the outermost frame: all becomes a problem
-        sender.send("problem", explain(error).model_dump())
-    else:
-        sender.write(line)
-
-
-def explain(error: Exception) -> Problem:
-    """The problem to tell the caller; the traceback of an unforeseen one goes to the log only."""
-    if isinstance(error, GradgaugeError):
-        return frames.problem(error)
-    if isinstance(error, ValidationError):
-        return _invalid_options(error)
-    traceback.print_exception(error, file=sys.stderr)
-    if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
-        return Problem(
-            code="memory_limit",
-            message="the analysis needs more memory than its budget",
-            limit="memory",
-            hint="raise the memory limit, or analyse with fewer samples or smaller inputs",
-        )
-    return Problem(
-        code="internal_error",
-        message=f"the analysis met an unforeseen {type(error).__name__}",
-        hint="the log has the traceback; please report it with the model or spec if you can",
-    )
-
-
-def _invalid_options(error: ValidationError) -> Problem:
-    first = error.errors(include_url=False, include_input=False)[0]
-    return Problem(
-        code="invalid_options",
-        message=f"invalid analysis options: {first['msg']}",
-        where=".".join(str(part) for part in first["loc"]) or None,
-        exit=2,
-    )
-
-
-def _check_size(line: bytes, limit: int) -> None:
-    if len(line) > limit:
-        raise GradgaugeError(
-            "result_too_large",
-            f"the result has {len(line)} bytes",
-            limit=f"result_bytes={limit}",
-            hint="raise the limit, or analyse a part of the model",
-        )
-
+TASKS: dict[str, Task] = {"analyze": analyze, "inspect": inspect}
 
 if __name__ == "__main__":
-    from gradgauge.worker.tasks import TASKS
-
     main(TASKS)

@@ -18,8 +18,9 @@ Cancelled = Callable[[], bool]
 _TICK_S = 0.05
 _GRACE_S = 1.0
 _CHUNK = 1 << 18
-_PROGRESS_BYTES = 1 << 20
+_PROGRESS_BYTES = 4 << 20
 _LOG_BYTES = 64 << 10
+_LAST_WORDS = 16  # reads of a dead child's log; more can only come from what outlived it
 
 
 class Process(Protocol):
@@ -152,9 +153,10 @@ class _Watch:
         self._deadline = None if wall_s is None else time.monotonic() + wall_s
         self._unsent = memoryview(request.model_dump_json().encode())
         self._line = bytearray()
-        self._received = 0
+        self._received = self._progressed = 0
         self._held_at_start = 0
         self._open = True
+        self._next_check = 0.0
 
     def run(self) -> None:
         """Until a final frame, the end of the result pipe, or a reason to give up."""
@@ -166,13 +168,15 @@ class _Watch:
             while self._open and self.final is None:
                 for key, _ in self._selector.select(_TICK_S):
                     key.data()
-                if self.final is None:
+                if self.final is None and time.monotonic() >= self._next_check:
+                    self._next_check = time.monotonic() + _TICK_S
                     self._check()
 
     def drain_log(self) -> None:
         """Take what a dead child left in its log pipe."""
-        while self._take_log():
-            pass
+        for _ in range(_LAST_WORDS):
+            if not self._take_log():
+                return
 
     def _feed(self) -> None:
         try:
@@ -221,9 +225,16 @@ class _Watch:
             self.sandbox = frame.started.sandbox
             self._held_at_start = frame.started.held_bytes
         elif frame.progress:
-            self._on_progress(frame.progress.stage, frame.progress.fraction)
+            self._pass_on(frame.progress, len(line))
         else:
             self.final = frame
+
+    def _pass_on(self, progress: frames.Progress, size: int) -> None:
+        self._progressed += size
+        if self._progressed > _PROGRESS_BYTES:
+            self._give_up(_malformed("progress without end"))
+        else:
+            self._on_progress(progress.stage, progress.fraction)
 
     def _check(self) -> None:
         budget = self._request.memory_bytes
@@ -283,7 +294,13 @@ def _malformed(why: str) -> Problem:
 
 def death(status: int | None) -> Problem:
     """The problem for a child that ended with `status` (minus the signal) and without a word."""
-    if status is not None and status < 0:
+    if status is None:
+        return Problem(
+            code="child_lost",
+            message="the process that started the analysis child died and took it along",
+            hint="the analysis can be retried",
+        )
+    if status < 0:
         name = _signal_name(-status)
         if name == "SIGXCPU":
             return time_limit(None)

@@ -11,9 +11,14 @@ from typing import Annotated, Any, Literal, NoReturn
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gradgauge.errors import GradgaugeError, InvalidInput, UnsupportedOps
+from gradgauge.worker.sandbox import REQUIRED
 
 TEXT_LIMIT = 4000
 _STAGE_LIMIT = 80
+
+# Between the worker and its zygote: a child is wanted; the zygote has loaded everything.
+JOB = b"J"
+READY = b"ready\n"
 
 _Text = Annotated[str, Field(max_length=TEXT_LIMIT)]
 _Bytes = Annotated[int, Field(ge=0)]
@@ -40,13 +45,20 @@ class Request(_Line):
     """Files and folders the child may read; the interpreter's own come on top."""
     writable: tuple[str, ...] = ()
     memory_bytes: _Bytes | None = None
-    """Address space beyond what the child holds when it starts, mapped weights included."""
+    """Memory of its own beyond what the child holds when it starts."""
+    mapped_bytes: _Bytes = 0
+    """Size of the files it will map: address space on top of `memory_bytes`."""
     cpu_s: Annotated[int, Field(gt=0)] | None = None
     file_bytes: _Bytes = 0
     """Size of the largest file it may write; 0 where `writable` is empty."""
-    result_bytes: _Bytes = 256 << 20
+    result_bytes: _Bytes = 64 << 20
     threads: Annotated[int, Field(gt=0)] = 1
-    confine: bool = True
+    require: tuple[str, ...] = REQUIRED
+    """Layers of the sandbox without which the job is refused."""
+
+
+PROBE = Request(task="probe", source="", options={})
+"""A job that only enters the sandbox and says how far it got."""
 
 
 class Problem(_Line):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gradgauge.errors import InvalidInput
-from gradgauge.worker import frames, spawn
+from gradgauge.worker import frames, sandbox, spawn
 from gradgauge.worker.confined import Progress
 from gradgauge.worker.frames import Request
 
@@ -39,6 +39,7 @@ def analyze(
         options=options,
         read_only=_allowed(source, options.get("data")),
         threads=os.cpu_count() or 1,
+        require=(),
     )
     wall_s = options.get("time_limit_s") if time_limit_s is None else time_limit_s
     outcome = spawn.run(request, wall_s=wall_s, on_progress=on_progress)
@@ -47,7 +48,15 @@ def analyze(
         if outcome.problem is None
         else {"problem": outcome.problem.model_dump()}
     )
-    return answer | {"sandbox": outcome.sandbox, "log": outcome.log}
+    return answer | {"sandbox": _sandbox(outcome.sandbox), "log": outcome.log}
+
+
+def _sandbox(states: dict[str, str]) -> dict[str, Any] | None:
+    """How well the child was confined; None where it never got that far."""
+    if not states:
+        return None
+    lacking = sandbox.missing(states)
+    return {"layers": states, "complete": not lacking, "warnings": lacking}
 
 
 def _readable(path: str, what: str) -> str:

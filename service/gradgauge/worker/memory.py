@@ -25,3 +25,8 @@ def mapped_bytes() -> int:
     except OSError:
         return 0
     return pages << 12
+
+
+def folder_bytes(folder: Path) -> int:
+    """Size of the regular files in `folder`: what a model in it can have mapped at most."""
+    return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
