@@ -29,14 +29,13 @@ class Gradients:
         return merge(met) if met else None
 
 
-def run(trace: Trace, seeds: Mapping[str, Flow], nodes: frozenset[str] | None = None) -> Gradients:
-    """Carry `seeds` back to all values; `nodes` restricts it to some nodes, shortcuts left out."""
+def run(trace: Trace, seeds: Mapping[str, Flow], only: Sequence[Record] | None = None) -> Gradients:
+    """Carry `seeds` back to all values; `only` restricts it to some nodes, without shortcuts."""
     found = Gradients()
     for name, seed in seeds.items():
         found.flows[name].append(seed)
-    for record in reversed(trace.records):
-        if nodes is None or record.name in nodes:
-            _back(record, trace, found, direct=nodes is None)
+    for record in reversed(trace.records if only is None else only):
+        _back(record, trace, found, direct=only is None)
     return found
 
 

@@ -1,5 +1,6 @@
 """Forward through an onnx_ir graph: constants and shapes exactly, activations by their moments."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -47,11 +48,16 @@ class Record:
 
 @dataclass(slots=True)
 class Trace:
-    """All values and nodes of one forward pass, in the graph's order."""
+    """All values and nodes of one forward pass, in the graph's order.
+
+    `readers` counts the nodes that apply a constant to an activation.
+    """
 
     batch: int
     values: dict[str, Value] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
+    by_name: dict[str, Record] = field(default_factory=dict)
+    readers: Counter[str] = field(default_factory=Counter)
     origins: dict[str, Origin] = field(default_factory=dict)
     covered: int = 0
 
@@ -130,7 +136,11 @@ def _visit(
             for n, v in zip(outputs, step.outputs, strict=False)
             if n and not (isinstance(v, Signal) and not v.moments.finite)
         )
-    trace.records.append(Record(node.name or "", names, outputs, step, shortcut))
+    record = Record(node.name or "", names, outputs, step, shortcut)
+    trace.records.append(record)
+    trace.by_name[record.name] = record
+    if any(isinstance(trace.values.get(n), Signal) for n in outputs):
+        trace.readers.update(set(names))
 
 
 def _carry_out(

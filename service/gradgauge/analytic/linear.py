@@ -95,12 +95,13 @@ def _conv_back(
     call: Call, x: Signal, out: Signal, stats: RowStatistics, coherence: float, taps: float
 ) -> Callable[[Pulled], list[Pulled | None]]:
     tilt = stats.squares * out.size / x.size
+    # With a stride the taps that reach an input differ by its phase: over all pairs of positions
+    # only the mean over phases is shared.
+    shared = tilt * coherence * min(out.positions / x.positions, 1.0)
     m, positions = x.moments, out.positions
 
     def back(flow: Pulled) -> list[Pulled | None]:
-        to_x = Pulled(
-            tilt * (flow.g - flow.c) + tilt * coherence * flow.c, tilt * coherence * flow.c
-        )
+        to_x = Pulled(tilt * (flow.g + (coherence - 1) * flow.c), shared * flow.c)
         to_w = x.batch * taps * (flow.g * m.q + max(taps - 1, 0.0) * flow.c * m.t)
         to_b = x.batch * positions * (flow.g + (positions - 1) * flow.c)
         given: list[Pulled | None] = [to_x, Pulled(to_w), Pulled(to_b)]

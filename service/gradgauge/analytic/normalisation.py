@@ -37,16 +37,15 @@ def batch_norm(call: Call) -> Step | None:
         return None
     still = not mean.any() and bool((variance == 1).all())
     epsilon = float(call.attributes.get("epsilon", 1e-5))
-    if still and not call.batch_statistics:
+    of_batch = call.batch_statistics or bool(call.attributes.get("training_mode"))
+    if still and not of_batch:
         scale = 1.0 / math.sqrt(1.0 + epsilon)
         return _normalised(call, x, 0.0, scale * scale, ("untrained_running_statistics",))
     channel = x.moments.p if x.positions == 1 else x.moments.r
     spread = max(x.moments.q - channel, 0.0)
-    note = "large_batch" if call.batch_statistics else "running_statistics_fit_the_activations"
-    if not call.batch_statistics:
-        gain = _mean_inverse(variance, epsilon, call.exact(1))
-        return _normalised(call, x, channel, 1.0 / (spread + epsilon), (note,), gain)
-    return _normalised(call, x, channel, 1.0 / (spread + epsilon), (note,))
+    note = "large_batch" if of_batch else "running_statistics_fit_the_activations"
+    gain = 1.0 if of_batch else _mean_inverse(variance, epsilon, call.exact(1))
+    return _normalised(call, x, channel, 1.0 / (spread + epsilon), (note,), gain)
 
 
 def layer_norm(call: Call) -> Step | None:

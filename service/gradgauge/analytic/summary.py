@@ -27,14 +27,14 @@ def of_layer(
     `log10_grad_param` is of the largest parameter, for one input.
     """
     out = trace.values.get(layer.output)
-    records = [r for r in trace.records if r.name in set(layer.nodes)]
+    records = [trace.by_name[name] for name in layer.nodes]
     if not isinstance(out, Signal) or any(r.step is None for r in records):
         return AnalyticLayer("not_supported", assumptions=("op_without_moments",))
     flow = gradients.at(layer.output)
     before = _inputs(layer, trace)
     n_in = sum(signal.size for signal in before.values())
     q_in = sum(signal.moments.q * signal.size for signal in before.values()) / max(n_in, 1)
-    spread = _local(layer, trace, flow, before)
+    spread = _local(records, trace, layer.output, flow, before)
     chi = None if spread is None else spread / out.size
     grad = _param(layer, trace, gradients)
     return AnalyticLayer(
@@ -48,7 +48,7 @@ def of_layer(
         band_decades=_band(layer, band),
         chi=chi,
         depth_scale=1.0 / abs(math.log(chi)) if chi is not None and 0 < chi < 1 else None,
-        assumptions=_assumptions(layer, records, gradients),
+        assumptions=_assumptions(layer, records, gradients, trace),
     )
 
 
@@ -58,13 +58,17 @@ def _inputs(layer: Layer, trace: Trace) -> dict[str, Signal]:
 
 
 def _local(
-    layer: Layer, trace: Trace, flow: Flow | None, before: Mapping[str, Signal]
+    records: Sequence[Record],
+    trace: Trace,
+    output: str,
+    flow: Flow | None,
+    before: Mapping[str, Signal],
 ) -> float | None:
     """n_in G_in for G_out = 1, through the layer's own nodes."""
     if not before:
         return None
     seed = Flow(0.0) if flow is None else Flow(0.0, flow.common, flow.weights)
-    met = backward.run(trace, {layer.output: seed}, frozenset(layer.nodes))
+    met = backward.run(trace, {output: seed}, records)
     arrived = {name: met.at(name) for name in before}
     if all(f is None for f in arrived.values()):
         return None
@@ -98,11 +102,13 @@ def _band(layer: Layer, band: Mapping[str, float]) -> float | None:
     return None if beta is None else HANIN * math.sqrt(5 * beta)
 
 
-def _assumptions(layer: Layer, records: Sequence[Record], gradients: Gradients) -> tuple[str, ...]:
+def _assumptions(
+    layer: Layer, records: Sequence[Record], gradients: Gradients, trace: Trace
+) -> tuple[str, ...]:
     notes = [note for r in records if r.step is not None for note in r.step.assumptions]
     if len(gradients.flows.get(layer.output, ())) > 1:
         notes.append("uncorrelated_fan_out")
-    if any(len(gradients.flows.get(name, ())) > 1 for name in layer.params):
+    if any(trace.readers[name] > 1 for name in layer.params):
         notes.append("tied_weights_independent")
     if layer.output in gradients.unknown:
         notes.append("gradient_passes_an_unsupported_op")
