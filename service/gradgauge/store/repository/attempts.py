@@ -114,11 +114,17 @@ async def holder(session: AsyncSession, job_id: int) -> Analysis | Model | None:
     return None
 
 
+async def end(session: AsyncSession, analysis: Analysis, values: Fields) -> None:
+    """End an analysis that this transaction has locked, whoever works on it."""
+    await bind(session, analysis, {**values, "token": None, "finished_at": func.now()})
+
+
 async def bind(session: AsyncSession, row: Analysis | Model, values: Fields) -> None:
     """Write to a row that this transaction has locked, and tell the listeners."""
     for name, value in values.items():
         setattr(row, name, value)
     await session.flush()
+    await session.refresh(row)
     if isinstance(row, Analysis):
         await record(row, session)
     else:
@@ -141,6 +147,13 @@ async def abandoned(
 async def close_job(session: AsyncSession, job_id: int) -> None:
     """Remove the job from the queue; whoever works on it finds it gone."""
     await session.execute(text("DELETE FROM procrastinate_jobs WHERE id = :id"), {"id": job_id})
+
+
+async def dismiss_workers(session: AsyncSession, stall_s: float) -> None:
+    """Strike out workers silent for `stall_s`; one that thaws finds itself gone and starts anew."""
+    await session.execute(
+        text("SELECT procrastinate_prune_stalled_workers_v1(:stall)"), {"stall": stall_s}
+    )
 
 
 async def forget(session: AsyncSession, *, keys_older_s: float, events_older_s: float) -> None:

@@ -1,0 +1,249 @@
+"""One job from its start to its end: begin an attempt, have it run, write what became of it."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import structlog
+from procrastinate import JobContext
+from procrastinate.job_context import AbortReason
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gradgauge.errors import StorageFull, Unavailable
+from gradgauge.jobs import faults
+from gradgauge.jobs.connection import through_outage
+from gradgauge.jobs.outcome import (
+    AnalysisJob,
+    Died,
+    Failed,
+    InspectionJob,
+    Runner,
+    Spec,
+    Succeeded,
+    Upload,
+)
+from gradgauge.jobs.progress import LeaseLost, Teller
+from gradgauge.jobs.queue import Queue
+from gradgauge.jobs.reaper import fail_waiting, give_up, put_back
+from gradgauge.settings import Settings
+from gradgauge.store.blobs import BlobStore
+from gradgauge.store.database import Database
+from gradgauge.store.ids import new_token
+from gradgauge.store.repository import attempts
+from gradgauge.store.tables import Analysis, Architecture, Model
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+
+class Handler:
+    """The bodies of the two tasks, over one runner."""
+
+    def __init__(
+        self,
+        database: Database,
+        blobs: BlobStore,
+        settings: Settings,
+        runner: Runner,
+        queue: Queue,
+    ) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._settings = settings
+        self._runner = runner
+        self._queue = queue
+
+    async def analyse(self, context: JobContext, *, row_id: str) -> None:
+        """Run the analysis until it ends, is put back, or belongs to somebody else."""
+        job_id = _id_of(context)
+        row = await self._write(lambda s: attempts.start_analysis(s, row_id, job_id))
+        if row is None or row.token is None:
+            return
+        log.info("analysis_started", analysis=row.id, attempt=row.attempts)
+        token: str | None = row.token
+        try:
+            while token is not None:
+                token = await self._attempt_analysis(row, token)
+        except asyncio.CancelledError:
+            await self._interrupted(context, Analysis, row_id, token)
+            raise
+
+    async def _attempt_analysis(self, row: Analysis, token: str) -> str | None:
+        """Run the analysis once and return the next attempt's token if there is to be one."""
+        job = await self._job(row, token)
+        if job is None:
+            gone = faults.fault(
+                code="source_deleted", message="what was to be analysed has been deleted"
+            )
+            return await self._finished(self._end_analysis(row, token, Failed(gone)))
+        interval_s = self._settings.progress_interval_s
+        tell = Teller(self._database, row.id, token, interval_s=interval_s)
+        try:
+            outcome = await self._runner.analyse(job, tell)
+        except LeaseLost:
+            log.warning("attempt_replaced", analysis=row.id)
+            return None
+        if isinstance(outcome, Died):
+            return await self._finished(self._died(Analysis, row.id, token, outcome))
+        return await self._finished(self._end_analysis(row, token, outcome))
+
+    async def _end_analysis(self, row: Analysis, token: str, outcome: Succeeded | Failed) -> None:
+        values: dict[str, Any]
+        key = f"{row.project_id}/analyses/{row.id}/{token}.json"
+        if isinstance(outcome, Succeeded):
+            outcome = await self._stored(key, outcome)
+        if isinstance(outcome, Succeeded):
+            values = {"state": "succeeded", "progress": 1.0, "report_key": key}
+            values["verdict"] = outcome.verdict
+        else:
+            values = {"state": "failed", "error": outcome.fault}
+        mine = await self._write(lambda s: attempts.end_analysis(s, row.id, token, values))
+        if not mine:
+            log.warning("result_refused", analysis=row.id)
+            await self._blobs.delete(key)
+            return
+        log.info("analysis_ended", analysis=row.id, state=values["state"])
+
+    async def _stored(self, key: str, outcome: Succeeded) -> Succeeded | Failed:
+        """Store a report, through outages; a full store fails the analysis."""
+        try:
+            await through_outage(lambda: self._put(key, outcome.result), _Away)
+        except StorageFull as full:
+            return Failed(full.as_dict())
+        return outcome
+
+    async def _put(self, key: str, content: bytes) -> None:
+        try:
+            await self._blobs.put(key, content)
+        except StorageFull:
+            raise
+        except Unavailable as away:
+            raise _Away from away
+
+    async def _job(self, row: Analysis, token: str) -> AnalysisJob | None:
+        source = await self._write(lambda s: attempts.source_of(s, row))
+        if source is None:
+            return None
+        return AnalysisJob(
+            analysis_id=row.id,
+            project_id=row.project_id,
+            token=token,
+            source=_source(source),
+            options=row.options,
+        )
+
+    async def inspect(self, context: JobContext, *, row_id: str) -> None:
+        """Run the inspection until it ends, is put back, or belongs to somebody else."""
+        job_id = _id_of(context)
+        row = await self._write(lambda s: attempts.start_inspection(s, row_id, job_id))
+        if row is None or row.token is None:
+            return
+        token: str | None = row.token
+        try:
+            while token is not None:
+                outcome = await self._runner.inspect(
+                    InspectionJob(row.project_id, token, _upload(row))
+                )
+                ending = (
+                    self._died(Model, row_id, token, outcome)
+                    if isinstance(outcome, Died)
+                    else self._end_inspection(row_id, token, outcome)
+                )
+                token = await self._finished(ending)
+        except asyncio.CancelledError:
+            await self._interrupted(context, Model, row_id, token)
+            raise
+
+    async def _end_inspection(self, model_id: str, token: str, outcome: Succeeded | Failed) -> None:
+        async def write(session: AsyncSession) -> None:
+            if isinstance(outcome, Failed):
+                refused = {"state": "rejected", "problem": outcome.fault}
+                if await attempts.end_inspection(session, model_id, token, refused):
+                    await fail_waiting(session, model_id, outcome.fault)
+                return
+            ready = {"state": "ready", "facts": json.loads(outcome.result)}
+            if await attempts.end_inspection(session, model_id, token, ready):
+                for analysis in await attempts.waiting_for(session, model_id):
+                    job_id = await self._queue.defer(session, analysis)
+                    await attempts.bind(session, analysis, {"job_id": job_id})
+
+        await self._write(write)
+
+    async def _died(
+        self, kind: type[Analysis | Model], row_id: str, token: str, outcome: Died
+    ) -> str | None:
+        """Count a dead child; return the token of the next attempt unless there were too many."""
+
+        async def write(session: AsyncSession) -> str | None:
+            row = await attempts.held(session, kind, row_id, token)
+            if row is None:
+                return None
+            deaths = row.deaths + 1
+            if deaths >= self._settings.max_deaths:
+                await give_up(session, row, deaths, outcome.reason)
+                return None
+            values: dict[str, Any] = {"deaths": deaths, "token": new_token()}
+            if isinstance(row, Analysis):
+                values |= {"attempts": row.attempts + 1, "progress": 0.0}
+            await attempts.bind(session, row, values)
+            return row.token
+
+        log.warning("child_died", row=row_id, reason=outcome.reason)
+        return await self._write(write)
+
+    async def _interrupted(
+        self, context: JobContext, kind: type[Analysis | Model], row_id: str, token: str | None
+    ) -> None:
+        """Put the row back where we stop; leave it where a client has cancelled it."""
+        if context.abort_reason() is not AbortReason.SHUTDOWN or token is None:
+            return
+
+        async def write(session: AsyncSession) -> None:
+            row = await attempts.held(session, kind, row_id, token)
+            if row is not None:
+                await put_back(session, self._queue, row, self._settings, died=False)
+
+        # Without a database the reaper of the next worker does it.
+        with suppress(Unavailable):
+            async with self._database.session() as session:
+                await write(session)
+
+    async def _write(self, action: Callable[[AsyncSession], Awaitable[T]]) -> T:
+        """Do `action` in a transaction, however long the database is away."""
+
+        async def once() -> T:
+            async with self._database.session() as session:
+                return await action(session)
+
+        return await through_outage(once, Unavailable)
+
+    @staticmethod
+    async def _finished(ending: Coroutine[Any, Any, T]) -> T:
+        """Let what writes an end get there, even where we are cancelled meanwhile."""
+        task = asyncio.create_task(ending)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait({task})
+            raise
+
+
+class _Away(Exception):
+    """The store is away for a while."""
+
+
+def _id_of(context: JobContext) -> int:
+    if context.job.id is None:
+        raise AssertionError("unreachable")
+    return context.job.id
+
+
+def _source(row: Model | Architecture) -> Upload | Spec:
+    return _upload(row) if isinstance(row, Model) else Spec(row.name, row.spec)
+
+
+def _upload(row: Model) -> Upload:
+    return Upload(row.id, row.name, row.blob_key, row.sha256, row.size_bytes)

@@ -1,0 +1,132 @@
+"""What the API asks of the queue: inspect, analyse, cancel; each in its caller's transaction."""
+
+from dataclasses import dataclass
+
+from procrastinate import PsycopgConnector
+from procrastinate.manager import JobManager
+from procrastinate.tasks import configure_task
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gradgauge.errors import ModelRejected
+from gradgauge.store.database import psycopg_connection
+from gradgauge.store.repository import analyses, attempts, models
+from gradgauge.store.repository.analyses import NewAnalysis
+from gradgauge.store.tables import FINAL_STATES, Analysis, Model
+
+INSPECT = "inspect"
+ANALYSE = "analyse"
+
+# Each task has a queue of its own, so that an inspection never waits behind an analysis.
+TASKS = {Model: INSPECT, Analysis: ANALYSE}
+
+
+@dataclass(frozen=True)
+class Idempotency:
+    """The client's key and the hash of the body it came with."""
+
+    key: str
+    body_sha256: str
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """The analysis that answers the request, and whether the request made it."""
+
+    analysis: Analysis
+    created: bool
+
+
+class Queue:
+    """Puts jobs into PostgreSQL on the caller's connection; needs none of its own."""
+
+    def __init__(self) -> None:
+        self._manager = JobManager(PsycopgConnector())
+
+    async def submit_inspection(self, session: AsyncSession, model: Model) -> None:
+        """Have a new model inspected."""
+        model.job_id = await self.defer(session, model)
+        await session.flush()
+
+    async def submit_analysis(
+        self,
+        session: AsyncSession,
+        new: NewAnalysis,
+        *,
+        idempotency: Idempotency | None = None,
+        fresh: bool = False,
+    ) -> Submitted:
+        """Queue an analysis, or answer it from an earlier one unless it has to be `fresh`.
+
+        An analysis of a model that is still being inspected gets its job when that has ended.
+
+        Raises:
+            NotFound: the project holds no such model.
+            ModelRejected: the model's inspection refused it.
+            KeyInFlight: the key's first request has not been committed yet.
+            KeyReused: the key's first request had another body.
+        """
+        if idempotency is None:
+            return Submitted(await self._make(session, new, fresh=fresh), created=True)
+        project, key, body = new.project_id, idempotency.key, idempotency.body_sha256
+        known = await analyses.recall(session, project, key, body)
+        if known:
+            return Submitted(known, created=False)
+        made = await self._make(session, new, fresh=fresh)
+        await analyses.remember(session, project, key, body, made.id)
+        return Submitted(made, created=True)
+
+    async def cancel(self, session: AsyncSession, project_id: str, analysis_id: str) -> Analysis:
+        """Cancel a queued or running analysis; one that has ended stays as it is.
+
+        The row is final with this transaction, whatever a worker still does; the worker is told
+        and stops its child.
+
+        Raises:
+            NotFound: the project holds no such analysis.
+        """
+        analysis = await analyses.get(session, project_id, analysis_id, lock=True)
+        if analysis.state in FINAL_STATES:
+            return analysis
+        await attempts.end(session, analysis, {"state": "cancelled"})
+        if analysis.job_id is not None:
+            await self._manager.cancel_job_by_id_async(
+                analysis.job_id,
+                abort=True,
+                delete_job=True,
+                connection=await psycopg_connection(session),
+            )
+        return analysis
+
+    async def defer(self, session: AsyncSession, row: Analysis | Model) -> int:
+        """Write a job for the row and return its id; the caller binds it to the row."""
+        task = TASKS[type(row)]
+        priority = 0
+        if isinstance(row, Analysis):
+            # Who has many waiting lets others go first; a tenant's own jobs keep their order.
+            priority = -await analyses.waiting(session, row.project_id)
+        job = configure_task(
+            name=task,
+            job_manager=self._manager,
+            queue=task,
+            priority=priority,
+            connection=await psycopg_connection(session),
+        )
+        return await job.defer_async(row_id=row.id)
+
+    async def _make(self, session: AsyncSession, new: NewAnalysis, *, fresh: bool) -> Analysis:
+        ready = True
+        if new.model_id is not None:
+            model = await models.get(session, new.project_id, new.model_id, lock=True)
+            if model.problem is not None:
+                raise ModelRejected(model.id, model.problem)
+            ready = model.state == "ready"
+        earlier = None
+        if not fresh:
+            earlier = await analyses.answered(session, new.project_id, new.cache_key)
+        if earlier:
+            return await analyses.add_cached(session, new, earlier)
+        made = await analyses.add(session, new)
+        if ready:
+            made.job_id = await self.defer(session, made)
+            await session.flush()
+        return made
