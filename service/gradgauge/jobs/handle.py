@@ -27,6 +27,7 @@ from gradgauge.jobs.outcome import (
 from gradgauge.jobs.progress import LeaseLost, Teller
 from gradgauge.jobs.queue import Queue
 from gradgauge.jobs.reaper import fail_waiting, give_up, put_back
+from gradgauge.schema.resources import ModelFacts
 from gradgauge.settings import Settings
 from gradgauge.store.blobs import BlobStore
 from gradgauge.store.database import Database
@@ -164,7 +165,8 @@ class Handler:
                 if await attempts.end_inspection(session, model_id, token, refused):
                     await fail_waiting(session, model_id, outcome.fault)
                 return
-            ready = {"state": "ready", "facts": json.loads(outcome.result)}
+            facts = ModelFacts.told(json.loads(outcome.result))
+            ready = {"state": "ready", "facts": facts.model_dump(mode="json")}
             if await attempts.end_inspection(session, model_id, token, ready):
                 for analysis in await attempts.waiting_for(session, model_id):
                     job_id = await self._queue.defer(session, analysis)
