@@ -1,5 +1,6 @@
 """How a child answers: one request in, itself confined, progress and one result or problem out."""
 
+import errno
 import faulthandler
 import os
 import re
@@ -119,7 +120,7 @@ def explain(error: Exception) -> Problem:
     if isinstance(error, ValidationError):
         return _invalid_options(error)
     traceback.print_exception(error, file=sys.stderr)
-    if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+    if _is_want_of_memory(error):
         return Problem(
             code="memory_limit",
             message="the analysis needs more memory than its budget",
@@ -131,6 +132,11 @@ def explain(error: Exception) -> Problem:
         message=f"the analysis met an unforeseen {type(error).__name__}",
         hint="the log has the traceback; please report it with the model or spec if you can",
     )
+
+
+def _is_want_of_memory(error: Exception) -> bool:
+    refused = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    return refused or isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
 
 
 def _invalid_options(error: ValidationError) -> Problem:

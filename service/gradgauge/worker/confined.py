@@ -2,13 +2,12 @@
 
 import os
 import selectors
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from gradgauge.worker import frames
+from gradgauge.worker import endings, frames
 from gradgauge.worker.frames import Frame, Problem, Request
 from gradgauge.worker.memory import private_bytes
 
@@ -106,31 +105,26 @@ def follow(
     `cancelled` are called in this thread, every 50 ms at most.
     """
     watch = _Watch(process, pipes, request, wall_s, on_progress, cancelled)
-    status: int | None = None
+    final = status = None
     try:
-        watch.run()
-        if watch.final is None:
+        final = watch.run()
+        if final is None:
             status = process.wait(_GRACE_S)
     finally:
         process.kill()
-        ended = process.wait(_GRACE_S)
+        status = process.wait(_GRACE_S) if status is None else status
         process.reap()
     watch.drain_log()
-    problem = None
-    if watch.final is None:
-        problem = death(ended if status is None else status)
-    elif watch.final.problem is not None:
-        problem = watch.final.problem
     return Outcome(
-        result=watch.final.result if watch.final else None,
-        problem=problem,
+        result=final.result if final else None,
+        problem=final.problem if final else endings.death(status),
         sandbox=watch.sandbox,
         log=watch.log.decode("utf-8", "replace"),
     )
 
 
 class _Watch:
-    """One child under observation; `final` is set once there is a result or a problem."""
+    """One child under observation, until there is a result or a problem or it hangs up."""
 
     def __init__(
         self,
@@ -141,7 +135,7 @@ class _Watch:
         on_progress: Progress | None,
         cancelled: Cancelled | None,
     ) -> None:
-        self.final: Frame | None = None
+        self._final: Frame | None = None
         self.sandbox: dict[str, str] = {}
         self.log = b""
         self._process = process
@@ -158,19 +152,20 @@ class _Watch:
         self._open = True
         self._next_check = 0.0
 
-    def run(self) -> None:
-        """Until a final frame, the end of the result pipe, or a reason to give up."""
+    def run(self) -> Frame | None:
+        """The final frame, the child's or our own where we gave up; None: it hung up."""
         ours = self._pipes.ours
         with selectors.DefaultSelector() as self._selector:
             self._selector.register(ours.request, selectors.EVENT_WRITE, self._feed)
             self._selector.register(ours.result, selectors.EVENT_READ, self._read_result)
             self._selector.register(ours.log, selectors.EVENT_READ, self._read_log)
-            while self._open and self.final is None:
+            while self._open and self._final is None:
                 for key, _ in self._selector.select(_TICK_S):
                     key.data()
-                if self.final is None and time.monotonic() >= self._next_check:
+                if time.monotonic() >= self._next_check:
                     self._next_check = time.monotonic() + _TICK_S
                     self._check()
+        return self._final
 
     def drain_log(self) -> None:
         """Take what a dead child left in its log pipe."""
@@ -204,7 +199,7 @@ class _Watch:
         self._open = bool(chunk)
         self._received += len(chunk)
         if self._received > self._request.result_bytes + _PROGRESS_BYTES:
-            self._give_up(_too_large(self._request.result_bytes))
+            self._give_up(endings.too_large(self._request.result_bytes))
             return
         *lines, rest = chunk.split(b"\n")
         for line in lines:
@@ -214,12 +209,12 @@ class _Watch:
         self._line += rest
 
     def _take(self, line: bytes) -> None:
-        if self.final is not None:
+        if self._final is not None:
             return
         try:
             frame = frames.decode(line)
         except frames.Malformed as error:
-            self._give_up(_malformed(str(error)))
+            self._give_up(endings.malformed(str(error)))
             return
         if frame.started:
             self.sandbox = frame.started.sandbox
@@ -227,103 +222,27 @@ class _Watch:
         elif frame.progress:
             self._pass_on(frame.progress, len(line))
         else:
-            self.final = frame
+            self._final = frame
 
     def _pass_on(self, progress: frames.Progress, size: int) -> None:
         self._progressed += size
         if self._progressed > _PROGRESS_BYTES:
-            self._give_up(_malformed("progress without end"))
+            self._give_up(endings.malformed("progress without end"))
         else:
             self._on_progress(progress.stage, progress.fraction)
 
     def _check(self) -> None:
         budget = self._request.memory_bytes
         if self._deadline is not None and time.monotonic() > self._deadline:
-            self._give_up(time_limit(self._wall_s))
+            self._give_up(endings.time_limit(self._wall_s))
         elif self._cancelled():
-            self._give_up(_CANCELLED)
+            self._give_up(endings.CANCELLED)
         elif budget is not None:
             held = private_bytes(self._process.pid) - self._held_at_start
             if held > budget:
-                self._give_up(_memory_limit(held, budget))
+                self._give_up(endings.memory_limit(held, budget))
         if self._process.wait(0) is not None:
             self._process.kill()  # whoever it left behind may hold the pipe open
 
     def _give_up(self, problem: Problem) -> None:
-        self.final = Frame(problem=problem)
-
-
-_CANCELLED = Problem(code="cancelled", message="the analysis was cancelled")
-
-
-def time_limit(wall_s: float | None) -> Problem:
-    """The clock, of the wall or of the processor, ran out."""
-    return Problem(
-        code="time_limit",
-        message="the analysis did not finish in time and was stopped",
-        limit=None if wall_s is None else f"time_limit_s={wall_s:g}",
-        hint="raise time_limit_s, or use the quick profile or fewer samples",
-    )
-
-
-def _memory_limit(held: int, budget: int) -> Problem:
-    return Problem(
-        code="memory_limit",
-        message=f"the analysis held {held} bytes beyond what it started with and was stopped",
-        limit=f"memory_bytes={budget}",
-        hint="raise the memory limit, or analyse with fewer samples or smaller inputs",
-    )
-
-
-def _too_large(limit: int) -> Problem:
-    return Problem(
-        code="result_too_large",
-        message="the analysis child wrote more than a result may hold and was stopped",
-        limit=f"result_bytes={limit}",
-        hint="raise the limit, or analyse a part of the model",
-    )
-
-
-def _malformed(why: str) -> Problem:
-    return Problem(
-        code="malformed_result",
-        message=f"the analysis child wrote something that is not a result: {why}",
-        hint="the model may have taken over or broken the analysis; nothing was believed",
-    )
-
-
-def death(status: int | None) -> Problem:
-    """The problem for a child that ended with `status` (minus the signal) and without a word."""
-    if status is None:
-        return Problem(
-            code="child_lost",
-            message="the process that started the analysis child died and took it along",
-            hint="the analysis can be retried",
-        )
-    if status < 0:
-        name = _signal_name(-status)
-        if name == "SIGXCPU":
-            return time_limit(None)
-        return Problem(
-            code="child_crashed",
-            message=f"the analysis child died of {name}",
-            hint=_HINTS.get(name, "the model makes a library crash; nothing else was harmed"),
-        )
-    return Problem(
-        code="child_crashed",
-        message=f"the analysis child ended with code {status} and no result",
-        hint="the log has what it wrote last",
-    )
-
-
-_HINTS = {
-    "SIGKILL": "often the kernel's answer to a machine out of memory: see its log",
-    "SIGSYS": "the sandbox stopped a system call from another architecture: report this model",
-}
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+        self._final = self._final or Frame(problem=problem)

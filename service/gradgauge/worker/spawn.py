@@ -98,6 +98,6 @@ def run(
 
 
 def probe() -> dict[str, str]:
-    """The state of each layer of the sandbox on this machine, in some 150 ms, without the engine."""
+    """The state of each layer of the sandbox on this machine; the engine is not loaded."""
     command = (sys.executable, "-P", "-c", _NO_TASKS)
     return run(PROBE, wall_s=30.0, command=command).sandbox
