@@ -79,7 +79,7 @@ def analyze(
     tell("read", 0.0)
     graph, reading = load(source, options)
     clock.lap("read")
-    assessment = assess(graph, reading, _plan(options, graph, reading), on_progress=tell)
+    assessment = assess(graph, reading, plan(options, graph, reading), on_progress=tell)
     clock.lap("measure")
     recommendations: list[Recommendation] = []
     if options.remediate:
@@ -150,7 +150,8 @@ def _refuse_empty(graph: Graph) -> None:
         )
 
 
-def _plan(options: AnalysisOptions, graph: Graph, reading: Reading) -> Plan:
+def plan(options: AnalysisOptions, graph: Graph, reading: Reading) -> Plan:
+    """What the options, the spec and the user's data ask both engines to do."""
     loss = options.loss
     if "loss" not in options.model_fields_set:
         loss = _spec_loss(graph) or loss

@@ -62,8 +62,23 @@ def _head(key: str, layers: dict[str, Layer], assessment: Assessment) -> Layer |
 
 
 def _tied(head: Layer, assessment: Assessment) -> bool:
-    uses = sum(1 for layer in assessment.layers for p in layer.params if p in head.params)
-    return uses > len(head.params)
+    """Whether another layer shares its weights, or a bias that is not all zeros.
+
+    Exporters store equal tensors once, so that fresh zero biases are shared by accident.
+    """
+    return any(
+        _shared(name, assessment) and (name == head.params[0] or not _zeros(name, assessment))
+        for name in head.params
+    )
+
+
+def _shared(name: str, assessment: Assessment) -> bool:
+    return sum(name in layer.params for layer in assessment.layers) > 1
+
+
+def _zeros(name: str, assessment: Assessment) -> bool:
+    held = assessment.graph.model.graph.initializers[name].const_value
+    return held is not None and not held.numpy().any()
 
 
 def _normalised(head: Layer, assessment: Assessment) -> bool:
@@ -104,10 +119,10 @@ def _rescaled(head: Layer, moments: Moments, assessment: Assessment) -> list[Cha
     changes: list[Change] = []
     factor = 1.0 / moments.deviation
     bias = bias_of(head, assessment)
-    if bias is not None and moments.shift is not None:
+    if bias is not None and moments.shift is not None and not _shared(bias, assessment):
         changes.append(Shift(bias, tuple(-float(s) for s in moments.shift)))
-    changes += [Scale(name, factor) for name in head.params]
-    return changes
+    own = [name for name in head.params if not _shared(name, assessment)]
+    return changes + [Scale(name, factor) for name in own]
 
 
 def bias_of(head: Layer, assessment: Assessment) -> str | None:
@@ -156,7 +171,7 @@ def _he(head: Layer, assessment: Assessment, *, seed: int) -> list[Change]:
     fan_in, fan_out = fans(shape, layout=_layout(head, shape))
     changes: list[Change] = [Redraw(name, Law("he_normal", shape, fan_in, fan_out), seed)]
     bias = bias_of(head, assessment)
-    if bias is not None:
+    if bias is not None and not _zeros(bias, assessment):
         changes.append(Redraw(bias, Law("zeros", _shape(bias, assessment)), seed))
     return changes
 

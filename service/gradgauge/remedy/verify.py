@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from gradgauge.assess import Assessment, assess
+from gradgauge.graph.model import Graph
 from gradgauge.remedy.patch import Patch, apply
 from gradgauge.remedy.rules import REMEDIES, Remedy
 from gradgauge.risk.thresholds import WEIGHT
@@ -38,6 +39,14 @@ def recommend(
     assessment: Assessment, *, on_progress: Callable[[float], None] | None = None
 ) -> list[Recommendation]:
     """Try every remedy that answers a finding of at least medium severity; best first."""
+    tried = try_all(assessment, on_progress=on_progress)
+    return [_recommendation(i, t, assessment) for i, t in enumerate(tried, 1)]
+
+
+def try_all(
+    assessment: Assessment, *, on_progress: Callable[[float], None] | None = None
+) -> list[Tried]:
+    """What `recommend` reports, with the patches: verified before refuted, then by drop in risk."""
     jobs = [
         (remedy, finding)
         for finding in assessment.findings
@@ -53,7 +62,7 @@ def recommend(
         if on_progress is not None:
             on_progress((i + 1) / len(jobs))
     tried.sort(key=_rank)
-    return [_recommendation(i, t, assessment) for i, t in enumerate(tried, 1)]
+    return tried
 
 
 def _rank(tried: Tried) -> tuple[bool, float]:
@@ -124,12 +133,12 @@ def _time_decades(assessment: Assessment) -> float | None:
     return max((max(v) - min(v) for v in held if v), default=None)
 
 
-def _foretold(assessment: Assessment, graph: object, finding: Finding) -> float | None:
+def _foretold(assessment: Assessment, graph: Graph, finding: Finding) -> float | None:
     """What the analytic engine alone says of the patched copy: the prediction to be scored."""
     if finding.rule_id in METRICS or assessment.analytic is None:
         return None
     alone = replace(assessment.plan, engines=frozenset({"analytic"}))
-    return assess(graph, assessment.reading, alone).signals.spread  # type: ignore[arg-type]
+    return assess(graph, assessment.reading, alone).signals.spread
 
 
 def _interval(again: Assessment, after: float | None) -> Interval | None:

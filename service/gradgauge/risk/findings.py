@@ -1,7 +1,5 @@
 """Numbers to findings: one per cause, at the layer where it starts, with those it reaches."""
 
-from collections.abc import Sequence
-
 from gradgauge.graph.kinds import SATURATING
 from gradgauge.risk import thresholds as t
 from gradgauge.risk.case import Case, Draft, Rule, needs_activation, needs_sample, needs_sizes
@@ -32,7 +30,7 @@ def find(case: Case) -> tuple[list[Finding], list[Check]]:
                 reason=found[0].message if found else None,
             )
         )
-    kept = _without_consequences(drafts, case.signals)
+    kept = _without_consequences(drafts)
     kept.sort(key=lambda pair: -t.WEIGHT[pair[1].severity])
     return [_finding(i, rule, d, case.signals) for i, (rule, d) in enumerate(kept, 1)], checks
 
@@ -58,24 +56,12 @@ def _finding(number: int, rule: Rule, draft: Draft, signals: Signals) -> Finding
     )
 
 
-def _without_consequences(
-    drafts: list[tuple[Rule, Draft]], signals: Signals
-) -> list[tuple[Rule, Draft]]:
-    """Drop what another finding explains: a gradient that is zero because units are dead."""
-    dead = [d for r, d in drafts if r.category == "dead_units" and d.severity == "critical"]
+def _without_consequences(drafts: list[tuple[Rule, Draft]]) -> list[tuple[Rule, Draft]]:
+    """Drop what another finding explains: zero gradients by dead units, growth by non-finites."""
+    dead = any(r.id == "GF201" and d.severity == "critical" for r, d in drafts)
     broken = any(r.id == "GF301" for r, _ in drafts)
-    return [
-        (rule, draft)
-        for rule, draft in drafts
-        if not (dead and rule.id in {"GF101", "GF105"} and _explained(draft, dead, signals))
-        and not (broken and rule.id == "GF102")
-    ]
-
-
-def _explained(draft: Draft, dead: Sequence[Draft], signals: Signals) -> bool:
-    """Whether every layer the draft speaks of lies before (nearer the input than) a dead one."""
-    depth = max(signals.layers[o].depth for d in dead for o in d.origins)
-    return all(signals.layers[o].depth <= depth + 1 for o in draft.origins)
+    explained = ({"GF101", "GF105"} if dead else set()) | ({"GF102"} if broken else set())
+    return [(rule, draft) for rule, draft in drafts if rule.id not in explained]
 
 
 RULES: tuple[Rule, ...] = (

@@ -8,6 +8,7 @@ from gradgauge.graph.layers import Layer
 from gradgauge.schema.profile import AnalyticProfile, SampledProfile
 
 HEADS = frozenset({"linear", "recurrent", "embedding"})
+AVERAGES = frozenset({"GlobalAveragePool", "AveragePool", "ReduceMean"})
 FOLLOWERS = frozenset({"activation", "normalisation", "pooling"})
 
 
@@ -30,7 +31,8 @@ class Signals:
     """What findings are made of; all sizes in decades.
 
     `norms`: log10 2-norm of one input's gradient at each layer's output, relative to the norm at
-    the network's output. `trunk` pairs each head with the largest norm any head at its depth or
+    the network's output. What averaging (global pooling, a mean over tokens) takes off it is put
+    back: it spreads one gradient evenly over positions, and the weights before sum it up again. `trunk` pairs each head with the largest norm any head at its depth or
     before receives: a branch with little gradient (a query projection, a zero-initialised branch)
     does not count as long as its neighbours receive some. `spread` is the trunk's range.
     """
@@ -99,7 +101,25 @@ def _norms(
     read = {b for ids in before.values() for b in ids}
     ends = [found[layer.id] for layer in layers if layer.id not in read and layer.id in found]
     reference = max(ends) if ends else 0.0
-    return {key: size - reference for key, size in found.items()}
+    averaged = _averaging(layers, before, analytic, sampled)
+    return {key: size - reference - averaged[key] for key, size in found.items()}
+
+
+def _averaging(
+    layers: Sequence[Layer],
+    before: Mapping[str, tuple[str, ...]],
+    analytic: AnalyticProfile | None,
+    sampled: SampledProfile | None,
+) -> dict[str, float]:
+    """For every layer the decades (<= 0) by which averages between it and the output spread."""
+    spread: dict[str, list[float]] = {}
+    found: dict[str, float] = {}
+    for layer in reversed(layers):
+        found[layer.id] = max(spread.get(layer.id, [0.0]))
+        own = log10_gain(layer.id, analytic, sampled) if layer.op in AVERAGES else None
+        for key in before.get(layer.id, ()):
+            spread.setdefault(key, []).append(found[layer.id] + min(own or 0.0, 0.0))
+    return found
 
 
 def _analytic_norm(layer: Layer, size: float | None) -> float | None:
@@ -113,7 +133,7 @@ def _trunk(layers: Sequence[Layer], norms: Mapping[str, float]) -> tuple[tuple[s
     heads = [layer for layer in layers if layer.kind in HEADS and layer.id in norms]
     best = -math.inf
     found = []
-    for layer in sorted(heads, key=lambda held: held.depth):
+    for layer in sorted(heads, key=lambda held: (held.depth, -norms[held.id])):
         best = max(best, norms[layer.id])
         found.append((layer.id, best))
     return tuple(found)

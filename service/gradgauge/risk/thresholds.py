@@ -11,8 +11,8 @@ from gradgauge.schema.wire import Severity
 # smallest value at which a finding has the severity, worst first
 Ladder = tuple[tuple[float, Severity], ...]
 
-VANISHING_DECADES: Final[Ladder] = ((5.0, "critical"), (2.5, "high"), (1.5, "medium"))
-EXPLODING_DECADES: Final[Ladder] = ((5.0, "critical"), (2.5, "high"), (1.5, "medium"))
+VANISHING_DECADES: Final[Ladder] = ((5.0, "critical"), (2.6, "high"), (2.0, "medium"))
+EXPLODING_DECADES: Final[Ladder] = ((5.0, "critical"), (2.6, "high"), (2.0, "medium"))
 # from the last time step to the first
 TIME_DECADES: Final[Ladder] = ((10.0, "critical"), (5.0, "high"), (3.0, "medium"))
 # a gated cell starts with a short memory and learns a longer one, so it is never more than this

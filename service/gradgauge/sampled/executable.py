@@ -41,6 +41,11 @@ class Step:
     outputs: tuple[str, ...]
     dead: tuple[str, ...] = ()
 
+    @property
+    def key(self) -> str:
+        """The first output that is not left out, which names the node in an edge."""
+        return next((name for name in self.outputs if name), "")
+
 
 class Executable:
     """A graph as a differentiable function of its inputs and its stored float initializers.
@@ -106,15 +111,15 @@ class Executable:
     def watch_edges(self, edges: Iterable[Edge]) -> None:
         """Give each consumer an alias of its own of the input named, kept in `watched_edges`.
 
-        An edge is (the consuming node's first output, the input's index), so that the gradient
-        through that consumer alone can be told from the value's whole gradient.
+        An edge is (the consuming node's first output that is not left out, the input's index), so
+        that the gradient through that consumer can be told from the value's whole gradient.
 
         Raises:
             KeyError: the graph has no such edge.
         """
         wanted = frozenset(edges)
         known = {
-            (step.outputs[0], index)
+            (step.key, index)
             for step in self._steps
             for index, name in enumerate(step.inputs)
             if name is not None
@@ -181,7 +186,7 @@ class Executable:
 
     def _alias(self, step: Step, arguments: list[Tensor | None]) -> None:
         for index, x in enumerate(arguments):
-            edge = (step.outputs[0], index)
+            edge = (step.key, index)
             if x is not None and edge in self._edges:
                 arguments[index] = self.watched_edges[edge] = x.view_as(x)
 

@@ -9,6 +9,7 @@ from typing import Any
 import onnx
 import onnx_ir
 import torch
+from onnx_ir.passes.common import InlinePass
 from torch import Tensor
 
 from gradgauge.errors import InvalidModel, UnsupportedOps
@@ -68,7 +69,7 @@ def _inlined(model: onnx.ModelProto | onnx_ir.Model | Path) -> onnx_ir.Model:
     if not model.functions:
         return model
     copy = model.clone()
-    onnx_ir.passes.common.InlinePass()(copy)
+    InlinePass()(copy)
     return copy
 
 

@@ -15,11 +15,19 @@ from gradgauge.graph.reading import Reading
 from gradgauge.sampled.executor import Executable, compile_graph
 from gradgauge.sampled.passes import SAFE_LOG10, Seen, Setting, batch_axes, run_pass
 from gradgauge.sampled.probes import Draws, Loss, plan_draws
-from gradgauge.sampled.statistics import decades_slope, median_interval, quantiles, t_interval
+from gradgauge.sampled.statistics import (
+    decades_slope,
+    median_halfwidth,
+    median_interval,
+    quantiles,
+    t_interval,
+)
 from gradgauge.schema.profile import SampledLayer, SampledProfile, TimeProfile
 
 STEPS = 8  # as many uses of one parameter in a row make it an unrolled recurrence
 LIMITS64 = (-290.0, 290.0)  # where even float64 may have lost elements
+LIGHT = 50_000_000  # multiply-adds of a pass up to which more draws are taken
+SETTLED = 0.03  # decades
 SHIFT = 280  # decades added to or taken from the cotangents then
 
 
@@ -59,7 +67,7 @@ def profile(
                 again = replace(setting, shift=sign * SHIFT)
                 shifted = _attempt(model, layers, reading, again, draws, on_progress)
                 seen = {key: _better(seen[key], shifted[key]) for key in seen}
-    return _summary(model, layers, seen, setting, reading, draws)
+    return _summary(model, layers, seen, setting, reading)
 
 
 def _attempt(
@@ -79,12 +87,28 @@ def _attempt(
     exe.watch(names)
     exe.watch_edges((e.consumer, e.index) for layer in layers for e in layer.edges)
     seen = {layer.id: Seen() for layer in layers}
-    for draw in range(draws.count):
+    most = draws.most if _light(exe, setting) else draws.count
+    for draw in range(most):
+        if draw >= draws.count and _settled(seen.values()):
+            break
         run_pass(exe, layers, seen, axes, reading, setting, draw)
         if on_progress is not None:
-            on_progress((draw + 1) / draws.count)
+            on_progress(min(1.0, (draw + 1) / draws.count))
     _forget(exe)
     return seen
+
+
+def _light(exe: Executable, setting: Setting) -> bool:
+    """Whether a pass is cheap enough to be repeated until the medians are settled."""
+    weights = sum(x.numel() for x in exe.initializers.values())
+    return (setting.batch or 1) * weights <= LIGHT
+
+
+def _settled(seen: Iterable[Seen]) -> bool:
+    """Whether every layer's median is known to within SETTLED decades."""
+    sizes = [np.concatenate(s.grads) for s in seen if s.grads]
+    known = [size for size in sizes if np.isfinite(size).any()]
+    return all(median_halfwidth(size) <= SETTLED for size in known)
 
 
 def _forget(exe: Executable) -> None:
@@ -93,7 +117,7 @@ def _forget(exe: Executable) -> None:
 
 
 def _sizes(seen: Iterable[Seen]) -> np.ndarray:
-    parts = [a for s in seen for a in (*s.grads, *s.forward)]
+    parts = [a for s in seen for a in (*s.grads, *s.forward, *s.times)]
     parts += [np.array(s.params) for s in seen]
     return np.concatenate(parts) if parts else np.zeros(0)
 
@@ -146,19 +170,22 @@ def _summary(
     seen: dict[str, Seen],
     setting: Setting,
     reading: Reading,
-    draws: Draws,
 ) -> SampledProfile:
     held = {layer.id: _layer(model, layer, seen[layer.id], setting.seed) for layer in layers}
     return SampledProfile(
         layers=held,
         nodes_covered=sum(1 for _ in model.graph),
-        seeds=tuple(range(setting.seed, setting.seed + draws.count)),
+        seeds=tuple(range(setting.seed, setting.seed + _taken(seen))),
         loss=setting.loss,
         input_kind=_input_kind(reading),
         dtype=str(setting.dtype).removeprefix("torch."),
         device=str(setting.device),
         times=(*_node_times(layers, seen), *_unrolled_times(layers, held)),
     )
+
+
+def _taken(seen: dict[str, Seen]) -> int:
+    return max((len(s.forward) for s in seen.values()), default=0)
 
 
 def _input_kind(reading: Reading) -> str:

@@ -15,15 +15,20 @@ from gradgauge.graph.reading import InputPlan, Reading
 Loss = Literal["random_cotangent", "cross_entropy", "mse"]
 BATCH = 32
 DRAWS = {"quick": 2, "standard": 4, "deep": 16}
+MOST = {"quick": 2, "standard": 64, "deep": 256}
 FIXED_DRAWS = {"quick": 16, "standard": 32, "deep": 128}
 
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """How many batches of how many inputs; `batch` is None where the graph fixes its batch."""
+    """How many batches of how many inputs; `batch` is None where the graph fixes its batch.
+
+    `most` batches are drawn where the medians are still uncertain after `count`.
+    """
 
     batch: int | None
     count: int
+    most: int
 
 
 def plan_draws(reading: Reading, profile: str, samples: int | None) -> Draws:
@@ -31,10 +36,13 @@ def plan_draws(reading: Reading, profile: str, samples: int | None) -> Draws:
     free = all(plan.batch_axis is not None for plan in reading.inputs.values())
     rows = _rows_of_data(reading)
     if not free:
-        return Draws(None, samples or FIXED_DRAWS[profile])
+        count = samples or FIXED_DRAWS[profile]
+        return Draws(None, count, count)
     batch = min(BATCH, rows or BATCH, samples or BATCH)
-    count = math.ceil(samples / batch) if samples else DRAWS[profile]
-    return Draws(batch, count)
+    if samples:
+        count = math.ceil(samples / batch)
+        return Draws(batch, count, count)
+    return Draws(batch, DRAWS[profile], MOST[profile])
 
 
 def _rows_of_data(reading: Reading) -> int | None:

@@ -76,6 +76,16 @@ def median_interval(values: np.ndarray, seed: int) -> Interval | None:
     return Interval(float(low), float(high), LEVEL, "bootstrap_percentile")
 
 
+def median_halfwidth(values: np.ndarray) -> float:
+    """Half the 95 % order-statistic interval of the median; infinite for fewer than 20 values."""
+    held = np.sort(values[np.isfinite(values)])
+    if held.size < 20:
+        return math.inf
+    reach = 0.98 * math.sqrt(held.size)
+    low, high = int(held.size / 2 - reach), math.ceil(held.size / 2 + reach) - 1
+    return float(held[high] - held[low]) / 2
+
+
 def t_interval(values: np.ndarray) -> Interval | None:
     """Student's interval of the mean of a few log10 values; None below three."""
     held = values[np.isfinite(values)]
