@@ -130,9 +130,9 @@ def test_image_networks_agree_with_autograd(name):
 
 
 class Encoder(nn.Module):
-    def __init__(self, d, heads, *, pre):
+    def __init__(self, d, heads, *, pre, causal):
         super().__init__()
-        self.heads, self.pre = heads, pre
+        self.heads, self.pre, self.causal = heads, pre, causal
         self.q, self.k, self.v, self.o = (nn.Linear(d, d) for _ in range(4))
         self.m, self.n = nn.LayerNorm(d), nn.LayerNorm(d)
         self.up, self.down = nn.Linear(d, 4 * d), nn.Linear(4 * d, d)
@@ -143,7 +143,11 @@ class Encoder(nn.Module):
             f(x).reshape(b, t, self.heads, d // self.heads).transpose(1, 2)
             for f in (self.q, self.k, self.v)
         )
-        weights = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(d // self.heads), -1)
+        scores = q @ k.transpose(-1, -2) / math.sqrt(d // self.heads)
+        if self.causal:
+            seen = torch.ones(t, t, dtype=torch.bool).tril()
+            scores = scores.masked_fill(~seen, float("-inf"))
+        weights = torch.softmax(scores, -1)
         return self.o((weights @ v).transpose(1, 2).reshape(b, t, d))
 
     def forward(self, x):
@@ -155,9 +159,10 @@ class Encoder(nn.Module):
 
 
 class Transformer(nn.Module):
-    def __init__(self, d=64, depth=4, *, pre=True, pooled=True):
+    def __init__(self, d=64, depth=4, *, pre=True, pooled=True, causal=False):
         super().__init__()
-        self.blocks = nn.Sequential(*(Encoder(d, 4, pre=pre) for _ in range(depth)))
+        blocks = (Encoder(d, 4, pre=pre, causal=causal) for _ in range(depth))
+        self.blocks = nn.Sequential(*blocks)
         self.norm, self.head, self.pooled = nn.LayerNorm(d), nn.Linear(d, 10), pooled
 
     def forward(self, x):
@@ -174,6 +179,15 @@ def test_transformers_agree_with_autograd(pre, pooled):
     assert errors.act.median() <= 0.1
     assert errors.act.max() <= 0.25
     assert errors.param.median() <= 0.15
+
+
+def test_a_causal_mask_is_seen_by_softmax():
+    net = drawn(lambda: Transformer(pooled=False, causal=True), 1)
+    errors = compare(net, torch.randn(24, 12, 64, generator=seeded(2)))
+    errors.show("transformer pre-LN, causal")
+    assert errors.act.median() <= 0.05
+    assert errors.act.max() <= 0.2
+    assert errors.param.median() <= 0.1
 
 
 class LayerNormed(nn.Module):

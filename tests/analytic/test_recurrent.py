@@ -110,3 +110,49 @@ def test_a_bidirectional_rnn_agrees_with_autograd():
     y.backward(torch.randn(y.shape, generator=seeded(5), dtype=torch.float64))
     want = 0.5 * leaf.grad.square().mean((0, 2)).log10()
     assert float((got - want).abs().max()) <= 0.05
+
+
+class Unrolled(nn.Module):
+    def __init__(self, steps):
+        super().__init__()
+        self.steps = steps
+        self.enter, self.stay = nn.Linear(UNITS, UNITS), nn.Linear(UNITS, UNITS)
+        self.head = nn.Linear(UNITS, 10)
+        nn.init.normal_(self.stay.weight, 0, 0.7 / math.sqrt(UNITS))
+
+    def forward(self, x):
+        h = torch.zeros(x.shape[0], UNITS, dtype=x.dtype)
+        for t in range(self.steps):
+            h = torch.tanh(self.enter(x[:, t]) + self.stay(h))
+        return self.head(h)
+
+
+def test_an_unrolled_cell_adds_its_tied_weights_gradients_up():
+    steps = 30
+    with torch.random.fork_rng():
+        torch.random.manual_seed(6)
+        net = Unrolled(steps)
+    x = torch.randn(64, steps, UNITS, generator=seeded(7))
+    layers, profile = analyse(export(net, x[:2]))
+    leaf = x.double().requires_grad_()
+    y = net.double()(leaf)
+    y.backward(torch.randn(y.shape, generator=seeded(8), dtype=torch.float64))
+    rows = {name: [] for name in ("enter.weight", "stay.weight")}
+    for layer in layers:
+        if layer.params and layer.params[0] in rows:
+            rows[layer.params[0]].append(profile.layers[layer.id])
+    for name, found in rows.items():
+        weight = net.get_parameter(name)
+        want = 0.5 * math.log10(float(weight.grad.square().mean()) / len(x))
+        assert len(found) == steps
+        assert {round(row.log10_grad_param, 9) for row in found} == {
+            round(found[0].log10_grad_param, 9)
+        }
+        assert found[0].log10_grad_param == pytest.approx(want, abs=0.1)
+        assert "tied_weights_independent" in found[-1].assumptions
+    # The first state is a constant: no input reaches that layer, its gradient still is one.
+    assert rows["stay.weight"][0].assumptions == ("independent_of_the_input",)
+    first = rows["enter.weight"][0].log10_grad_act
+    into = 0.5 * math.log10(float(leaf.grad[:, 0].square().mean()))
+    spread = float(net.enter.weight.detach().square().sum(0).mean())
+    assert first == pytest.approx(into - 0.5 * math.log10(spread), abs=0.1 + 0.02 * steps)

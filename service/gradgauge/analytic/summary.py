@@ -28,8 +28,10 @@ def of_layer(
     """
     out = trace.values.get(layer.output)
     records = [trace.by_name[name] for name in layer.nodes]
-    if not isinstance(out, Signal) or any(r.step is None for r in records):
+    if out is None or any(r.step is None for r in records):
         return AnalyticLayer("not_supported", assumptions=("op_without_moments",))
+    if isinstance(out, Known):
+        return _of_constant(layer, out, trace, gradients)
     flow = gradients.at(layer.output)
     before = _inputs(layer, trace)
     n_in = sum(signal.size for signal in before.values())
@@ -50,6 +52,24 @@ def of_layer(
         depth_scale=1.0 / abs(math.log(chi)) if chi is not None and 0 < chi < 1 else None,
         assumptions=_assumptions(layer, records, gradients, trace),
     )
+
+
+def _of_constant(layer: Layer, out: Known, trace: Trace, gradients: Gradients) -> AnalyticLayer:
+    """A layer no input reaches, as the first step of an unrolled cell on its zero state."""
+    grad = _param(layer, trace, gradients)
+    return AnalyticLayer(
+        "exact_moments",
+        forward_rms=_rms(out.tensor),
+        log10_grad_act=_decades(gradients.at(layer.output)),
+        log10_grad_param=grad[0],
+        log10_grad_ratio=grad[1],
+        assumptions=("independent_of_the_input",),
+    )
+
+
+def _rms(tensor: torch.Tensor) -> float:
+    norm = torch.linalg.vector_norm(tensor.to(torch.float64))
+    return float(norm) / math.sqrt(max(tensor.numel(), 1))
 
 
 def _inputs(layer: Layer, trace: Trace) -> dict[str, Signal]:
@@ -91,9 +111,7 @@ def _param(layer: Layer, trace: Trace, gradients: Gradients) -> tuple[float | No
     if not isinstance(held, Known):
         return None, None
     gradient = _decades(gradients.at(layer.params[0]), 1.0 / trace.batch)
-    rms = float(torch.linalg.vector_norm(held.tensor.to(torch.float64))) / math.sqrt(
-        max(held.tensor.numel(), 1)
-    )
+    rms = _rms(held.tensor)
     return gradient, None if gradient is None or rms == 0 else gradient - math.log10(rms)
 
 
