@@ -81,7 +81,7 @@ def ScatterND(x: Tensor, indices: Tensor, updates: Tensor, *, reduction: str = "
 @op("plumbing", since=9)
 def OneHot(indices: Tensor, depth: Tensor, values: Tensor, *, axis: int = -1) -> Tensor:
     """`values` is [off, on]; an index outside [-depth, depth) is off everywhere."""
-    size = int(depth)
+    size = int(depth.detach())
     at = indices.long().unsqueeze(axis)
     at = torch.where(at < 0, at + size, at)
     shape = [1] * at.dim()

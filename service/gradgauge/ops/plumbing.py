@@ -65,7 +65,9 @@ def Size(x: Tensor) -> Tensor:
 @op("plumbing", since=11)
 def Range(start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
     """max(ceil((limit - start) / delta), 0) elements."""
-    first, last, step = start.item(), limit.item(), delta.item()
+    first, last, step = (
+        float(v.detach()) if v.is_floating_point() else int(v) for v in (start, limit, delta)
+    )
     if step == 0:
         raise ValueError("Range with a delta of 0 never ends")
     count = max(int(-((first - last) // step)), 0)

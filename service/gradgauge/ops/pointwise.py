@@ -200,7 +200,7 @@ def Dropout(
     seed: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """A random mask only where the graph's own `training_mode` is true."""
-    drop = 0.5 if ratio is None else float(ratio)
+    drop = 0.5 if ratio is None else float(ratio.detach())
     if training_mode is None or not bool(training_mode) or math.isclose(drop, 0.0):
         return x, torch.ones_like(x, dtype=torch.bool)
     generator = None if seed is None else torch.Generator(x.device).manual_seed(seed)

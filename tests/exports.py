@@ -1,0 +1,103 @@
+"""torch's two ONNX exporters behind one call, with their chatter and warnings."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+Exporter = Literal["torchscript", "dynamo"]
+
+
+@dataclass(frozen=True)
+class Export:
+    """An exported model and what it was exported from; `native` is in evaluation mode."""
+
+    model: onnx.ModelProto
+    native: nn.Module
+    inputs: tuple[Tensor, ...]
+    opset: int
+
+
+def export(
+    net: nn.Module,
+    inputs: tuple[Tensor, ...],
+    *,
+    exporter: Exporter = "torchscript",
+    opset: int = 17,
+    dynamic_batch: bool = False,
+    optimize: bool = True,
+) -> Export:
+    """Export `net` at exactly this opset.
+
+    `net` is put in evaluation mode. The TorchScript exporter keeps BatchNormalization unfused
+    (TrainingMode.PRESERVE), the dynamo exporter only with `optimize=False`; torch's attention fast
+    path, which no exporter can follow, is off meanwhile.
+    """
+    net.eval()
+    was = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with _quiet():
+            if exporter == "dynamo":
+                model = _dynamo(net, inputs, opset, dynamic_batch=dynamic_batch, optimize=optimize)
+            else:
+                model = _torchscript(net, inputs, opset, dynamic_batch=dynamic_batch)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(was)
+    opsets = {o.domain: o.version for o in model.opset_import}
+    assert opsets[""] == opset, f"asked for opset {opset}, got {opsets}"
+    return Export(model, net, inputs, opsets[""])
+
+
+def _torchscript(
+    net: nn.Module, inputs: tuple[Tensor, ...], opset: int, *, dynamic_batch: bool
+) -> onnx.ModelProto:
+    names = [f"input{i}" for i in range(len(inputs))]
+    buffer = io.BytesIO()
+    torch.onnx.export(
+        net,
+        inputs,
+        buffer,
+        dynamo=False,
+        opset_version=opset,
+        training=torch.onnx.TrainingMode.PRESERVE,
+        input_names=names,
+        dynamic_axes={n: {0: "batch"} for n in names} if dynamic_batch else None,
+    )
+    return onnx.load_from_string(buffer.getvalue())
+
+
+def _dynamo(
+    net: nn.Module, inputs: tuple[Tensor, ...], opset: int, *, dynamic_batch: bool, optimize: bool
+) -> onnx.ModelProto:
+    shapes = tuple({0: torch.export.Dim.DYNAMIC} for _ in inputs) if dynamic_batch else None
+    program = torch.onnx.export(
+        net,
+        inputs,
+        dynamo=True,
+        opset_version=opset,
+        verbose=False,
+        dynamic_shapes=shapes,
+        optimize=optimize,
+    )
+    return program.model_proto
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporters warn of their own deprecation and log what else is not installed."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
