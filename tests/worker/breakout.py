@@ -1,6 +1,7 @@
 """A confined child that tries to break out, one way per attempt, and says how each ended.
 
 With `--unconfined` it stays outside of the sandbox: what shows that an attempt would succeed.
+With `--as-nobody` it gives up root first.
 """
 
 import ctypes
@@ -206,6 +207,10 @@ TASKS = {
 }
 
 if __name__ == "__main__":
+    if "--as-nobody" in sys.argv:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
     if "--unconfined" in sys.argv:
         sandbox.enter = lambda _policy: {}
     answer.main(TASKS)

@@ -8,7 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-from gradgauge.errors import AnalysisFailed, InvalidModel, LimitExceeded
+from pydantic import TypeAdapter
+
+from gradgauge.errors import AnalysisFailed, InvalidModel, LimitExceeded, UnsupportedOps
 from gradgauge.worker import answer, forkserver
 
 
@@ -63,9 +65,61 @@ def unforeseen(request, report):
 
 
 def spin(request, report):
-    report("spin", 0.1)
+    report(str(os.getpid()), 0.1)
     while True:
         pass
+
+
+def nag(request, report):
+    line = b'{"progress":{"stage":"nag","fraction":0.5}}\n'
+    while True:
+        os.write(_result_pipe(), line * 100)
+
+
+def chatter(request, report):
+    for _ in range(200):
+        os.write(2, b"chatter\n" * (1 << 17))
+    os.write(2, b"the end")
+    return {"ok": True}
+
+
+MEMORY = []
+
+
+def remember(request, report):
+    before = MEMORY[-1] if MEMORY else None
+    MEMORY.append(request.options["word"])
+    return {"before": before}
+
+
+def descriptors(request, report):
+    return {"open": [fd for fd in range(128) if _is_open(fd)]}
+
+
+def _is_open(fd):
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def hang_up(request, report):
+    os.close(_result_pipe())
+    time.sleep(60)
+    return {}
+
+
+def large(request, report):
+    return {"text": "x" * request.options["bytes"]}
+
+
+def unsupported(request, report):
+    raise UnsupportedOps([("Foo", "", 17, "node 1")])
+
+
+def bad_options(request, report):
+    TypeAdapter(int).validate_python("x")
 
 
 def hold(request, report):
@@ -119,7 +173,8 @@ TASKS = {
     **{
         task.__name__: task
         for task in (
-            raw, flood, invalid, over_limit, failed, unforeseen, spin, hold, print_noise,
+            raw, flood, invalid, over_limit, failed, unsupported, bad_options, unforeseen, spin,
+            hold, nag, chatter, remember, descriptors, hang_up, large, print_noise,
             not_a_number, die, crash, quit_silently, environment, limits,
         )
     },

@@ -47,7 +47,7 @@ def handled(abi: int) -> tuple[int, int, int]:
 
 
 def restrict(abi: int, grants: Iterable[tuple[str, int]]) -> None:
-    """Withhold all but `grants`, (path, rights), for good; a path that is not there is left out.
+    """Withhold all but `grants`, (path, rights), for good; a path out of reach is left out.
 
     Needs no_new_privs. Open descriptors keep their rights. Not covered by Landlock, and left to
     the filter of system calls: modes, owners, times and attributes of files. Raises OSError.
@@ -67,8 +67,8 @@ def restrict(abi: int, grants: Iterable[tuple[str, int]]) -> None:
 def _grant(ruleset: int, path: str, rights: int) -> None:
     try:
         fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return  # what this process cannot reach anyway needs no grant
     try:
         rights &= rights if Path(path).is_dir() else _OF_A_FILE
         rule = struct.pack("<Qi", rights, fd)
