@@ -51,8 +51,8 @@ def parse(data: memoryview, limits: Limits) -> Parsed:
     views of `data`.
 
     Raises:
-        InvalidModel: model_empty, model_not_onnx, model_truncated, model_trailing_data,
-            graph_missing.
+        InvalidModel: model_empty, model_not_onnx, model_truncated, model_damaged,
+            model_trailing_data.
         LimitExceeded: model_bytes.
     """
     if not data:
@@ -184,19 +184,23 @@ def _varint(value: int) -> bytes:
 
 
 def _diagnose(data: memoryview) -> InvalidModel:
-    """Which of: another format, cut short, followed by garbage."""
-    if _other_format(data) is not None:
+    """Which of: another format, cut short, followed by garbage, damaged within."""
+    if _other_format(data) is not None or not _starts_as_onnx(data):
         return _not_onnx(data)
+    seen = set()
     try:
-        for _ in _fields(data, 0, len(data)):
-            pass
+        for key, *_ in _fields(data, 0, len(data)):
+            seen.add(key)
     except _Broken as broken:
-        if _starts_as_onnx(data):
-            return _broken_at(broken, len(data))
-    return _not_onnx(data)
+        return _broken_at(broken, len(data), whole=_GRAPH in seen)
+    return refusal(
+        "model_damaged",
+        "the file begins as an ONNX model but is damaged inside",
+        hint="upload the file again, or export it again",
+    )
 
 
-def _broken_at(broken: _Broken, size: int) -> InvalidModel:
+def _broken_at(broken: _Broken, size: int, *, whole: bool) -> InvalidModel:
     if broken.cut and broken.field in _MODEL_FIELDS:
         return refusal(
             "model_truncated",
@@ -204,7 +208,7 @@ def _broken_at(broken: _Broken, size: int) -> InvalidModel:
             hint="upload the file again, whole",
         )
     return refusal(
-        "model_trailing_data",
+        "model_trailing_data" if whole else "model_damaged",
         f"from byte {broken.at:,} of {size:,} on the file is not part of an ONNX model",
         hint="export the model again; nothing may follow it in the file",
     )

@@ -11,12 +11,13 @@ import onnx
 import onnx.inliner
 import onnx.shape_inference
 import onnx_ir
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from gradgauge.errors import InvalidModel
 from gradgauge.graph.archive import open_archive
 from gradgauge.graph.container import ZIP, parse
 from gradgauge.graph.external import Files, Folder, NoFiles
-from gradgauge.graph.growth import growth
+from gradgauge.graph.growth import HIDDEN, hide
 from gradgauge.graph.limits import DEFAULT_LIMITS, Limits, hold
 from gradgauge.graph.model import Graph
 from gradgauge.graph.naming import name_nodes
@@ -24,7 +25,15 @@ from gradgauge.graph.refusals import refusal, shown
 from gradgauge.graph.tally import Tally
 from gradgauge.graph.validate import validate
 
-_LIBRARY_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, OverflowError, KeyError)
+_LIBRARY_ERRORS = (
+    DecodeError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    IndexError,
+    OverflowError,
+    KeyError,
+)
 _NAME = 200
 
 
@@ -121,16 +130,16 @@ def _not_inlined(what: str) -> InvalidModel:
 
 def _infer(model: onnx.ModelProto, tally: Tally) -> onnx.ModelProto:
     """Shapes as far as ONNX can tell them; a failure is a warning, never an error."""
-    bound = growth(model.graph)
-    if bound.inferable:
-        try:
-            return onnx.shape_inference.infer_shapes(
-                model, strict_mode=False, data_prop=bound.propagable
-            )
-        except (onnx.shape_inference.InferenceError, *_LIBRARY_ERRORS):
-            pass
-    tally.notice("W_SHAPES_NOT_INFERRED", model.graph.name)
-    return model
+    hidden = hide(model.graph)
+    model.opset_import.add(domain=HIDDEN, version=1)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=True)
+    except (onnx.shape_inference.InferenceError, *_LIBRARY_ERRORS):
+        tally.notice("W_SHAPES_NOT_INFERRED", model.graph.name)
+        inferred = model
+    del inferred.opset_import[-1]
+    hidden.restore(inferred.graph)
+    return inferred
 
 
 def _deserialize(proto: onnx.ModelProto) -> onnx_ir.Model:

@@ -21,7 +21,7 @@ WARNINGS = {
     "W_LOOP_NO_TRIPS": "{n} with a constant trip count below 1 ({names}): the body never runs",
     "W_LARGE_GRAPH": "{n} in all ({names}): reading and reporting take longer",
     "W_TRAINING_INFO_IGNORED": "{n} of training information ({names}): ignored",
-    "W_SHAPES_NOT_INFERRED": "{n} without inferred shapes ({names})",
+    "W_SHAPES_NOT_INFERRED": "{n} whose shapes ONNX could not infer ({names})",
 }
 _NOUNS = {
     "W_UNSORTED_GRAPH": "graph",

@@ -18,6 +18,7 @@ from gradgauge.graph.functions import (
     Calls,
     Identity,
     check_inlining,
+    drop_unused,
     identity,
     plain,
     signatures,
@@ -90,6 +91,7 @@ def validate(parsed: Parsed, files: Files, limits: Limits = DEFAULT_LIMITS) -> C
         walk.function(function)
     walk.calls.size = {identity(f): f.ByteSize() for f in model.functions}
     check_inlining(walk.calls, tally)
+    drop_unused(model, walk.calls)
     if tally.used["nodes"] > _LARGE:
         tally.notice("W_LARGE_GRAPH", model.graph.name, tally.used["nodes"])
     return Checked(walk.tensors.kept, tally, external)
@@ -148,6 +150,7 @@ class _Walk:
         check_metadata(graph.metadata_props, self.tally, where)
         names = _distinct([self._input(v, where) for v in graph.input], "duplicate_input", where)
         self._value_infos((*graph.value_info, *graph.output), where)
+        graph.ClearField("quantization_annotation")
         given = self._initializers(graph, weights, where)
         outputs = [v.name for v in graph.output]
         return self._body(graph.node, names | given, outputs, place, frozenset(given))
@@ -237,21 +240,32 @@ class _Walk:
         check_text(node, ("doc_string",), self.tally, where)
         check_metadata(node.metadata_props, self.tally, where)
         node.ClearField("device_configurations")
+        self._attribute_names(node, where)
         self._operator(node, where, place)
         used = {check_name(name, self.tally, where) for name in node.input if name}
         for name in used:
             if not place.sees(name):
                 message = f"the node reads {shown(name)}, which nothing defines"
                 raise refusal("undefined_value", message, where=where, op=node.op_type)
-        seen: set[str] = set()
-        inner = replace(place, hidden=(*place.hidden, frozenset(node.output)))
+        inner = place
+        if node.attribute:
+            inner = replace(place, hidden=(*place.hidden, frozenset(node.output)))
         for attribute in node.attribute:
             used |= self._attribute(attribute, inner, where)
-            if attribute.name in seen:
-                message = f"the attribute {shown(attribute.name)} is given twice"
-                raise refusal("attribute_duplicate", message, where=where, op=node.op_type)
-            seen.add(attribute.name)
         return used
+
+    def _attribute_names(self, node: onnx.NodeProto, where: str) -> None:
+        self.tally.count("attributes", len(node.attribute), where)
+        seen: set[str] = set()
+        for attribute in node.attribute:
+            name = check_name(attribute.name, self.tally, where)
+            check_name(attribute.ref_attr_name, self.tally, where)
+            if not name:
+                raise refusal("name_empty", "an attribute has no name", where=where)
+            if name in seen:
+                message = f"the attribute {shown(name)} is given twice"
+                raise refusal("attribute_duplicate", message, where=where, op=node.op_type)
+            seen.add(name)
 
     def _operator(self, node: onnx.NodeProto, where: str, place: _Place) -> None:
         op, domain = node.op_type, plain(node.domain)
@@ -278,9 +292,8 @@ class _Walk:
 
     def _attribute(self, attribute: onnx.AttributeProto, place: _Place, where: str) -> set[str]:
         """Check an attribute; the names its graphs take from outside."""
-        self.tally.count("attributes", 1, where)
         check_text(attribute, ("doc_string",), self.tally, where)
-        kind = check_attribute(attribute, place.declared, self.tally, where)
+        kind = check_attribute(attribute, place.declared, where)
         if kind in {"t", "tensors"}:
             for tensor in [attribute.t] if kind == "t" else attribute.tensors:
                 self.tensors.constant(tensor, where)

@@ -1,13 +1,11 @@
 """One node against its operator's schema: inputs, outputs and attributes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import onnx
 
-from gradgauge.graph.names import check_name
 from gradgauge.graph.refusals import refusal, shown
 
 _FIELDS = {
@@ -114,19 +112,16 @@ def _check_attributes(node: onnx.NodeProto, known: Signature, where: str) -> Non
 
 
 def check_attribute(
-    attribute: onnx.AttributeProto, declared: frozenset[str] | None, tally: Any, where: str
+    attribute: onnx.AttributeProto, declared: frozenset[str] | None, where: str
 ) -> str:
     """The field an attribute's value is in, "" where it refers to its function's attribute.
 
     `declared` are the attributes of the function around it, None outside of functions.
 
     Raises:
-        InvalidModel: name_empty, text_not_utf8, attribute_type, attribute_value,
-            attribute_reference.
+        InvalidModel: attribute_type, attribute_value, attribute_reference, text_not_utf8.
     """
-    name = check_name(attribute.name, tally, where)
-    if not name:
-        raise refusal("name_empty", "an attribute has no name", where=where)
+    name = attribute.name
     field = _FIELDS.get(attribute.type)
     if field is None:
         message = f"attribute {shown(name)} has no known type"
@@ -140,4 +135,15 @@ def check_attribute(
     if not present <= {field} or (field in _MESSAGES and not present):
         message = f"attribute {shown(name)} does not hold the value its type says"
         raise refusal("attribute_value", message, where=where)
+    if field in {"s", "strings"}:
+        _check_utf8([attribute.s] if field == "s" else attribute.strings, name, where)
     return field
+
+
+def _check_utf8(texts: Iterable[bytes], name: str, where: str) -> None:
+    try:
+        for text in texts:
+            text.decode("utf-8")
+    except UnicodeDecodeError:
+        message = f"the text in attribute {shown(name)} is not UTF-8"
+        raise refusal("text_not_utf8", message, where=where) from None

@@ -18,7 +18,7 @@ def check_value_info(info: onnx.ValueInfoProto, tally: Tally, where: str) -> int
     """Check one declared value; its size in bytes, symbolic axes taken as 1, 0 where unknown.
 
     Raises:
-        InvalidModel: type_invalid, shape_invalid, text_not_utf8.
+        InvalidModel: type_invalid, type_unsupported, shape_invalid, text_not_utf8.
         LimitExceeded: rank, name_bytes, metadata_entries.
     """
     check_name(info.name, tally, where)
@@ -30,6 +30,7 @@ def check_value_info(info: onnx.ValueInfoProto, tally: Tally, where: str) -> int
 
 def check_type(given: onnx.TypeProto, tally: Tally, where: str, depth: int = 0) -> int:
     """As `check_value_info`, for a type alone."""
+    check_text(given, ("denotation",), tally, where)
     kind = given.WhichOneof("value")
     if depth > _DEEPEST:
         raise refusal("type_invalid", f"types are nested more than {_DEEPEST} deep", where=where)
@@ -38,9 +39,8 @@ def check_type(given: onnx.TypeProto, tally: Tally, where: str, depth: int = 0) 
     if kind in {"sequence_type", "optional_type"}:
         return check_type(getattr(given, kind).elem_type, tally, where, depth + 1)
     if kind == "map_type":
-        return check_type(given.map_type.value_type, tally, where, depth + 1)
-    if kind is None and depth:
-        return 0
+        message = "its type is a map, as classic machine learning uses: no gradient passes it"
+        raise refusal("type_unsupported", message, where=where)
     raise refusal("type_invalid", f"its type is of the kind {kind or 'none'}", where=where)
 
 
@@ -59,6 +59,7 @@ def _tensor(given: Any, tally: Tally, where: str) -> int:
 
 def _size(dim: Any, tally: Tally, where: str) -> int:
     """A symbolic axis counts as 1."""
+    check_text(dim, ("denotation",), tally, where)
     if not dim.HasField("dim_value"):
         check_name(dim.dim_param, tally, where)
         return 1
