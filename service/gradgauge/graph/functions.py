@@ -91,13 +91,29 @@ def check_inlining(calls: Calls, tally: Tally) -> None:
     """
     known: dict[Identity, Cost] = {}
     for owner in list(calls.nodes):
-        cost = _cost(owner, calls, known, [], tally)
-        where = f"function {shown(owner[1])}" if owner != MAIN else None
-        tally.hold("call_depth", cost.height, where)
-        tally.hold("inlined_nodes", cost.nodes, where)
-        tally.hold("nesting_depth", cost.nesting, where)
-        if owner == MAIN and calls.edges.get(MAIN):
-            tally.hold("inlined_bytes", cost.size, where)
+        _cost(owner, calls, known, [], tally)
+    cost = known.get(MAIN)
+    if cost is not None and cost.height:
+        tally.hold("call_depth", cost.height)
+        tally.hold("inlined_nodes", cost.nodes)
+        tally.hold("nesting_depth", cost.nesting)
+        tally.hold("inlined_bytes", cost.size)
+
+
+def drop_unused(model: onnx.ModelProto, calls: Calls) -> None:
+    """Drop the functions that nothing reaches: what they cost was not held to a limit."""
+    reached: set[Identity] = set()
+    waiting = [MAIN]
+    while waiting:
+        for callee, _ in calls.edges.get(waiting.pop(), ()):
+            if callee not in reached:
+                reached.add(callee)
+                waiting.append(callee)
+    kept = [function for function in model.functions if identity(function) in reached]
+    if len(kept) < len(model.functions):
+        used = onnx.ModelProto(functions=kept)
+        del model.functions[:]
+        model.functions.extend(used.functions)
 
 
 def _cost(
