@@ -36,7 +36,7 @@ def to_graph(model):
     return Graph(onnx_ir.serde.deserialize_model(model), "t", "onnx", "", 0)
 
 
-def export(net, x, *, train=False):
+def export(net, x, *, train=False, names=("x",)):
     """ONNX of `net` with a dynamic batch; `train` keeps BatchNorm apart from its convolution."""
     held = io.BytesIO()
     mode = torch.onnx.TrainingMode.TRAINING if train else torch.onnx.TrainingMode.EVAL
@@ -44,13 +44,13 @@ def export(net, x, *, train=False):
         warnings.simplefilter("ignore")
         torch.onnx.export(
             net.float(),
-            (x.float() if x.is_floating_point() else x,),
+            x if isinstance(x, tuple) else (x.float() if x.is_floating_point() else x,),
             held,
             opset_version=17,
             dynamo=False,
-            input_names=["x"],
+            input_names=list(names),
             output_names=["y"],
-            dynamic_axes={"x": {0: "batch"}},
+            dynamic_axes={name: {0: "batch"} for name in names},
             training=mode,
             do_constant_folding=False,
         )

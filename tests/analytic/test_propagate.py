@@ -3,14 +3,19 @@
 import functools
 import itertools
 import math
+from dataclasses import replace
 
+import onnx_ir
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.nn import functional
 
-from tests.analytic.autograd import analyse, compare, export, seeded
+from gradgauge.analytic.propagate import profile
+from gradgauge.graph.layers import find_layers
+from gradgauge.graph.reading import InputPlan, Reading
+from tests.analytic.autograd import analyse, compare, export, seeded, to_graph
 
 
 def drawn(make, seed):
@@ -292,3 +297,47 @@ def test_a_shared_token_table_is_an_embedding_with_a_gradient():
     rms = float(net.table.weight.detach().square().mean().sqrt())
     assert row.forward_rms == pytest.approx(rms, rel=1e-5)
     assert row.log10_grad_ratio == pytest.approx(row.log10_grad_param - math.log10(rms), abs=1e-6)
+
+
+def test_inputs_may_be_data_masks_or_drawn_indices():
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.head = nn.Embedding(20, 64), nn.Linear(64, 64)
+
+        def forward(self, x, ids, mask):
+            return self.head(x * mask.unsqueeze(-1).to(x.dtype) + self.table(ids))
+
+    net = drawn(Mixed, 0)
+    generator = seeded(1)
+    data = 3 + 0.1 * torch.randn(40, 6, 64, generator=generator)
+    ids = torch.randint(0, 20, (40, 6), generator=generator)
+    mask = torch.ones(40, 6, dtype=torch.int64)
+    model = export(net, (data[:2], ids[:2], mask[:2]), names=("x", "ids", "mask"))
+    graph = to_graph(model)
+    dims = {"x": (None, 6, 64), "ids": (None, 6), "mask": (None, 6)}
+    kinds = {"x": "data", "ids": "integers", "mask": "ones"}
+    plans = {
+        name: InputPlan(
+            name,
+            kinds[name],
+            dims[name],
+            onnx_ir.DataType.FLOAT if name == "x" else onnx_ir.DataType.INT64,
+            0,
+            high=20,
+            data=data.numpy() if name == "x" else None,
+        )
+        for name in dims
+    }
+    layers = find_layers(graph.model)
+    got = profile(graph, layers, Reading(plans, batch_statistics=False))
+    head = next(got.layers[layer.id] for layer in layers if layer.kind == "linear")
+    want = float(net(data, ids, mask).detach().square().mean().sqrt())
+    assert head.forward_rms == pytest.approx(want, rel=0.15)
+    whole = {
+        name: replace(plan, kind="data", data=v.numpy())
+        for (name, plan), v in zip(plans.items(), (data, ids, mask), strict=True)
+    }
+    again = profile(graph, layers, Reading(whole, batch_statistics=False))
+    head = next(again.layers[layer.id] for layer in layers if layer.kind == "linear")
+    assert head.forward_rms == pytest.approx(want, rel=0.15)

@@ -1,11 +1,8 @@
 """Recurrent nodes against float64 autograd: gradients by time step and of the weights."""
 
-import io
 import math
 import sys
-import warnings
 
-import onnx
 import onnx_ir
 import pytest
 import torch
@@ -14,7 +11,7 @@ from torch import nn
 from gradgauge.analytic import backward, forward
 from gradgauge.analytic.moments import Flow
 from gradgauge.graph.reading import read
-from tests.analytic.autograd import analyse, seeded
+from tests.analytic.autograd import analyse, export, seeded
 
 STEPS, UNITS = 50, 128
 
@@ -30,23 +27,6 @@ class Reader(nn.Module):
     def forward(self, x):
         y, _ = self.cell(x)
         return self.head(y[:, -1] if self.last else y)
-
-
-def export(net, x):
-    held = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            net,
-            (x,),
-            held,
-            dynamo=False,
-            opset_version=17,
-            input_names=["x"],
-            output_names=["y"],
-            dynamic_axes={"x": {0: "batch"}},
-        )
-    return onnx.load_from_string(held.getvalue())
 
 
 def by_step(model):

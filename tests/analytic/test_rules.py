@@ -1,6 +1,7 @@
 """Single ops: moments and gradients of one node against exact sums or a sample of their own."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -193,3 +194,21 @@ def test_draws_have_both_overlaps_of_their_signal():
     assert float(values.square().mean()) == pytest.approx(1.0, rel=0.1)
     assert float((values[0] * values[1]).mean()) == pytest.approx(0.3, abs=0.08)
     assert float((values[:, 0] * values[:, 1]).mean()) == pytest.approx(0.5, abs=0.08)
+
+
+def test_trained_running_statistics_are_taken_to_fit_the_activations():
+    x = Signal((8, 64, 6, 6), "bfpp", Moments(0.6, 1.5, 0.5, 0.5), 8)
+    generator = seeded(9)
+    gain, bias, mean = torch.randn(3, 64, generator=generator, dtype=torch.float64)
+    mean = 0.6 + math.sqrt(0.5 - 0.36) * mean
+    variance = torch.ones(64, dtype=torch.float64)
+    inputs = [x, *(Known(v) for v in (gain, bias, mean, variance))]
+    asked = replace(call("BatchNormalization", inputs), batch_statistics=False)
+    step = normalisation.batch_norm(asked)
+    # Channels of those very means and variance 1, through the op itself.
+    values = mean[:, None] + torch.randn(64, 20_000, generator=generator, dtype=torch.float64)
+    y = functional.batch_norm(values.T, mean, variance, gain, bias)
+    assert step.outputs[0].moments.q == pytest.approx(float(y.square().mean()), rel=0.02)
+    want = float((gain * gain).mean())
+    assert step.pull([Pulled(1.0)])[0].g == pytest.approx(want, rel=1e-4)
+    assert "running_statistics_fit_the_activations" in step.assumptions

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from gradgauge.analytic.call import Call, single
-from gradgauge.analytic.expectations import respond
 from gradgauge.analytic.moments import Known, Moments, Pulled, Signal, Step, Value, overlap_along
 
 MASK = -1e4  # a logit this low is a mask, not a value
+NEAR_ZERO = 16.0  # a divisor whose mean is fewer than four deviations away
 ZERO = Moments(0.0, 0.0, 0.0, 0.0)
 ONE = Moments(1.0, 1.0, 1.0, 1.0)
 
@@ -201,15 +201,21 @@ def _mix(a: Moments, b: Moments, share: float) -> Moments:
 
 
 def _reciprocal(value: Value | None, out: Signal) -> tuple[Moments, float]:
-    """Moments of 1/b and E (1/b^2)^2; where b comes near zero, as if it were its RMS."""
+    """Moments of 1/b and E 1/b^4; where b comes near zero, as if it were its RMS.
+
+    Expansions in c = v / m^2 of a Gaussian's inverse moments, which have no finite value of their
+    own: E 1/b = (1 + c + 3 c^2) / m, E 1/b^2 = (1 + 3 c + 15 c^2) / m^2 and
+    E 1/b^4 = (1 + 10 c + 105 c^2) / m^4.
+    """
     if isinstance(value, Known):
-        return constant(1.0 / value.tensor.to(torch.float64), out), 0.0
+        inverse = 1.0 / value.tensor.to(torch.float64)
+        return constant(inverse, out), float((inverse**4).mean())
     b = _moments(value, out)
-    if b.m**2 > 16 * b.variance:
-        got = respond(torch.reciprocal, b.m, b.variance)
-        near = got.mean**2
-        rest = (got.second - near) / max(b.variance, 1e-300)
-        p, t = (near + rest * max(o - b.m**2, 0.0) for o in (b.p, b.t))
-        return Moments(got.mean, got.second, p, t), got.slope
-    inverse = 1.0 / b.q if b.q > 0 else math.inf
-    return Moments(math.sqrt(inverse), inverse, inverse, inverse), inverse * inverse
+    if b.m**2 <= NEAR_ZERO * b.variance:
+        square = 1.0 / b.q if b.q > 0 else math.inf
+        return Moments(math.sqrt(square), square, square, square), square * square
+    c, m2 = b.variance / b.m**2, b.m**2
+    mean = (1 + c + 3 * c * c) / b.m
+    second = (1 + 3 * c + 15 * c * c) / m2
+    p, t = (mean**2 + (second - mean**2) * (o - m2) / max(b.q - m2, 1e-300) for o in (b.p, b.t))
+    return Moments(mean, second, p, t), (1 + 10 * c + 105 * c * c) / (m2 * m2)

@@ -109,4 +109,5 @@ def _window_back(x: Signal, out: Signal, k: int, flow: Pulled) -> Pulled:
 
 
 def _shape_after(call: Call, x: Signal) -> tuple[int, ...]:
-    return tuple(call.run(torch.zeros((1, *x.shape[1:])), **call.attributes).shape)
+    made = call.run(torch.zeros((1, *x.shape[1:])), **call.attributes)
+    return (x.shape[0], *made.shape[1:])
