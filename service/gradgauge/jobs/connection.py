@@ -10,18 +10,31 @@ from procrastinate import PsycopgConnector
 from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job, Status
 from procrastinate.manager import JobManager, NotificationCallback
+from psycopg_pool import AsyncNullConnectionPool
 from typing_extensions import override
 
 log = structlog.get_logger()
 
 _PAUSE_S = 0.5
+_CONNECT_LIMIT_S = 5
 
 T = TypeVar("T")
 
 
 def connector(conninfo: str) -> PsycopgConnector:
-    """Return a connector with two pooled connections; listening takes one more."""
-    return PsycopgConnector(conninfo=conninfo, min_size=1, max_size=2, timeout=5)
+    """Return a connector that connects anew for each query, at most twice at once.
+
+    A pool of kept connections backs off for ever longer during an outage, and would leave a
+    worker without heartbeats long after the database is back.
+    """
+    return PsycopgConnector(
+        conninfo=conninfo,
+        pool_factory=AsyncNullConnectionPool,
+        min_size=0,
+        max_size=2,
+        timeout=_CONNECT_LIMIT_S,
+        kwargs={"connect_timeout": _CONNECT_LIMIT_S},
+    )
 
 
 class PatientJobManager(JobManager):

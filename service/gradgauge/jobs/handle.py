@@ -159,20 +159,20 @@ class Handler:
             raise
 
     async def _end_inspection(self, model_id: str, token: str, outcome: Succeeded | Failed) -> None:
+        values = _inspected(outcome)
+
         async def write(session: AsyncSession) -> None:
-            if isinstance(outcome, Failed):
-                refused = {"state": "rejected", "problem": outcome.fault}
-                if await attempts.end_inspection(session, model_id, token, refused):
-                    await fail_waiting(session, model_id, outcome.fault)
-                return
-            facts = ModelFacts.told(json.loads(outcome.result))
-            ready = {"state": "ready", "facts": facts.model_dump(mode="json")}
-            if await attempts.end_inspection(session, model_id, token, ready):
+            if not await attempts.end_inspection(session, model_id, token, values):
+                log.warning("result_refused", model=model_id)
+            elif values["state"] == "rejected":
+                await fail_waiting(session, model_id, values["problem"])
+            else:
                 for analysis in await attempts.waiting_for(session, model_id):
                     job_id = await self._queue.defer(session, analysis)
                     await attempts.bind(session, analysis, {"job_id": job_id})
 
         await self._write(write)
+        log.info("inspection_ended", model=model_id, state=values["state"])
 
     async def _died(
         self, kind: type[Analysis | Model], row_id: str, token: str, outcome: Died
@@ -249,3 +249,19 @@ def _source(row: Model | Architecture) -> Upload | Spec:
 
 def _upload(row: Model) -> Upload:
     return Upload(row.id, row.name, row.blob_key, row.sha256, row.size_bytes)
+
+
+def _inspected(outcome: Succeeded | Failed) -> dict[str, Any]:
+    """Return what to write of an inspection; what a child tells is checked before it is kept."""
+    if isinstance(outcome, Failed):
+        return {"state": "rejected", "problem": outcome.fault}
+    try:
+        facts = ModelFacts.told(json.loads(outcome.result))
+    except (ValueError, TypeError, AttributeError, LookupError):
+        garbled = faults.fault(
+            code="garbled_facts",
+            message="the inspection told facts that are none",
+            hint="report this, with the model if it is not secret",
+        )
+        return {"state": "rejected", "problem": garbled}
+    return {"state": "ready", "facts": facts.model_dump(mode="json")}

@@ -1,6 +1,8 @@
 """Gives the jobs of the dead to the living, and up on those that kill."""
 
 import asyncio
+import time
+from contextlib import suppress
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -30,14 +32,20 @@ class Reaper:
     async def run(self) -> None:
         """Look every `reap_s`, for ever.
 
-        After an outage nobody's heartbeat is young, so that all get one stall time to report.
+        After an outage of the database, or of this process, nobody's heartbeat is young: all get
+        a stall time to report before anybody's job is taken.
         """
+        waits = self._settings
+        usual_s = waits.reap_s + (waits.stall_s - waits.heartbeat_s) / 2
+        looked = time.monotonic()
         while True:
-            try:
+            await asyncio.sleep(waits.reap_s)
+            with suppress(Unavailable):
+                if time.monotonic() - looked > usual_s:
+                    await self._database.ping()
+                    await asyncio.sleep(waits.stall_s)
                 await self.reap()
-            except Unavailable:
-                await asyncio.sleep(self._settings.stall_s)
-            await asyncio.sleep(self._settings.reap_s)
+                looked = time.monotonic()
 
     async def reap(self) -> list[int]:
         """Take over every abandoned job, and return those that were."""

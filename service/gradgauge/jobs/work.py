@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
+import psycopg
 import structlog
 from procrastinate import App
 from procrastinate.exceptions import ConnectorException
@@ -57,7 +58,7 @@ class Work:
         while not self._stopping.is_set():
             try:
                 await self._serve_once(task, body, slots)
-            except ConnectorException as error:
+            except (ConnectorException, psycopg.OperationalError) as error:
                 log.warning("worker_interrupted", queue=task, reason=str(error.__cause__ or error))
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), self._settings.poll_s)

@@ -132,7 +132,7 @@ def _engine(info: str, connections: int) -> AsyncEngine:
 
 
 def _unreachable(error: Exception) -> Unavailable:
-    log.warning("database_unreachable", reason=str(error.__cause__ or error))
+    log.debug("database_unreachable", reason=str(error.__cause__ or error))
     return Unavailable(
         "database_unreachable", "the database cannot be reached", hint="try again shortly"
     )
