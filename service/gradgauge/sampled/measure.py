@@ -26,7 +26,7 @@ from gradgauge.schema.profile import SampledLayer, SampledProfile, TimeProfile
 
 STEPS = 8  # as many uses of one parameter in a row make it an unrolled recurrence
 LIMITS64 = (-290.0, 290.0)  # where even float64 may have lost elements
-LIGHT = 50_000_000  # multiply-adds of a pass up to which more draws are taken
+LIGHT = 1_000_000  # elements of all layers' outputs up to which a pass is repeated
 SETTLED = 0.03  # decades
 SHIFT = 280  # decades added to or taken from the cotangents then
 
@@ -87,9 +87,8 @@ def _attempt(
     exe.watch(names)
     exe.watch_edges((e.consumer, e.index) for layer in layers for e in layer.edges)
     seen = {layer.id: Seen() for layer in layers}
-    most = draws.most if _light(exe, setting) else draws.count
-    for draw in range(most):
-        if draw >= draws.count and _settled(seen.values()):
+    for draw in range(draws.most):
+        if draw >= draws.count and (not _light(exe) or _settled(seen.values())):
             break
         run_pass(exe, layers, seen, axes, reading, setting, draw)
         if on_progress is not None:
@@ -98,10 +97,9 @@ def _attempt(
     return seen
 
 
-def _light(exe: Executable, setting: Setting) -> bool:
+def _light(exe: Executable) -> bool:
     """Whether a pass is cheap enough to be repeated until the medians are settled."""
-    weights = sum(x.numel() for x in exe.initializers.values())
-    return (setting.batch or 1) * weights <= LIGHT
+    return sum(x.numel() for x in exe.watched.values()) <= LIGHT
 
 
 def _settled(seen: Iterable[Seen]) -> bool:
