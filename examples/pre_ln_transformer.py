@@ -1,6 +1,6 @@
 """Writes pre-ln-transformer.onnx: four pre-LN blocks at PyTorch's default initialisation.
 
-    python examples/pre_ln_transformer.py
+Run it as `python examples/pre_ln_transformer.py`.
 """
 
 import math

@@ -32,9 +32,10 @@ class Signals:
 
     `norms`: log10 2-norm of one input's gradient at each layer's output, relative to the norm at
     the network's output. What averaging (global pooling, a mean over tokens) takes off it is put
-    back: it spreads one gradient evenly over positions, and the weights before sum it up again. `trunk` pairs each head with the largest norm any head at its depth or
-    before receives: a branch with little gradient (a query projection, a zero-initialised branch)
-    does not count as long as its neighbours receive some. `spread` is the trunk's range.
+    back: it spreads one gradient evenly over positions, and the weights before sum it up again.
+    `trunk` pairs each head with the largest norm any head at its depth or before receives: a branch
+    with little gradient (a query projection, a zero-initialised branch) does not count as long as
+    its neighbours receive some. `spread` is the trunk's range.
     """
 
     layers: Mapping[str, Layer]
