@@ -1,12 +1,13 @@
 """The engine without a server: what `gradgauge check --local` gets back."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from gradgauge.worker import local, spawn
+from gradgauge.worker import local, sandbox, spawn
 
 MISBEHAVING = (sys.executable, "-P", str(Path(__file__).with_name("misbehaving.py")))
 
@@ -14,6 +15,22 @@ MISBEHAVING = (sys.executable, "-P", str(Path(__file__).with_name("misbehaving.p
 @pytest.fixture(autouse=True)
 def _fake_engine(monkeypatch):
     monkeypatch.setattr(spawn, "CHILD", MISBEHAVING)
+
+
+def test_the_workers_side_loads_no_framework():
+    """The worker's loop imports these; numpy or torch in it would start threads before a fork."""
+    script = (
+        "import sys; from gradgauge.worker import forks, local;"
+        "print([m for m in ('torch', 'numpy', 'onnx', 'onnx_ir', 'onnxruntime') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script],
+        env=spawn.environment(),
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert done.stdout == "[]\n"
 
 
 @pytest.fixture
@@ -63,3 +80,38 @@ def test_a_missing_data_file_is_named_as_such(model):
     problem = local.analyze(str(model), {"data": str(model) + ".npz"})["problem"]
     assert "the data file" in problem["message"]
     assert problem["exit"] == 2
+
+
+def test_the_state_of_the_sandbox_comes_with_the_report(model):
+    told = local.analyze(str(model), {})["sandbox"]
+    assert set(sandbox.REQUIRED) <= set(told["layers"])
+    assert told["complete"] == (not told["warnings"])
+
+
+def test_an_incomplete_sandbox_is_a_warning_and_no_obstacle(model, monkeypatch):
+    breakout = str(Path(__file__).with_name("misbehaving.py"))
+    monkeypatch.setattr(spawn, "CHILD", (sys.executable, "-P", breakout, "--unconfined"))
+    answer = local.analyze(str(model), {})
+    assert answer["report"]["text"] == "a model"
+    assert answer["sandbox"]["complete"] is False
+    assert "landlock: missing: no kernel for it" in answer["sandbox"]["warnings"]
+
+
+def test_a_model_behind_a_symbolic_link_is_read(model):
+    link = model.parent / "elsewhere" / "link.onnx"
+    link.parent.mkdir()
+    link.symlink_to(model)
+    assert local.analyze(str(link), {})["report"]["text"] == "a model"
+
+
+@pytest.mark.parametrize("how", ["argument", "options"])
+def test_the_time_limit_is_the_callers(model, monkeypatch, how):
+    monkeypatch.setattr(spawn, "CHILD", (*MISBEHAVING, "spin"))
+    given = {"time_limit_s": 1.0}
+    answer = (
+        local.analyze(str(model), {}, **given)
+        if how == "argument"
+        else local.analyze(str(model), given)
+    )
+    assert answer["problem"]["code"] == "time_limit"
+    assert answer["problem"]["exit"] == 5

@@ -10,6 +10,8 @@ from gradgauge.worker import frames, sandbox, spawn
 from gradgauge.worker.confined import Progress
 from gradgauge.worker.frames import Request
 
+_MOST_THREADS = 8  # one layer's matrices feed no more
+
 
 def analyze(
     path: str,
@@ -38,7 +40,7 @@ def analyze(
         source=source,
         options=options,
         read_only=_allowed(source, options.get("data")),
-        threads=os.cpu_count() or 1,
+        threads=min(os.cpu_count() or 1, _MOST_THREADS),
         require=(),
     )
     wall_s = options.get("time_limit_s") if time_limit_s is None else time_limit_s
