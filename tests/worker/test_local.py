@@ -21,7 +21,8 @@ def test_the_workers_side_loads_no_framework():
     """The worker's loop imports these; numpy or torch in it would start threads before a fork."""
     script = (
         "import sys; from gradgauge.worker import forks, local;"
-        "print([m for m in ('torch', 'numpy', 'onnx', 'onnx_ir', 'onnxruntime') if m in sys.modules])"
+        "heavy = {'torch', 'numpy', 'onnx', 'onnx_ir', 'onnxruntime'};"
+        "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-P", "-c", script],
