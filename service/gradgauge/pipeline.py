@@ -15,14 +15,12 @@ from gradgauge.graph.read_onnx import read_onnx
 from gradgauge.graph.read_spec import read_spec
 from gradgauge.graph.reading import Reading, read
 from gradgauge.remedy.verify import recommend
-from gradgauge.sampled.probes import Loss
 from gradgauge.schema.options import AnalysisOptions
 from gradgauge.schema.report import Recommendation, Report
 from gradgauge.schema.spec import ArchSpec
 
 Progress = Callable[[str, float], None]
 SPEC_SUFFIXES = {".yaml", ".yml", ".json"}
-LOSSES: tuple[Loss, ...] = ("random_cotangent", "cross_entropy", "mse")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +77,7 @@ def analyze(
     tell("read", 0.0)
     graph, reading = load(source, options)
     clock.lap("read")
-    assessment = assess(graph, reading, plan(options, graph, reading), on_progress=tell)
+    assessment = assess(graph, reading, plan(options, reading), on_progress=tell)
     clock.lap("measure")
     recommendations: list[Recommendation] = []
     if options.remediate:
@@ -150,11 +148,9 @@ def _refuse_empty(graph: Graph) -> None:
         )
 
 
-def plan(options: AnalysisOptions, graph: Graph, reading: Reading) -> Plan:
-    """What the options, the spec and the user's data ask both engines to do."""
+def plan(options: AnalysisOptions, reading: Reading) -> Plan:
+    """What the options and the user's data ask both engines to do; a target sets the loss."""
     loss = options.loss
-    if "loss" not in options.model_fields_set:
-        loss = _spec_loss(graph) or loss
     if "loss" not in options.model_fields_set and reading.target is not None:
         loss = "cross_entropy" if reading.target.dtype.kind in "iu" else "mse"
     return Plan(
@@ -165,8 +161,3 @@ def plan(options: AnalysisOptions, graph: Graph, reading: Reading) -> Plan:
         loss=loss,
     )
 
-
-def _spec_loss(graph: Graph) -> Loss | None:
-    """The loss a spec names, for a caller who names none."""
-    written = graph.model.metadata_props.get("gradgauge.loss")
-    return next((known for known in LOSSES if known == written), None)

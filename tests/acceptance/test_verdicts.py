@@ -171,7 +171,7 @@ def patched_model(model: bytes, options: AnalysisOptions, rank: str) -> onnx.Mod
     from gradgauge.remedy.verify import try_all
 
     graph, reading = load(model, options)
-    assessment = assess(graph, reading, plan(options, graph, reading))
+    assessment = assess(graph, reading, plan(options, reading))
     tried = try_all(assessment)[int(rank[1:]) - 1]
     return onnx_ir.to_proto(apply(graph.model, tried.patch))
 

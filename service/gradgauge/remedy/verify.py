@@ -16,7 +16,7 @@ from gradgauge.schema.report import Interval as WireInterval
 
 Outcome = Literal["verified", "refuted"]
 COSTS = {"config": 1.0, "init": 2.0, "architecture": 3.0, "retrain": 4.0}
-TIME_RULES = {"GF103", "GF104"}
+CURED = 1.0  # decades of spread (or the whole share of units) that a cure must stay below
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +65,11 @@ def try_all(
     return tried
 
 
-def _rank(tried: Tried) -> tuple[bool, float]:
+def _rank(tried: Tried) -> tuple[bool, bool, float]:
+    """Verified first; of those what leaves less than CURED; then by drop in risk per cost."""
     drop = tried.risk_before - tried.risk_after
-    return tried.outcome != "verified", -drop / COSTS[tried.remedy.cost]
+    left = tried.after is None or tried.after >= CURED
+    return tried.outcome != "verified", left, -drop / COSTS[tried.remedy.cost]
 
 
 def risk_of(findings: Sequence[Finding]) -> float:

@@ -83,7 +83,7 @@ class AnalysisOptions(Strict):
     loss: Literal["random_cotangent", "cross_entropy", "mse"] = Field(
         default="random_cotangent",
         description="What is differentiated: the outputs against N(0, 1) cotangents, or a loss. A "
-        "caller who did not set it may get the spec's or the target's loss instead.",
+        "caller who did not set it gets the target's loss where the data hold one.",
     )
     samples: int | None = Field(
         default=None, ge=1, le=1_000_000, description="Inputs to sample; else the profile's number."
