@@ -38,7 +38,10 @@ class Settings(BaseSettings):
         description="Unprivileged account that runs the embedded PostgreSQL when we are root.",
     )
     database_connections: int = Field(
-        8, ge=2, le=100, description="Pooled connections of a process; two more listen."
+        8,
+        ge=2,
+        le=100,
+        description="Pooled connections of a process; a worker takes up to six more.",
     )
 
     host: str = Field("127.0.0.1", description="Address the API binds to.")

@@ -97,7 +97,7 @@ class Hub:
         while True:
             try:
                 await self._listen()
-            except psycopg.OperationalError as error:
+            except psycopg.Error as error:
                 log.warning("listening_interrupted", reason=str(error))
                 await asyncio.sleep(_RECONNECT_S)
 

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from contextlib import suppress
+from typing import Any
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -90,9 +91,14 @@ async def put_back(
     if died and deaths >= settings.max_deaths:
         await give_up(session, row, deaths, _SILENT)
         return
-    again = {"state": "queued"} if isinstance(row, Analysis) else {}
-    job_id = await queue.defer(session, row)
-    await attempts.bind(session, row, {**again, "token": None, "deaths": deaths, "job_id": job_id})
+    values: dict[str, Any] = {
+        "token": None,
+        "deaths": deaths,
+        "job_id": await queue.defer(session, row),
+    }
+    if isinstance(row, Analysis):
+        values |= {"state": "queued", "stage": None, "progress": 0.0}
+    await attempts.bind(session, row, values)
 
 
 async def give_up(session: AsyncSession, row: Analysis | Model, deaths: int, reason: str) -> None:

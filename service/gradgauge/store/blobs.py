@@ -206,12 +206,20 @@ def _move(source: Path, target: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        near = target.with_name(f"{target.name}.{secrets.token_hex(8)}")
+        _copy_across(source, target)
+    _sync(target.parent)
+
+
+def _copy_across(source: Path, target: Path) -> None:
+    near = target.with_name(f"{target.name}.{secrets.token_hex(8)}")
+    try:
+        near.touch(mode=0o600)
         shutil.copyfile(source, near)
         _sync(near)
         near.replace(target)
-        source.unlink()
-    _sync(target.parent)
+    finally:
+        near.unlink(missing_ok=True)
+    source.unlink()
 
 
 def _sync(path: Path) -> None:

@@ -24,15 +24,16 @@ _LONGEST_SOCKET_FOLDER = 107 - len("/.s.PGSQL.5432")
 
 _ANOTHER_WAY = "or set GRADGAUGE_DATABASE_URL to a PostgreSQL server you run yourself"
 
-# 50 connections: an API and a worker process take 8 + 2 each (settings.database_connections), which
-# leaves room for two more workers, the command line and the superuser's reserve.
+# The budget of connections: a process pools up to 8 (settings.database_connections); an API process
+# listens on one more; a worker process listens on two and fetches and beats on up to four. An API
+# and five workers fit, with the command line and the superuser's reserve.
 _CONFIGURATION = """\
 listen_addresses = ''
 unix_socket_directories = '{sockets}'
 unix_socket_permissions = 0700
 hba_file = '{conf}/pg_hba.conf'
 ident_file = '{conf}/pg_ident.conf'
-max_connections = 50
+max_connections = 100
 shared_buffers = 64MB
 max_wal_size = 256MB
 io_method = sync

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from gradgauge.errors import Unavailable
+from gradgauge.errors import StorageFull, Unavailable
 from gradgauge.settings import Settings
 from gradgauge.store.embedded import EmbeddedPostgres
 
@@ -75,6 +75,7 @@ class Database:
 
         Raises:
             Unavailable: the database cannot be reached, now or half way.
+            StorageFull: its disk is full.
         """
         try:
             async with (
@@ -132,6 +133,10 @@ def _engine(info: str, connections: int) -> AsyncEngine:
 
 
 def _unreachable(error: Exception) -> Unavailable:
+    if isinstance(error.__cause__, psycopg.errors.DiskFull):
+        return StorageFull(
+            "database_full", "the database's disk is full", hint="try again when there is room"
+        )
     log.debug("database_unreachable", reason=str(error.__cause__ or error))
     return Unavailable(
         "database_unreachable", "the database cannot be reached", hint="try again shortly"
