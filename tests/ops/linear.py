@@ -21,6 +21,14 @@ CASES = [
     Case("Gemm", 11, (normal(3, 4), normal(5, 4)), {"transB": 1, "alpha": 2.0}),
     Case("Gemm", 13, (normal(3, 4), normal(5, 4), normal()), {"transB": 1, "alpha": 0.3}),
     Case(
+        "Gemm",
+        13,
+        (ints([1, 2], [3, 4]), ints([1, -1], [0, 2]), ints(5, 6)),
+        {"transA": 1},
+        smooth=False,
+        oracle="reference",
+    ),
+    Case(
         "FusedMatMul",
         1,
         (normal(2, 4, 3), normal(2, 5, 4)),

@@ -360,3 +360,22 @@ def test_dropout_the_graph_trains_with_drops_about_its_ratio_and_keeps_the_mean(
     assert float((y == 0).float().mean()) == pytest.approx(0.25, abs=0.02)
     assert float(y.detach().mean()) == pytest.approx(1.0, abs=0.03)
     torch.testing.assert_close(exe(torch.ones(100, 100))[0], y)
+
+
+def test_a_node_that_asks_for_more_outputs_than_its_op_makes_is_named():
+    node = helper.make_node("Relu", ["x"], ["y", "mask"], name="greedy")
+    with pytest.raises(AnalysisFailed, match="1 outputs here, the node asks for 2") as caught:
+        compile_graph(_model([node], _X, ["y"]))(_BATCH)
+    assert caught.value.where == "node greedy"
+
+
+def test_an_initializer_without_its_data_is_an_invalid_model():
+    model = onnx_ir.from_proto(_residual())
+    model.graph.initializers["w1"].const_value = None
+    with pytest.raises(InvalidModel, match="'w1' holds no data"):
+        compile_graph(model)
+
+
+def test_an_output_nobody_makes_is_an_invalid_model():
+    with pytest.raises(InvalidModel, match="'ghost' is read before anything makes it"):
+        compile_graph(_model([_node("Relu", "x", "y")], _X, ["ghost"]))

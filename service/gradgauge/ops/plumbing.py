@@ -76,12 +76,17 @@ def Range(start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
 
 @op("plumbing", since=6)
 def Cast(x: Tensor, *, to: torch.dtype, saturate: int = 1, round_mode: str = "up") -> Tensor:
-    """To a float8 what is too large becomes the largest number, unless `saturate` is 0.
+    """To a float8 what is too large becomes the largest number.
 
-    `round_mode` only concerns float8e8m0, which torch_dtype does not offer.
+    `round_mode` only concerns float8e8m0, which the executor does not offer.
+
+    Raises:
+        ValueError: a cast to float8 is to overflow instead (`saturate` 0), which torch cannot.
     """
     del round_mode
-    if saturate and to.is_floating_point and to.itemsize == 1:
+    if to.is_floating_point and to.itemsize == 1:
+        if not saturate:
+            raise ValueError(f"a cast to {to} with saturate=0 is not supported")
         limit = torch.finfo(to).max
         x = x.clamp(-limit, limit)
     return x.to(to)

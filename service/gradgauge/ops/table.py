@@ -18,6 +18,7 @@ from gradgauge.ops.row import ROWS, Kind, Result, Row, Run
 
 __all__ = ["Kind", "Result", "Row", "Run", "lookup", "rows"]
 
+# importing a file registers its rows
 FILES = (
     contraction,
     indexing,
