@@ -111,7 +111,7 @@ def _better(after: float, before: float, again: Assessment) -> bool:
 def metric(assessment: Assessment, finding: Finding) -> float | None:
     """What a finding is measured by, in decades or as a share: smaller is better."""
     name = METRICS.get(finding.rule_id)
-    if name == "time.decades":
+    if name == "time_decades":
         return _time_decades(assessment)
     if name is None:
         return assessment.signals.spread
@@ -121,8 +121,8 @@ def metric(assessment: Assessment, finding: Finding) -> float | None:
 
 
 METRICS = {
-    "GF103": "time.decades",
-    "GF104": "time.decades",
+    "GF103": "time_decades",
+    "GF104": "time_decades",
     "GF201": "dead_fraction",
     "GF202": "saturated_fraction",
 }

@@ -47,7 +47,7 @@ def _time_draft(time: TimeProfile, decades: float, level: Severity, sign: int, c
         tuple(dict.fromkeys((*time.layer_ids[:-1], *upstream))),
         (
             evidence(
-                "time.decades",
+                "time_decades",
                 decades,
                 t.lowest(_time_ladder(layers[last])),
                 ">=",
