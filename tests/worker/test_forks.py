@@ -112,8 +112,10 @@ def test_a_worker_killed_takes_zygote_and_child_along():
         zygote, child = map(int, worker.stdout.readline().split())
         assert alive(zygote)
         assert alive(child)
+        empty = Path(f"/proc/{zygote}/cwd").readlink()
         worker.kill()
         assert gone(zygote, child, within=2)
+        assert not empty.exists()
 
 
 def test_a_zygote_that_cannot_start_says_so_at_once(zygote, capfd):

@@ -1,5 +1,6 @@
 """The confinement, from inside: a child that tries to break out in some fifty ways."""
 
+import errno
 import os
 import platform
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gradgauge.worker import landlock, sandbox, spawn
+from gradgauge.worker import kernel, landlock, sandbox, spawn
 from gradgauge.worker.frames import Request
 from gradgauge.worker.memory import folder_bytes
 
@@ -16,13 +17,13 @@ BREAKOUT = (sys.executable, "-P", str(Path(__file__).with_name("breakout.py")))
 NEEDED = ("read_own_file", "list_own_folder", "start_a_thread", "import_late")
 MIB = 1 << 20
 
-pytestmark = pytest.mark.skipif(
+full = pytest.mark.skipif(
     landlock.version() < 6 or platform.machine() != "x86_64",
     reason="the attempts are written for x86_64 and a kernel with Landlock 6",
 )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=[pytest.param("here", marks=full)])
 def job(tmp_path_factory):
     own, neighbour = tmp_path_factory.mktemp("own"), tmp_path_factory.mktemp("neighbour")
     (own / "model.onnx").write_text("mine")
@@ -226,3 +227,28 @@ def test_missing_names_what_is_not_on_with_its_reason():
 
 def test_the_probe_tells_the_same_as_a_job(job):
     assert spawn.probe() == run("allocate", job, options={"bytes": 0}).sandbox
+
+
+def test_a_kernel_without_landlock_is_said_to_be_one(monkeypatch):
+    monkeypatch.setattr(kernel, "call", refuse)
+    assert landlock.version() == 0
+    assert sandbox._landlock(sandbox.Policy()).startswith("missing: this kernel has no Landlock")
+
+
+def test_a_machine_without_a_table_of_calls_is_named(monkeypatch):
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    assert sandbox._seccomp(sandbox.Policy()) == "missing: no table of system calls for riscv64"
+
+
+def test_a_layer_the_system_refuses_is_missing_with_the_reason():
+    assert sandbox._state(refuse, sandbox.Policy()) == "missing: Function not implemented"
+
+
+def test_another_system_than_linux_has_no_such_calls(monkeypatch):
+    monkeypatch.setattr(kernel, "_libc", None)
+    assert sandbox._state(sandbox._no_new_privileges, sandbox.Policy()).startswith("missing: ")
+    assert landlock.version() == 0
+
+
+def refuse(*_arguments, **_named):
+    raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))

@@ -14,7 +14,7 @@ from contextlib import closing
 
 from gradgauge.errors import AnalysisFailed
 from gradgauge.worker.confined import Cancelled, Outcome, PipePair, Progress, follow
-from gradgauge.worker.frames import JOB, PROBE, READY, Request
+from gradgauge.worker.frames import EMPTY, JOB, PROBE, READY, Request
 from gradgauge.worker.spawn import environment
 
 ZYGOTE = (sys.executable, "-P", "-m", "gradgauge.worker.zygote")
@@ -186,7 +186,7 @@ class Zygote:
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
-        self._empty = tempfile.TemporaryDirectory(prefix="gradgauge-", ignore_cleanup_errors=True)
+        self._empty = tempfile.TemporaryDirectory(prefix=EMPTY, ignore_cleanup_errors=True)
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 self._command,

@@ -16,12 +16,13 @@ import signal
 import socket
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
 from gradgauge.worker import answer
 from gradgauge.worker.answer import Task
-from gradgauge.worker.frames import JOB, READY
+from gradgauge.worker.frames import EMPTY, JOB, READY
 
 _DESCRIPTORS = 4
 _FIRST_FREE = 3
@@ -138,7 +139,16 @@ def main(tasks: Mapping[str, Task]) -> NoReturn:
     except Exception:  # noqa: BLE001 - the finally below would swallow it unsaid
         traceback.print_exc()
     finally:
+        _leave_nothing()
         os._exit(code)
+
+
+def _leave_nothing() -> None:
+    """Remove the empty working directory, which a worker that was killed could not."""
+    here = Path.cwd()
+    if here.name.startswith(EMPTY):
+        with suppress(OSError):
+            here.rmdir()
 
 
 def _refuse_threads() -> None:

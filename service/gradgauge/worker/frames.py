@@ -20,6 +20,9 @@ _STAGE_LIMIT = 80
 JOB = b"J"
 READY = b"ready\n"
 
+EMPTY = "gradgauge-empty-"
+"""How the name of a child's empty working directory begins."""
+
 _Text = Annotated[str, Field(max_length=TEXT_LIMIT)]
 _Bytes = Annotated[int, Field(ge=0)]
 Exit = Literal[2, 3, 5]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import gradgauge
 from gradgauge.worker.confined import Cancelled, Outcome, PipePair, Progress, follow
-from gradgauge.worker.frames import PROBE, Request
+from gradgauge.worker.frames import EMPTY, PROBE, Request
 
 CHILD = (sys.executable, "-P", "-m", "gradgauge.worker.child")
 
@@ -57,6 +57,11 @@ class Spawned:
 
     def wait(self, timeout: float) -> int | None:
         """Exit code or minus the signal; None while it runs after `timeout` seconds."""
+        if sys.platform == "darwin":  # no waitid before Python 3.13: collect it at once
+            try:
+                return self._popen.wait(timeout)
+            except subprocess.TimeoutExpired:
+                return None
         deadline = time.monotonic() + timeout
         options = os.WEXITED | os.WNOWAIT | os.WNOHANG
         while (state := os.waitid(os.P_PID, self.pid, options)) is None:
@@ -79,7 +84,7 @@ def run(
     command: Sequence[str] | None = None,
 ) -> Outcome:
     """Answer `request` in a child that ends with it; see `confined.follow`."""
-    with tempfile.TemporaryDirectory(prefix="gradgauge-") as empty, closing(PipePair()) as pipes:
+    with tempfile.TemporaryDirectory(prefix=EMPTY) as empty, closing(PipePair()) as pipes:
         popen = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             command or CHILD,
             stdin=pipes.child_request,
