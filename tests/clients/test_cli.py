@@ -123,7 +123,7 @@ def test_the_exit_code_is_the_documented_one(gradgauge, words, code):
         (f"check --local pass.onnx -o {'x' * 300}", "File name too long"),
         ("check --local pass.onnx warn.onnx --format html:x.html", "one by one"),
         ("inspect", "inspect"),
-        ("check --url http://x pass.onnx", "--url"),
+        ("check --local --url http://x pass.onnx", "exclude"),
     ],
 )
 def test_wrong_usage_exits_2_and_says_what_is_wrong(gradgauge, words, why):

@@ -1,1 +1,51 @@
 """Client and command line of gradgauge."""
+
+from gradgauge_client._analyses import Analysis
+from gradgauge_client._client import Client
+from gradgauge_client._errors import (
+    AnalysisCancelled,
+    AnalysisError,
+    AnalysisFailed,
+    AnalysisTimeout,
+    APIConnectionError,
+    APIResponseError,
+    APIStatusError,
+    APITimeoutError,
+    AuthenticationError,
+    BadRequestError,
+    ConflictError,
+    ContentTooLargeError,
+    GateFailed,
+    GradgaugeError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    ServerError,
+    UnprocessableEntityError,
+    UnprocessableModel,
+)
+
+__all__ = [
+    "APIConnectionError",
+    "APIResponseError",
+    "APIStatusError",
+    "APITimeoutError",
+    "Analysis",
+    "AnalysisCancelled",
+    "AnalysisError",
+    "AnalysisFailed",
+    "AnalysisTimeout",
+    "AuthenticationError",
+    "BadRequestError",
+    "Client",
+    "ConflictError",
+    "ContentTooLargeError",
+    "GateFailed",
+    "GradgaugeError",
+    "NotFoundError",
+    "PermissionDeniedError",
+    "RateLimitError",
+    "ServerError",
+    "UnprocessableEntityError",
+    "UnprocessableModel",
+]

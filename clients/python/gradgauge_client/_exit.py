@@ -19,6 +19,40 @@ OF_VERDICT = {
     "inconclusive": INCONCLUSIVE,
 }
 
+UNSUPPORTED = "unsupported_ops"
+# Faults of the analysis, not of its input: the codes of the service's errors that exit 5.
+BROKEN = frozenset(
+    {
+        "analysis_died",
+        "cancelled",
+        "child_crashed",
+        "child_lost",
+        "child_not_started",
+        "execution_failed",
+        "garbled_facts",
+        "inspection_died",
+        "internal_error",
+        "limit_exceeded",
+        "malformed_result",
+        "memory_limit",
+        "no_gradient_path",
+        "result_too_large",
+        "sandbox_incomplete",
+        "source_deleted",
+        "spec_too_deep",
+        "spec_too_large",
+        "time_limit",
+        "upload_too_large",
+    }
+)
+
+
+def of_fault(code: str | None) -> int:
+    """The exit code for a fault's `code`, as `--local` has it from the engine itself."""
+    if code == UNSUPPORTED:
+        return INCONCLUSIVE
+    return ANALYSIS_FAILED if not code or code in BROKEN else INVALID
+
 
 def worst(codes: Iterable[int]) -> int:
     """The code that speaks for several inputs: the earliest in `WORST_FIRST`."""

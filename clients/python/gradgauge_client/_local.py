@@ -1,20 +1,36 @@
 """One check of one file by the engine installed here, and what to say where it fails."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.text import Text
 
-from gradgauge_client import _exit
+from gradgauge_client import _engine, _exit
 from gradgauge_client._gate import regate
+from gradgauge_client._output import Output, needs_rendering
 from gradgauge_client.table import printable
 
 Json = dict[str, Any]
+OnProgress = Callable[[str, float], None]
+
 LONGEST_MESSAGE = 2000
+
+
+class Desk(Protocol):
+    """Where a file is checked and its report is written out."""
+
+    def prepare(self, outputs: Sequence[Output]) -> None:
+        """Raise EngineMissing or BadOutput where these could not be had in the end."""
+
+    def check(self, path: Path, options: Mapping[str, Any]) -> "Outcome":
+        """Analyse `path`."""
+
+    def render(self, report: Json, form: str) -> str:
+        """The report as `html` or `markdown`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +39,29 @@ class Outcome:
 
     report: Json | None
     code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """The engine installed here; every method raises EngineMissing where there is none."""
+
+    fail_on: str | None
+    console: Console
+
+    def prepare(self, outputs: Sequence[Output]) -> None:
+        """Load the engine before any work is done."""
+        _engine.load("analyze")
+        if needs_rendering(outputs):
+            _engine.load("render")
+
+    def check(self, path: Path, options: Mapping[str, Any]) -> Outcome:
+        """Analyse `path`; progress and problems go to the console."""
+        analyze = _engine.load("analyze")
+        return check(path, options, analyze, fail_on=self.fail_on, console=self.console)
+
+    def render(self, report: Json, form: str) -> str:
+        """The report as `html` or `markdown`."""
+        return str(_engine.load("render")(report, form))
 
 
 def check(
@@ -57,7 +96,7 @@ def say(console: Console, name: str, problem: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _progress(path: Path, console: Console) -> Iterator[Callable[[str, float], None] | None]:
+def _progress(path: Path, console: Console) -> Iterator[OnProgress | None]:
     """A status line on a terminal; nothing in a log, where it would only be noise."""
     if not console.is_terminal:
         yield None

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from gradgauge_client._client import environment
+
 
 class FailOn(StrEnum):
     """From which severity on a finding fails the gate."""
@@ -78,6 +80,16 @@ Models = Annotated[
     ),
 ]
 Local = Annotated[bool, typer.Option("--local", help="Analyse here, in a child process.")]
+Service = Annotated[
+    str | None,
+    typer.Option("--url", metavar="URL", help="Have a service analyse [GRADGAUGE_URL]."),
+]
+Patience = Annotated[
+    float,
+    typer.Option(
+        "--timeout", metavar="SECONDS", callback=_positive, help="How long to wait for a service."
+    ),
+]
 Gate = Annotated[
     FailOn | None, typer.Option("--fail-on", help="Severity that fails the gate [high].")
 ]
@@ -125,3 +137,19 @@ Seed = Annotated[
 Failure = Annotated[
     OnError, typer.Option("--on-error", help="Exit 5, or 0, where the analysis itself fails.")
 ]
+
+
+def place(*, local: bool, url: str | None, data: Path | None) -> str | None:
+    """The URL of the service that is to analyse; None for the engine here.
+
+    Raises:
+        BadParameter: both or neither were asked for, or a service was asked to read a data file.
+    """
+    if local and url:
+        raise typer.BadParameter("--local and --url exclude each other")
+    asked = None if local else url or environment("GRADGAUGE_URL")
+    if not local and not asked:
+        raise typer.BadParameter("say --local to analyse here, or --url to have a service do it")
+    if asked and data:
+        raise typer.BadParameter("--data goes with --local: the service takes no data files yet")
+    return asked

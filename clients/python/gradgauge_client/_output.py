@@ -53,6 +53,11 @@ def plan(formats: Sequence[str], path: str | None, inputs: int) -> list[Output]:
     return outputs
 
 
+def needs_rendering(outputs: Sequence[Output]) -> bool:
+    """Whether one of them is neither the table nor the report itself."""
+    return any(output.format not in {"table", "json"} for output in outputs)
+
+
 def _refuse_unwritable(path: Path) -> None:
     try:
         if path.is_dir():

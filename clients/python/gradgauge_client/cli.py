@@ -2,14 +2,13 @@
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import typer
 from rich.console import Console
 
-from gradgauge_client import _engine, _exit, _local, _output
+from gradgauge_client import _engine, _exit, _local, _output, _remote
 from gradgauge_client import _options as given
+from gradgauge_client._client import Client
 
 app = typer.Typer(
     name="gradgauge",
@@ -30,6 +29,8 @@ def check(
     *,
     models: given.Models,
     local: given.Local = False,
+    url: given.Service = None,
+    timeout: given.Patience = 1800,
     fail_on: given.Gate = None,
     min_coverage: given.Share = None,
     formats: given.Formats = None,
@@ -43,13 +44,12 @@ def check(
 ) -> None:
     """Analyse models and exit by their verdict.
 
-    Exit: 0 pass or warn, 1 gate failed, 2 usage or invalid input, 3 inconclusive, 5 the analysis
-    failed, 130 interrupted; of several inputs the worst, in the order 2, 5, 1, 3, 0.
+    Exit: 0 pass or warn, 1 gate failed, 2 usage or invalid input, 3 inconclusive, 4 the service
+    unreachable, closed to us or too slow, 5 the analysis failed, 130 interrupted; of several
+    inputs the worst, in the order 2, 4, 5, 1, 3, 0.
     """
     if lr is not None and optimizer is None:
         raise typer.BadParameter("--lr goes with --optimizer")
-    if not local:
-        raise typer.BadParameter("say --local: this version analyses here, in a child process")
     options = {
         "profile": profile and profile.value,
         "data": data and str(data.absolute()),
@@ -58,9 +58,13 @@ def check(
         "seed": seed,
         "min_coverage": min_coverage,
     }
+    said = {name: value for name, value in options.items() if value is not None}
     try:
         outputs = _output.plan(formats or [], output, len(models))
-        _write(outcomes := _check(models, options, fail_on), outputs)
+        desk = _desk(given.place(local=local, url=url, data=data), fail_on, timeout)
+        desk.prepare(outputs)
+        outcomes = [desk.check(path, said) for path in models]
+        _write(outcomes, outputs, desk)
     except (_output.BadOutput, _engine.EngineMissing) as bad:
         raise typer.BadParameter(str(bad)) from bad
     except KeyboardInterrupt:
@@ -68,23 +72,23 @@ def check(
     raise typer.Exit(_code(outcomes, on_error))
 
 
-def _check(
-    models: Sequence[Path], options: dict[str, Any], fail_on: str | None
-) -> list[_local.Outcome]:
-    analyze = _engine.load("analyze")
+def _desk(url: str | None, fail_on: str | None, timeout: float) -> _local.Desk:
+    """Where the models are analysed: at a service, or here where there is no URL."""
     console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-    said = {name: value for name, value in options.items() if value is not None}
-    return [_local.check(path, said, analyze, fail_on=fail_on, console=console) for path in models]
+    if url is None:
+        return _local.Local(fail_on, console)
+    return _remote.Remote(Client(url), timeout, fail_on, console)
 
 
-def _write(outcomes: Sequence[_local.Outcome], outputs: Sequence[_output.Output]) -> None:
+def _write(
+    outcomes: Sequence[_local.Outcome], outputs: Sequence[_output.Output], desk: _local.Desk
+) -> None:
     reports = [outcome.report for outcome in outcomes if outcome.report is not None]
     if not reports:
         return
-    render = _engine.load("render")
     for output in outputs:
         try:
-            _output.write(reports, output, render, single=len(outcomes) == 1)
+            _output.write(reports, output, desk.render, single=len(outcomes) == 1)
         except OSError as failed:
             where = "standard output" if output.path == _output.STDOUT else output.path
             raise _output.BadOutput(f"cannot write {where}: {failed.strerror}") from failed

@@ -1,0 +1,179 @@
+"""Analyses: asked for, watched, waited for, read."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Self
+
+from pydantic import PrivateAttr
+
+from gradgauge_client import _models, _watch
+from gradgauge_client._errors import (
+    AnalysisCancelled,
+    AnalysisFailed,
+    APIConnectionError,
+    APIResponseError,
+    NotFoundError,
+    UnprocessableModel,
+)
+from gradgauge_client._exit import INVALID, of_fault
+from gradgauge_client._http import Http, Request, posted
+from gradgauge_client._models import AnalysisEvent, Report
+from gradgauge_client._wire import validated
+
+Json = dict[str, Any]
+OnProgress = Callable[[str, float], None]
+
+_PATH = "/v1/analyses"
+_FIRST_POLL_S = 0.1
+_LONGEST_POLL_S = 2.0
+
+
+class Analysis(_models.Analysis):
+    """An analysis as the service last told it, and what can be done with it."""
+
+    _http: Http = PrivateAttr()
+
+    def _of(self, http: Http) -> Self:
+        self._http = http
+        return self
+
+    def refresh(self) -> "Analysis":
+        """The analysis as it is now."""
+        return _read(self._http, self._http.json(Request("GET", f"{_PATH}/{self.id}")))
+
+    def cancel(self) -> "Analysis":
+        """Stop it, queued or running; one that has ended stays as it is."""
+        return _read(self._http, self._http.json(Request("POST", f"{_PATH}/{self.id}:cancel")))
+
+    def events(self, *, timeout: float | None = None, after: int = 0) -> Iterator[AnalysisEvent]:
+        """Its steps above the id `after` as they happen, the last one with its end.
+
+        Raises:
+            AnalysisTimeout: it has not ended within `timeout` seconds.
+            APIConnectionError: the stream keeps breaking off.
+            APIStatusError: the service refused.
+        """
+        yield from _watch.events(self._http, _watch.Deadline(self.id, timeout), after=after)
+
+    def wait(
+        self, timeout: float | None = None, on_progress: OnProgress | None = None
+    ) -> "Analysis":
+        """The analysis once it has succeeded.
+
+        `on_progress` is told the stage and the share done, 0 to 1. Where the service's events do
+        not come through (some proxies hold them back), it is asked from time to time instead.
+
+        Raises:
+            AnalysisTimeout: it has not ended within `timeout` seconds; it goes on.
+            UnprocessableModel: its model or spec is not valid.
+            AnalysisFailed: it ended without a report.
+            AnalysisCancelled: somebody stopped it.
+        """
+        tell = on_progress or (lambda _stage, _share: None)
+        if self.state in _watch.FINAL:
+            return _succeeded(self)
+        deadline = _watch.Deadline(self.id, timeout)
+        try:
+            for event in _watch.events(self._http, deadline):
+                tell(event.stage or event.state, event.progress)
+        except (APIConnectionError, APIResponseError, NotFoundError):
+            return _succeeded(self._poll(deadline, tell))
+        return _succeeded(self.refresh())
+
+    def report(self) -> Report:
+        """Its report; raises ConflictError or NotFoundError where there is none."""
+        return validated(Report, self.report_json())
+
+    def report_json(self) -> Json:
+        """Its report as the service sent it."""
+        told = self._http.json(self._report("json"))
+        if not isinstance(told, dict):
+            raise APIResponseError(f"the report of {self.id} is not an object")
+        return told
+
+    def render(self, form: str) -> str:
+        """Its report as `html` or `markdown`, written by the service."""
+        return self._http.send(self._report(form)).text
+
+    def _report(self, form: str) -> Request:
+        return Request("GET", f"{_PATH}/{self.id}/report", params={"format": form})
+
+    def _poll(self, deadline: _watch.Deadline, tell: OnProgress) -> "Analysis":
+        pause = _FIRST_POLL_S
+        while True:
+            now = self.refresh()
+            tell(now.stage or now.state, now.progress)
+            if now.state in _watch.FINAL:
+                return now
+            self._http.pause(min(pause, deadline.left()))
+            pause = min(2 * pause, _LONGEST_POLL_S)
+
+
+class Analyses:
+    """The project's analyses."""
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+
+    def create(
+        self,
+        *,
+        model_id: str | None = None,
+        architecture_id: str | None = None,
+        architecture: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+        fresh: bool = False,
+    ) -> Analysis:
+        """Ask for an analysis of a model, a stored architecture, or one given here.
+
+        Unless it has to be `fresh`, an earlier one with the same content and options may answer.
+
+        Raises:
+            UnprocessableModel: the model was rejected, or the architecture is not valid.
+            UnprocessableEntityError: an option is wrong.
+        """
+        source = {
+            "model_id": model_id,
+            "architecture_id": architecture_id,
+            "architecture": None if architecture is None else dict(architecture),
+        }
+        body: Json = {name: value for name, value in source.items() if value is not None}
+        body["options"] = dict(options or {})
+        if fresh:
+            body["fresh"] = True
+        return _read(self._http, self._http.json(posted(_PATH, body)))
+
+    def retrieve(self, analysis_id: str) -> Analysis:
+        """The analysis; raises NotFoundError where the project holds none of this id."""
+        return _read(self._http, self._http.json(Request("GET", f"{_PATH}/{analysis_id}")))
+
+    def cancel(self, analysis_id: str) -> Analysis:
+        """Stop it, queued or running; one that has ended stays as it is."""
+        path = f"{_PATH}/{analysis_id}:cancel"
+        return _read(self._http, self._http.json(Request("POST", path)))
+
+    def list(self, **filters: str) -> Iterator[Analysis]:
+        """All analyses, newest first, page after page; `filters` such as `state="failed"`."""
+        params: dict[str, str | int] = dict(filters)
+        while True:
+            answer = self._http.json(Request("GET", _PATH, params=params))
+            page = validated(_models.AnalysisPage, answer)
+            for item in page.items:
+                yield _read(self._http, item.model_dump())
+            if page.next_cursor is None:
+                return
+            params["cursor"] = page.next_cursor
+
+
+def _read(http: Http, value: Any) -> Analysis:
+    return validated(Analysis, value)._of(http)  # noqa: SLF001 - its maker
+
+
+def _succeeded(analysis: Analysis) -> Analysis:
+    if analysis.state == "succeeded":
+        return analysis
+    if analysis.state == "cancelled":
+        fault = {"code": "cancelled", "message": f"analysis {analysis.id} was cancelled"}
+        raise AnalysisCancelled(fault, analysis.id)
+    told = analysis.error.model_dump() if analysis.error else {"message": "no reason recorded"}
+    refused = of_fault(told.get("code")) == INVALID
+    raise (UnprocessableModel if refused else AnalysisFailed)(told, analysis.id)

@@ -1,0 +1,145 @@
+"""The service, from Python: upload, analyse, wait, judge."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from gradgauge_client._analyses import Analyses, Analysis, OnProgress
+from gradgauge_client._errors import (
+    AnalysisFailed,
+    APIStatusError,
+    ConflictError,
+    ContentTooLargeError,
+    GateFailed,
+    UnprocessableEntityError,
+    UnprocessableModel,
+)
+from gradgauge_client._exit import INVALID, of_fault
+from gradgauge_client._gate import regate
+from gradgauge_client._http import RETRIES, TIMEOUT_S, Http
+from gradgauge_client._models import Report
+from gradgauge_client._sources import Architectures, Models, is_spec
+from gradgauge_client._wire import validated
+
+FailOn = Literal["low", "medium", "high", "critical", "never"]
+DEFAULT_URL = "http://127.0.0.1:8000"
+_REJECTED = "model_rejected"
+
+
+class Client:
+    """One service and one project in it; closes its connections as a context manager.
+
+    Without `url` and `api_key` it reads GRADGAUGE_URL and GRADGAUGE_API_KEY, and asks a service on
+    this machine. `timeout` bounds each wait for the network in seconds, not an analysis.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        api_key: str | None = None,
+        timeout: float = TIMEOUT_S,
+        retries: int = RETRIES,
+    ) -> None:
+        self._http = Http(
+            url or environment("GRADGAUGE_URL") or DEFAULT_URL,
+            api_key or environment("GRADGAUGE_API_KEY"),
+            timeout_s=timeout,
+            retries=retries,
+        )
+        self.models = Models(self._http)
+        self.architectures = Architectures(self._http)
+        self.analyses = Analyses(self._http)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def check(
+        self,
+        path: Path | str,
+        *,
+        fail_on: FailOn | None = None,
+        timeout: float | None = None,
+        on_progress: OnProgress | None = None,
+        **options: Any,
+    ) -> Report:
+        """The report of the model or spec at `path`, which the service need not know yet.
+
+        `fail_on` is the severity from which on a finding fails the gate; without it the service's
+        own gate decides. `options` are the analysis's, such as `profile="quick"`.
+
+        Raises:
+            GateFailed: the report fails the gate or is inconclusive; carries `.report`.
+            UnprocessableModel: it is not a valid model or spec.
+            AnalysisFailed: the analysis ended without a report.
+            AnalysisTimeout: it has not ended within `timeout` seconds; it goes on.
+            APIConnectionError: the service cannot be reached.
+            APIStatusError: the service refused.
+        """
+        analysis = self.submit(path, options).wait(timeout, on_progress)
+        told = analysis.report_json()
+        if fail_on:
+            told = regate(told, fail_on)
+        report = validated(Report, told)
+        if report.gate and not report.gate.passed:
+            raise GateFailed(report)
+        return report
+
+    def submit(self, path: Path | str, options: Mapping[str, Any] | None = None) -> Analysis:
+        """The analysis of the model or spec at `path`, asked for and not waited for.
+
+        Raises what `check` raises for what cannot be analysed.
+        """
+        path = Path(path)
+        try:
+            if is_spec(path):
+                held = self.architectures.create(path)
+                return self.analyses.create(architecture_id=held.id, options=options)
+            return self._submit_model(self.models.upload(path).id, options)
+        except (UnprocessableEntityError, ContentTooLargeError) as refused:
+            fault = fault_of(refused)
+            invalid = of_fault(refused.code) == INVALID
+            raise (UnprocessableModel if invalid else AnalysisFailed)(fault) from refused
+
+    def _submit_model(self, model_id: str, options: Mapping[str, Any] | None) -> Analysis:
+        try:
+            return self.analyses.create(model_id=model_id, options=options)
+        except ConflictError as refused:
+            if refused.code != _REJECTED:
+                raise
+            problem = self.models.retrieve(model_id).problem
+            fault = problem.model_dump() if problem else fault_of(refused)
+            invalid = of_fault(fault.get("code")) == INVALID
+            raise (UnprocessableModel if invalid else AnalysisFailed)(fault) from refused
+
+
+def fault_of(refused: APIStatusError) -> dict[str, Any]:
+    """The problem document of a refusal in the words of a fault."""
+    told = refused.problem
+    return {
+        "code": refused.code,
+        "message": told.get("detail") or told.get("title") or str(refused),
+        "where": told.get("node"),
+        "op": told.get("op"),
+        "limit": told.get("limit"),
+        "hint": told.get("hint"),
+    }
+
+
+def environment(name: str) -> str | None:
+    """A variable of the environment, None where it is empty or not set."""
+    return os.environ.get(name) or None  # noqa: TID251 - the client has no settings to read it for

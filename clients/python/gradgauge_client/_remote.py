@@ -1,0 +1,117 @@
+"""One check of one file by a service, in the words and with the exit codes of a local one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from gradgauge_client import _engine, _exit, _local
+from gradgauge_client._analyses import Analysis
+from gradgauge_client._client import Client, fault_of
+from gradgauge_client._errors import (
+    AnalysisError,
+    AnalysisTimeout,
+    APIConnectionError,
+    APIStatusError,
+    GradgaugeError,
+)
+from gradgauge_client._output import BadOutput, Output, needs_rendering
+
+Json = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Remote:
+    """A service that checks files, and writes the reports of those it has checked."""
+
+    client: Client
+    timeout_s: float
+    fail_on: str | None
+    console: Console
+    _analyses: dict[str, Analysis] = field(default_factory=dict)
+
+    def prepare(self, outputs: Sequence[Output]) -> None:
+        """Raise BadOutput for a page that would have to show a gate the service does not know."""
+        if not (self.fail_on and needs_rendering(outputs)):
+            return
+        try:
+            _engine.load("render")
+        except _engine.EngineMissing as missing:
+            raise BadOutput(
+                "html and markdown with --fail-on are written here, which needs the service "
+                "package: pip install gradgauge"
+            ) from missing
+
+    def check(self, path: Path, options: Mapping[str, Any]) -> _local.Outcome:
+        """Analyse `path`; progress and problems go to the console."""
+        return _local.check(
+            path, options, self._analyze, fail_on=self.fail_on, console=self.console
+        )
+
+    def render(self, report: Json, form: str) -> str:
+        """The report as `html` or `markdown`: by the package installed here, or the service."""
+        try:
+            write = _engine.load("render")
+        except _engine.EngineMissing:
+            return self._analyses[report["id"]].render(form)
+        return str(write(report, form))
+
+    def _analyze(
+        self, path: str, options: Json, *, on_progress: _local.OnProgress | None = None
+    ) -> Json:
+        """What the engine's own `analyze` answers: {"report": ...} or {"problem": ...}."""
+        try:
+            return {"report": self._report(Path(path), options, on_progress)}
+        except OSError as failed:
+            return {"problem": _unreadable(path, failed.strerror or str(failed))}
+        except GradgaugeError as error:
+            return {"problem": _problem(error)}
+
+    def _report(self, path: Path, options: Json, on_progress: _local.OnProgress | None) -> Json:
+        if not path.is_file():
+            raise OSError(0, "it is not a regular file")
+        analysis = self.client.submit(path, options)
+        try:
+            ended = analysis.wait(self.timeout_s, on_progress)
+        except KeyboardInterrupt:
+            analysis.cancel()
+            raise
+        report = ended.report_json()
+        self._analyses[report["id"]] = ended
+        return report
+
+
+def _unreadable(path: str, reason: str) -> Json:
+    return {
+        "code": "unreadable_file",
+        "message": f"cannot read the model or spec: {reason}",
+        "where": path,
+        "hint": "check the path and its permissions",
+        "exit": _exit.INVALID,
+    }
+
+
+def _problem(error: GradgaugeError) -> Json:
+    """The error as the engine would put it, and the exit code it asks for."""
+    if isinstance(error, AnalysisTimeout):
+        return error.fault | {"exit": _exit.UNREACHABLE}
+    if isinstance(error, AnalysisError):
+        return error.fault | {"exit": _exit.of_fault(error.code)}
+    if isinstance(error, APIStatusError):
+        return _refused(error)
+    code = "service_unreachable" if isinstance(error, APIConnectionError) else "not_a_service"
+    hint = "is it running, and is --url right?"
+    return {"code": code, "message": str(error), "hint": hint, "exit": _exit.UNREACHABLE}
+
+
+def _refused(error: APIStatusError) -> Json:
+    hints = {
+        401: "set GRADGAUGE_API_KEY to a key of this service",
+        403: "the key may not do this: ask for one that may",
+        404: "is --url right?",
+    }
+    fault = fault_of(error)
+    told = {"hint": fault["hint"] or hints.get(error.status), "message": str(error)}
+    return fault | told | {"exit": _exit.UNREACHABLE}

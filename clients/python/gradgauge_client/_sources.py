@@ -1,0 +1,139 @@
+"""What is analysed: models, uploaded unless the service holds them, and architecture specs."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
+
+from gradgauge_client import _bundle
+from gradgauge_client._errors import APIResponseError, NotFoundError
+from gradgauge_client._http import Http, Request, posted
+from gradgauge_client._models import Architecture, Model
+from gradgauge_client._wire import validated
+
+Json = dict[str, Any]
+OnBytes = Callable[[int, int], None]
+
+SPEC_TYPES = {
+    ".json": "application/json",
+    ".yaml": "application/yaml",
+    ".yml": "application/yaml",
+}
+_CHUNK = 1 << 20
+
+
+class Models:
+    """The project's models."""
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+
+    def upload(self, path: Path | str, progress: bool | OnBytes = False) -> Model:  # noqa: FBT001, FBT002 - the documented call
+        """The service's model of the file at `path`, uploaded unless it holds the content.
+
+        `progress` is True for a bar on standard error, or is told (bytes sent, bytes in all). A
+        model with external data goes up as an archive with the files that it names beside it.
+
+        Raises:
+            OSError: the file cannot be read.
+            ContentTooLargeError: larger than the service takes.
+        """
+        with _bundle.packed(Path(path)) as file, _reporting(file.name, progress=progress) as tell:
+            digest = _sha256(file.path)
+            held = self.find(digest)
+            return held or self._sent(file, digest, tell)
+
+    def retrieve(self, model_id: str) -> Model:
+        """The model; raises NotFoundError where the project holds none of this id."""
+        return validated(Model, self._http.json(Request("GET", f"/v1/models/{model_id}")))
+
+    def find(self, sha256: str) -> Model | None:
+        """The model with this content, or None."""
+        try:
+            return self.retrieve(f"sha256:{sha256}")
+        except NotFoundError:
+            return None
+
+    def _sent(self, file: _bundle.File, digest: str, tell: OnBytes) -> Model:
+        size = file.path.stat().st_size
+        request = Request(
+            "POST",
+            "/v1/models",
+            params={"name": file.name},
+            headers={"Content-Type": file.type, "Content-Length": str(size)},
+            body=lambda: _read(file.path, size, tell),
+        )
+        model = validated(Model, self._http.json(request))
+        if model.sha256 != digest:
+            raise APIResponseError(
+                f"{file.name} changed while it was sent: the service holds {model.sha256}, "
+                f"{digest} was meant; upload it again"
+            )
+        return model
+
+
+class Architectures:
+    """The project's architecture specs."""
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+
+    def create(self, spec: Path | str | bytes | Mapping[str, Any]) -> Architecture:
+        """Validate and store a spec: a file, YAML or JSON text as bytes, or what it would hold.
+
+        Raises:
+            OSError: the file cannot be read.
+            UnprocessableEntityError: it is not valid; the problem says where.
+        """
+        return validated(Architecture, self._http.json(_spec_request(spec)))
+
+    def retrieve(self, architecture_id: str) -> Architecture:
+        """The architecture; raises NotFoundError where the project holds none of this id."""
+        path = f"/v1/architectures/{architecture_id}"
+        return validated(Architecture, self._http.json(Request("GET", path)))
+
+
+def is_spec(path: Path) -> bool:
+    """Whether the service, as the engine, takes the file for a spec: by its name."""
+    return path.suffix.lower() in SPEC_TYPES
+
+
+def _spec_request(spec: Path | str | bytes | Mapping[str, Any]) -> Request:
+    if isinstance(spec, Mapping):
+        return posted("/v1/architectures", dict(spec))
+    if isinstance(spec, bytes):
+        text, kind = spec, "application/yaml"  # which JSON is a part of
+    else:
+        path = Path(spec)
+        text, kind = path.read_bytes(), SPEC_TYPES.get(path.suffix.lower(), "application/yaml")
+    return Request("POST", "/v1/architectures", headers={"Content-Type": kind}, content=text)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(path: Path, size: int, tell: OnBytes) -> Iterator[bytes]:
+    """The first `size` bytes: what is announced is what is sent, even if the file grows."""
+    sent = 0
+    with path.open("rb") as file:
+        while sent < size and (piece := file.read(min(_CHUNK, size - sent))):
+            yield piece
+            sent += len(piece)
+            tell(sent, size)
+
+
+@contextmanager
+def _reporting(name: str, *, progress: bool | OnBytes) -> Iterator[OnBytes]:
+    if callable(progress):
+        yield progress
+        return
+    columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda sent, total: bar.update(task, completed=sent, total=total)
