@@ -256,3 +256,25 @@ async def test_a_job_that_vanished_from_the_queue_is_written_anew(database, blob
         await attempts.close_job(session, row.job_id)
     async with working(database, blobs, settings):
         assert (await until(database, analysis_id)).state == "succeeded"
+
+
+async def test_the_report_a_killed_attempt_left_is_deleted_by_the_next(database, blobs, settings):
+    left, wrote = [], asyncio.Event()
+
+    class Runner(ScriptedRunner):
+        async def analyse(self, job, tell):
+            if not left:
+                left.append(f"{job.project_id}/analyses/{job.analysis_id}/{job.token}.json")
+                await blobs.put(left[0], b"{}")
+                wrote.set()
+                await asyncio.sleep(60)
+            return Succeeded(b"{}")
+
+    analysis_id = await submit(database, await a_ready_model(database))
+    async with working(database, blobs, settings, Runner()):
+        await wrote.wait()
+    async with working(database, blobs, settings, Runner()):
+        row = await until(database, analysis_id)
+    assert row.attempts == 2
+    folder = blobs.local_path(row.report_key).parent
+    assert [file.name for file in folder.iterdir()] == [row.report_key.rpartition("/")[2]]

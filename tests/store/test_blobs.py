@@ -106,6 +106,17 @@ async def test_writing_again_replaces_and_deleting_again_is_fine(blobs):
         await anext(aiter(blobs.stream("a/b")))
 
 
+async def test_what_replaced_attempts_left_beside_a_blob_is_deleted(blobs):
+    for key in ("p/a/one", "p/a/two", "p/a/three", "p/b/other", "p/ab"):
+        await blobs.put(key, key.encode())
+    await blobs.keep_only("p/a/two")
+    for key in ("p/a/two", "p/b/other", "p/ab"):
+        assert await blobs.get(key) == key.encode()
+    for key in ("p/a/one", "p/a/three"):
+        with pytest.raises(NotFound):
+            await blobs.get(key)
+
+
 async def test_a_ping_leaves_nothing_behind(blobs):
     await blobs.ping()
 

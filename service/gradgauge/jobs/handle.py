@@ -107,6 +107,9 @@ class Handler:
             await self._blobs.delete(key)
             return
         log.info("analysis_ended", analysis=row.id, state=values["state"])
+        if row.attempts > 1 and values["state"] == "succeeded":
+            with suppress(Unavailable):
+                await self._blobs.keep_only(key)
 
     async def _stored(self, key: str, outcome: Succeeded) -> Succeeded | Failed:
         """Store a report, through outages; a full store fails the analysis."""

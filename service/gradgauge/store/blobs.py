@@ -143,6 +143,15 @@ class BlobStore:
         with _storage_errors(), suppress(FileNotFoundError):
             await self._store.delete_async(key)
 
+    async def keep_only(self, key: str) -> None:
+        """Delete every other blob in the folder of `key`: what replaced attempts left there."""
+        folder = key.rpartition("/")[0]
+        with _storage_errors():
+            found = await self._store.list(folder).collect_async()
+            others = [blob["path"] for blob in found if blob["path"] != key]
+            if others:
+                await self._store.delete_async(others)
+
     async def ping(self) -> None:
         """Write and delete a byte; raises Unavailable where that does not work."""
         key = f"ping/{secrets.token_hex(8)}"
