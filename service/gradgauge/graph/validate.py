@@ -5,7 +5,6 @@ ONNX's own checker is none: it accepts most of what must be refused, and some mo
 
 from collections.abc import Iterable, Mapping, MutableSequence
 from dataclasses import dataclass, field, replace
-from itertools import zip_longest
 
 import numpy as np
 import onnx
@@ -26,6 +25,7 @@ from gradgauge.graph.functions import (
 from gradgauge.graph.limits import DEFAULT_LIMITS, Limits
 from gradgauge.graph.names import check_metadata, check_name, check_text, node_place
 from gradgauge.graph.refusals import refusal, shown
+from gradgauge.graph.scope import IN_MAIN, Place, distinct
 from gradgauge.graph.sparse import densify
 from gradgauge.graph.tally import Tally
 from gradgauge.graph.topology import Cycle, order
@@ -43,7 +43,6 @@ from gradgauge.graph.weights import notice_values
 
 _DEEP = 8
 _LARGE = 5_000
-_IN_MAIN = "the graph"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,23 +52,6 @@ class Checked:
     kept: list[memoryview]
     tally: Tally
     external: External
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a graph stands: its owner (a function or the main graph), depth, visible names."""
-
-    owner: Identity
-    opsets: Mapping[str, int]
-    declared: frozenset[str] | None = None
-    outer: tuple[frozenset[str], ...] = ()
-    hidden: tuple[frozenset[str], ...] = ()  # by level, what the node around defines only later
-    where: str = _IN_MAIN
-
-    def sees(self, name: str) -> bool:
-        none: frozenset[str] = frozenset()
-        levels = zip_longest(self.outer, self.hidden, fillvalue=none)
-        return any(name in names and name not in later for names, later in levels)
 
 
 def validate(parsed: Parsed, files: Files, limits: Limits = DEFAULT_LIMITS) -> Checked:
@@ -117,10 +99,10 @@ class _Walk:
         for value in graph.input:
             if not value.HasField("type"):
                 message = f"graph input {shown(value.name)} has no type"
-                raise refusal("type_missing", message, where=_IN_MAIN)
+                raise refusal("type_missing", message, where=IN_MAIN)
             size = check_value_info(value, self.tally, "graph input")
             self.tally.hold("input_bytes", size, f"graph input {shown(value.name)}")
-        self.graph(graph, _Place(MAIN, opsets), weights)
+        self.graph(graph, Place(MAIN, opsets), weights)
 
     def function(self, function: onnx.FunctionProto) -> None:
         where = f"function {shown(function.name)}"
@@ -128,17 +110,17 @@ class _Walk:
         check_metadata(function.metadata_props, self.tally, where)
         declared = [*function.attribute, *(a.name for a in function.attribute_proto)]
         opsets = {plain(entry.domain): entry.version for entry in function.opset_import}
-        place = _Place(identity(function), opsets, frozenset(declared), where=where)
+        place = Place(identity(function), opsets, frozenset(declared), where=where)
         for name in (*declared, *function.input, *function.output):
             self._named(name, where)
         for default in function.attribute_proto:
             self._attribute(default, place, where)
-        names = _distinct(function.input, "duplicate_input", where)
+        names = distinct(function.input, "duplicate_input", where)
         self._value_infos(function.value_info, where)
         self._body(function.node, names, list(function.output), place)
 
     def graph(
-        self, graph: onnx.GraphProto, place: _Place, weights: Mapping[int, memoryview]
+        self, graph: onnx.GraphProto, place: Place, weights: Mapping[int, memoryview]
     ) -> set[str]:
         """Check one graph; the names it takes from the graphs around it."""
         where, depth = place.where, len(place.outer)
@@ -148,7 +130,7 @@ class _Walk:
         check_name(graph.name, self.tally, where)
         check_text(graph, ("doc_string",), self.tally, where)
         check_metadata(graph.metadata_props, self.tally, where)
-        names = _distinct([self._input(v, where) for v in graph.input], "duplicate_input", where)
+        names = distinct([self._input(v, where) for v in graph.input], "duplicate_input", where)
         self._value_infos((*graph.value_info, *graph.output), where)
         graph.ClearField("quantization_annotation")
         given = self._initializers(graph, weights, where)
@@ -185,7 +167,7 @@ class _Walk:
         for sparse in graph.sparse_initializer:
             graph.initializer.append(densify(sparse, self.tensors, "sparse initializer"))
         del graph.sparse_initializer[:]
-        return _distinct(
+        return distinct(
             [self._named(t.name, where) for t in graph.initializer], "duplicate_initializer", where
         )
 
@@ -194,7 +176,7 @@ class _Walk:
         nodes: MutableSequence[onnx.NodeProto],
         names: set[str],
         outputs: list[str],
-        place: _Place,
+        place: Place,
         initializers: frozenset[str] = frozenset(),
     ) -> set[str]:
         self.tally.count("nodes", len(nodes), place.where)
@@ -217,7 +199,7 @@ class _Walk:
         index: int,
         names: set[str],
         initializers: frozenset[str],
-        place: _Place,
+        place: Place,
     ) -> list[str]:
         """The names a node defines, added to `names`."""
         made = [name for name in node.output if name]
@@ -232,7 +214,7 @@ class _Walk:
             names.add(name)
         return made
 
-    def _node(self, node: onnx.NodeProto, index: int, place: _Place) -> set[str]:
+    def _node(self, node: onnx.NodeProto, index: int, place: Place) -> set[str]:
         """Check a node; the names it reads, with those its subgraphs take from outside."""
         where = node_place(node, index)
         for text in (node.name, node.op_type, node.domain, node.overload):
@@ -267,7 +249,7 @@ class _Walk:
                 raise refusal("attribute_duplicate", message, where=where, op=node.op_type)
             seen.add(name)
 
-    def _operator(self, node: onnx.NodeProto, where: str, place: _Place) -> None:
+    def _operator(self, node: onnx.NodeProto, where: str, place: Place) -> None:
         op, domain = node.op_type, plain(node.domain)
         if not op:
             raise refusal("name_empty", "the node has no operator", where=where)
@@ -290,7 +272,7 @@ class _Walk:
         if not domain and op in RANDOM:
             self.tally.notice("W_RANDOM_OPS", node.name or op)
 
-    def _attribute(self, attribute: onnx.AttributeProto, place: _Place, where: str) -> set[str]:
+    def _attribute(self, attribute: onnx.AttributeProto, place: Place, where: str) -> set[str]:
         """Check an attribute; the names its graphs take from outside."""
         check_text(attribute, ("doc_string",), self.tally, where)
         kind = check_attribute(attribute, place.declared, where)
@@ -318,7 +300,7 @@ class _Walk:
         attribute.type = onnx.AttributeProto.TENSOR
         attribute.t.CopyFrom(dense)
 
-    def _check_outputs(self, outputs: list[str], names: set[str], place: _Place) -> None:
+    def _check_outputs(self, outputs: list[str], names: set[str], place: Place) -> None:
         for name in outputs:
             if not check_name(name, self.tally, place.where):
                 raise refusal("name_empty", "a graph output has no name", where=place.where)
@@ -328,14 +310,14 @@ class _Walk:
                     f"the output {shown(name)} is produced by nothing",
                     where=place.where,
                 )
-        _distinct(outputs, "duplicate_graph_output", place.where)
+        distinct(outputs, "duplicate_graph_output", place.where)
 
     def _sort(
         self,
         nodes: MutableSequence[onnx.NodeProto],
         read: list[set[str]],
         written: list[list[str]],
-        place: _Place,
+        place: Place,
     ) -> None:
         try:
             sequence = order(read, written)
@@ -352,13 +334,3 @@ class _Walk:
             sorted_nodes.node.extend(nodes[i] for i in sequence)
             del nodes[:]
             nodes.extend(sorted_nodes.node)
-
-
-def _distinct(names: Iterable[str], code: str, where: str) -> set[str]:
-    """The names as a set; raises InvalidModel(code) on the first that comes twice."""
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise refusal(code, f"the name {shown(name)} is used twice", where=where)
-        seen.add(name)
-    return seen

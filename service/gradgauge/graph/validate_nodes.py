@@ -73,10 +73,11 @@ def check_signature(node: onnx.NodeProto, known: Signature, where: str) -> None:
     """Raises InvalidModel: op_inputs, op_outputs, attribute_unknown, attribute_missing."""
     op, given = node.op_type, len(node.input)
     if not known.least <= given <= known.most:
-        most = "any number" if known.most > 10**6 else str(known.most)
+        most = "any number of" if known.most > 10**6 else known.most
+        span = f"{most}" if most == known.least else f"{known.least} to {most}"
         raise refusal(
             "op_inputs",
-            f"{shown(op)} takes {known.least} to {most} inputs, the node has {given}",
+            f"{shown(op)} takes {span} inputs, the node has {given}",
             where=where,
             op=op,
         )
