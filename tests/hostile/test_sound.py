@@ -9,6 +9,7 @@ from gradgauge.errors import GradgaugeError
 from tests.hostile import builders as b
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_no_model_of_the_backend_suite_is_refused() -> None:
     with warnings.catch_warnings():
