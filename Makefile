@@ -42,7 +42,8 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 ci-deps:
-	@echo "No Debian package is needed yet."
+	@echo "Debian packages for the browser tests: chromium (this is the only target that touches the system)"
+	@command -v chromium >/dev/null && echo "chromium is there" || { apt-get update && apt-get install -y --no-install-recommends chromium; }
 
 $(READY): pyproject.toml clients/python/pyproject.toml constraints.txt
 	@if [ -z "$(PYTHON)" ]; then echo "gradgauge needs Python 3.11 or newer: no python3 on the PATH" >&2; exit 2; fi
