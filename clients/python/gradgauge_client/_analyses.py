@@ -1,5 +1,6 @@
 """Analyses: asked for, watched, waited for, read."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
@@ -11,7 +12,8 @@ from gradgauge_client._errors import (
     AnalysisFailed,
     APIConnectionError,
     APIResponseError,
-    NotFoundError,
+    APIStatusError,
+    ServerError,
     UnprocessableModel,
 )
 from gradgauge_client._exit import INVALID, of_fault
@@ -25,6 +27,7 @@ OnProgress = Callable[[str, float], None]
 _PATH = "/v1/analyses"
 _FIRST_POLL_S = 0.1
 _LONGEST_POLL_S = 2.0
+_LONGEST_OUTAGE_S = 30.0  # a service that is started again is back by then
 
 
 class Analysis(_models.Analysis):
@@ -60,7 +63,8 @@ class Analysis(_models.Analysis):
         """The analysis once it has succeeded.
 
         `on_progress` is told the stage and the share done, 0 to 1. Where the service's events do
-        not come through (some proxies hold them back), it is asked from time to time instead.
+        not come through (some proxies hold them back), it is asked from time to time instead; a
+        service that is away for half a minute is waited for.
 
         Raises:
             AnalysisTimeout: it has not ended within `timeout` seconds; it goes on.
@@ -75,7 +79,7 @@ class Analysis(_models.Analysis):
         try:
             for event in _watch.events(self._http, deadline):
                 tell(event.stage or event.state, event.progress)
-        except (APIConnectionError, APIResponseError, NotFoundError):
+        except (APIConnectionError, APIResponseError, APIStatusError):
             return _succeeded(self._poll(deadline, tell))
         return _succeeded(self.refresh())
 
@@ -98,12 +102,17 @@ class Analysis(_models.Analysis):
         return Request("GET", f"{_PATH}/{self.id}/report", params={"format": form})
 
     def _poll(self, deadline: _watch.Deadline, tell: OnProgress) -> "Analysis":
-        pause = _FIRST_POLL_S
+        pause, heard = _FIRST_POLL_S, time.monotonic()
         while True:
-            now = self.refresh()
-            tell(now.stage or now.state, now.progress)
-            if now.state in _watch.FINAL:
-                return now
+            try:
+                now = self.refresh()
+                heard = time.monotonic()
+                tell(now.stage or now.state, now.progress)
+                if now.state in _watch.FINAL:
+                    return now
+            except (APIConnectionError, ServerError):
+                if time.monotonic() - heard > _LONGEST_OUTAGE_S:
+                    raise
             self._http.pause(min(pause, deadline.left()))
             pause = min(2 * pause, _LONGEST_POLL_S)
 

@@ -45,9 +45,9 @@ def packed(path: Path) -> Iterator[File]:
         yield File(path, path.name, "application/octet-stream")
         return
     with TemporaryDirectory(prefix="gradgauge-") as folder:
-        archive = Path(folder) / "model.zip"
+        archive = Path(folder) / f"{path.stem}.zip"
         _archive(archive, [path, *data])
-        yield File(archive, f"{path.stem}.zip", "application/zip")
+        yield File(archive, archive.name, "application/zip")
 
 
 def _named(path: Path) -> list[str]:

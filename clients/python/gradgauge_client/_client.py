@@ -32,7 +32,8 @@ class Client:
     """One service and one project in it; closes its connections as a context manager.
 
     Without `url` and `api_key` it reads GRADGAUGE_URL and GRADGAUGE_API_KEY, and asks a service on
-    this machine. `timeout` bounds each wait for the network in seconds, not an analysis.
+    this machine. `timeout` bounds each wait for the network in seconds, not an analysis. Raises
+    ValueError for a `url` that is none.
     """
 
     def __init__(

@@ -58,6 +58,7 @@ class APIStatusError(GradgaugeError):
         self.status = status
         self.problem = problem
         self.request_id = request_id
+        self.retry_after_s: float | None = None
 
     @property
     def code(self) -> str:

@@ -24,6 +24,7 @@ UNSUPPORTED = "unsupported_ops"
 BROKEN = frozenset(
     {
         "analysis_died",
+        "body_too_large",
         "cancelled",
         "child_crashed",
         "child_lost",

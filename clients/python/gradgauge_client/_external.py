@@ -63,6 +63,8 @@ def _fields(data: bytes | mmap, begin: int, end: int) -> Iterator[tuple[int, int
     while at < end:
         tag, at = _varint(data, at, end)
         kind = tag & 7
+        if not tag >> 3:  # no message has a field 0: these are not messages
+            return
         if kind == _BYTES:
             size, at = _varint(data, at, end)
             if size > end - at:

@@ -31,7 +31,6 @@ _CONNECT_S = 10.0
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 8.0
 _LONGEST_RETRY_AFTER_S = 60.0
-_LONGEST_PROBLEM = 1 << 20
 _RETRIED = frozenset({408, 429})
 _IN_FLIGHT = "idempotency_in_flight"  # the attempt before this one is still being answered
 # A wrong scheme, a proxy that refuses or a protocol we break never gets better by trying again.
@@ -67,7 +66,7 @@ class Http:
 
     Retried are connections that fail or break, the statuses 408, 429 and 5xx, and a request whose
     first attempt is still being answered; after a pause that doubles and is drawn at random from
-    its upper half, or that `Retry-After` asks for.
+    its upper half, or that `Retry-After` asks for. Raises ValueError for a `url` that is none.
     """
 
     def __init__(
@@ -82,14 +81,11 @@ class Http:
         headers = {"User-Agent": f"gradgauge-client/{_version()}"}
         if api_key:
             headers["Authorization"] = f"Bearer {api_key}"
-        self.url = url.rstrip("/")
+        self.url = _checked(url)
         self.pause = pause
         self._retries = retries
         limits = httpx2.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_S))
-        try:
-            self._client = httpx2.Client(base_url=self.url, headers=headers, timeout=limits)
-        except (httpx2.InvalidURL, ValueError) as bad:
-            raise APIConnectionError(f"{url} is not a URL: {bad}") from bad
+        self._client = httpx2.Client(base_url=self.url, headers=headers, timeout=limits)
 
     def close(self) -> None:
         """Close the connections."""
@@ -103,7 +99,11 @@ class Http:
             APIStatusError: an answer of 300 or more; of its subclass by status.
         """
         with self._told():
-            return self._attempts(request, None, whole=True)
+            for attempt in range(self._retries):
+                answer = self._attempt(request, attempt)
+                if answer is not None:
+                    return answer
+            return self._sent(request)
 
     def json(self, request: Request) -> Any:
         """The answer's JSON; raises APIResponseError where it is none, else what `send` does."""
@@ -120,32 +120,35 @@ class Http:
     def stream(self, request: Request, *, read_s: float) -> Iterator[httpx2.Response]:
         """The answer with its body still to be read, each piece within `read_s` seconds.
 
-        Raises what `send` raises, also while the body is read.
+        It is sent once. Raises what `send` raises, also while the body is read.
         """
         with self._told():
-            answer = self._attempts(request, read_s, whole=False)
+            answer = self._sent(request, read_s)
             try:
                 yield answer
             finally:
                 answer.close()
 
-    def _attempts(self, request: Request, read_s: float | None, *, whole: bool) -> httpx2.Response:
-        for attempt in range(self._retries + 1):
-            try:
-                answer = self._client.send(self._built(request, read_s), stream=not whole)
-            except _PASSING:
-                if attempt == self._retries:
-                    raise
-                self.pause(_backoff(attempt))
-                continue
-            if answer.status_code < 300:
-                return answer
-            error = _refusal(answer)
-            wait = _pause_before_retry(error, answer.headers, attempt)
-            if attempt == self._retries or wait is None:
-                raise error
+    def _attempt(self, request: Request, attempt: int) -> httpx2.Response | None:
+        """The answer, or None where a next attempt may fare better, after the pause before it."""
+        try:
+            return self._sent(request)
+        except _PASSING:
+            self.pause(backoff(attempt))
+        except APIStatusError as error:
+            wait = _pause_before_retry(error, attempt)
+            if wait is None:
+                raise
             self.pause(wait)
-        raise AssertionError("unreachable")
+        return None
+
+    def _sent(self, request: Request, read_s: float | None = None) -> httpx2.Response:
+        """The answer: streamed where `read_s` bounds its pieces, else read whole."""
+        built = self._built(request, read_s)
+        answer = self._client.send(built, stream=read_s is not None)
+        if answer.status_code < 300:
+            return answer
+        raise _refusal(answer)
 
     def _built(self, request: Request, read_s: float | None) -> httpx2.Request:
         built = self._client.build_request(
@@ -166,15 +169,23 @@ class Http:
             yield
         except httpx2.TimeoutException as late:
             raise APITimeoutError(f"{self.url} did not answer in time: {_said(late)}") from late
-        except (httpx2.TransportError, httpx2.InvalidURL) as failed:
+        except httpx2.TransportError as failed:
             raise APIConnectionError(f"cannot reach {self.url}: {_said(failed)}") from failed
         except httpx2.DecodingError as garbled:
             raise APIResponseError(f"{self.url} sent a garbled answer: {garbled}") from garbled
 
 
-def _pause_before_retry(
-    error: APIStatusError, headers: Mapping[str, str], attempt: int
-) -> float | None:
+def _checked(url: str) -> str:
+    try:
+        parsed = httpx2.URL(url)
+    except (httpx2.InvalidURL, ValueError) as bad:
+        raise ValueError(f"{url!r} is not a URL: {bad}") from bad
+    if parsed.scheme not in {"http", "https"} or not parsed.host or (parsed.port or 0) > 65535:
+        raise ValueError(f"{url!r} is not the URL of a service, such as http://127.0.0.1:8000")
+    return url.rstrip("/")
+
+
+def _pause_before_retry(error: APIStatusError, attempt: int) -> float | None:
     """Seconds to wait before the same request may fare better; None where it never will.
 
     One that has to wait longer than anybody would is told at once instead.
@@ -182,29 +193,25 @@ def _pause_before_retry(
     passing = error.status in _RETRIED or error.status >= 500 or error.code == _IN_FLIGHT
     if not passing:
         return None
-    asked = _retry_after(headers)
+    asked = error.retry_after_s
     if asked is None:
-        return _backoff(attempt)
+        return backoff(attempt)
     return asked if asked <= _LONGEST_RETRY_AFTER_S else None
 
 
 def _refusal(answer: httpx2.Response) -> APIStatusError:
-    """The error an answer stands for; its body is read here, up to a limit, and closed."""
-    held = bytearray()
+    """The error an answer stands for; its body is read here."""
     try:
-        for piece in answer.iter_bytes():
-            held += piece
-            if len(held) > _LONGEST_PROBLEM:
-                break
+        problem = json.loads(answer.read())
+    except (ValueError, httpx2.DecodingError):
+        problem = {}
     finally:
         answer.close()
-    request_id = answer.headers.get("x-request-id")
-    try:
-        problem = json.loads(held)
-    except ValueError:
-        problem = {}
     known: Json = problem if isinstance(problem, dict) else {}
-    return status_error(answer.status_code, known, known.get("request_id") or request_id)
+    request_id = known.get("request_id") or answer.headers.get("x-request-id")
+    error = status_error(answer.status_code, known, request_id)
+    error.retry_after_s = _retry_after(answer.headers)
+    return error
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
@@ -219,7 +226,8 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
-def _backoff(attempt: int) -> float:
+def backoff(attempt: int) -> float:
+    """Seconds to wait after the attempt of this number, counted from 0."""
     longest = min(_FIRST_PAUSE_S * 2.0**attempt, _LONGEST_PAUSE_S)
     return random.uniform(longest / 2, longest)  # noqa: S311 - to spread retries, not to hide
 

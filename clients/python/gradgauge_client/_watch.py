@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pydantic import ValidationError
 
 from gradgauge_client._errors import AnalysisTimeout, APIConnectionError, APIResponseError
-from gradgauge_client._http import Http, Request
+from gradgauge_client._http import Http, Request, backoff
 from gradgauge_client._models import AnalysisEvent
 
 FINAL = frozenset({"succeeded", "failed", "cancelled"})
@@ -58,6 +58,7 @@ def events(http: Http, deadline: Deadline, *, after: int = 0) -> Iterator[Analys
                     return
         except APIConnectionError:
             deadline.left()
+        http.pause(min(backoff(breaks), deadline.left()))
         breaks += 1
     raise APIConnectionError(f"{http.url} keeps breaking off its events")
 

@@ -1,7 +1,8 @@
 """The `gradgauge` command: check models, print what is wrong with their gradients, exit by it."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import typer
 from rich.console import Console
@@ -61,10 +62,10 @@ def check(
     said = {name: value for name, value in options.items() if value is not None}
     try:
         outputs = _output.plan(formats or [], output, len(models))
-        desk = _desk(given.place(local=local, url=url, data=data), fail_on, timeout)
-        desk.prepare(outputs)
-        outcomes = [desk.check(path, said) for path in models]
-        _write(outcomes, outputs, desk)
+        with _desk(given.place(local=local, url=url, data=data), fail_on, timeout) as desk:
+            desk.prepare(outputs)
+            outcomes = [desk.check(path, said) for path in models]
+            _write(outcomes, outputs, desk)
     except (_output.BadOutput, _engine.EngineMissing) as bad:
         raise typer.BadParameter(str(bad)) from bad
     except KeyboardInterrupt:
@@ -72,12 +73,19 @@ def check(
     raise typer.Exit(_code(outcomes, on_error))
 
 
-def _desk(url: str | None, fail_on: str | None, timeout: float) -> _local.Desk:
+@contextmanager
+def _desk(url: str | None, fail_on: str | None, timeout: float) -> Iterator[_local.Desk]:
     """Where the models are analysed: at a service, or here where there is no URL."""
     console = Console(stderr=True, highlight=False, markup=False, emoji=False)
     if url is None:
-        return _local.Local(fail_on, console)
-    return _remote.Remote(Client(url), timeout, fail_on, console)
+        yield _local.Local(fail_on, console)
+        return
+    try:
+        client = Client(url)
+    except ValueError as bad:
+        raise typer.BadParameter(str(bad)) from bad
+    with client:
+        yield _remote.Remote(client, timeout, fail_on, console)
 
 
 def _write(
