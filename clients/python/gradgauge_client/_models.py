@@ -15,10 +15,10 @@ class AgreementBlock(BaseModel):
     )
     delta_log10: float | None
     """Decades: analytic less sampled."""
+    explanation: str | None
+    status: Literal["agree", "disagree", "not_comparable"]
     z: float | None
     """The difference in units of its own standard error."""
-    status: Literal["agree", "disagree", "not_comparable"]
-    explanation: str | None
 
 
 class AnalysisEvent(BaseModel):
@@ -28,12 +28,12 @@ class AnalysisEvent(BaseModel):
         extra="ignore",
         frozen=True,
     )
-    id: int
     analysis_id: str
-    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
-    stage: str | None
-    progress: float
     created_at: AwareDatetime
+    id: int
+    progress: float
+    stage: str | None
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 
 class AnalyticBlock(BaseModel):
@@ -43,29 +43,29 @@ class AnalyticBlock(BaseModel):
         extra="ignore",
         frozen=True,
     )
-    method: Literal["mean_field", "exact_moments", "probed", "not_supported"]
-    forward_rms: float | None
-    """RMS of the layer's output, in activation units."""
-    forward_gain: float | None
-    """Output RMS over input RMS; 1 preserves."""
+    assumptions: list[str]
     backward_gain: float | None
     """Gradient RMS at the input over that at the output, this layer alone; 1 preserves."""
-    log10_grad_act: float | None
-    """Decades: RMS of the gradient at the layer's output; 0 is 1 at the network's output."""
-    log10_grad_param: float | None
-    """Decades: RMS of the gradient of the layer's largest parameter, per input."""
-    log10_grad_ratio: float | None
-    """Decades: parameter gradient RMS over parameter RMS."""
     band_decades: float | None
     """Decades: how far finite width is expected to scatter around the mean."""
     chi: float | None
     """Squared gain of a small perturbation through the layer; 1 is critical."""
     depth_scale: float | None
     """Layers over which a perturbation fades by e; null where chi >= 1."""
+    forward_gain: float | None
+    """Output RMS over input RMS; 1 preserves."""
+    forward_rms: float | None
+    """RMS of the layer's output, in activation units."""
+    log10_grad_act: float | None
+    """Decades: RMS of the gradient at the layer's output; 0 is 1 at the network's output."""
+    log10_grad_param: float | None
+    """Decades: RMS of the gradient of the layer's largest parameter, per input."""
+    log10_grad_ratio: float | None
+    """Decades: parameter gradient RMS over parameter RMS."""
+    method: Literal["mean_field", "exact_moments", "probed", "not_supported"]
     sigma_max: float | None
     sigma_min: float | None
     stable_rank: float | None
-    assumptions: list[str]
 
 
 class Architecture(BaseModel):
@@ -75,12 +75,12 @@ class Architecture(BaseModel):
         extra="ignore",
         frozen=True,
     )
+    created_at: AwareDatetime
     id: str
     name: str
     sha256: str
     """Of the spec's canonical JSON."""
     spec: dict[str, Any]
-    created_at: AwareDatetime
 
 
 class CategoryProbabilities(BaseModel):
@@ -90,10 +90,10 @@ class CategoryProbabilities(BaseModel):
         extra="ignore",
         frozen=True,
     )
-    trains: float
-    vanishing: float
     exploding: float
     other: float
+    trains: float
+    vanishing: float
 
 
 class Caution(BaseModel):
@@ -114,10 +114,10 @@ class Check(BaseModel):
         extra="ignore",
         frozen=True,
     )
-    rule_id: str
-    title: str
-    status: Literal["passed", "failed", "not_applicable", "not_run"]
     reason: str | None
+    rule_id: str
+    status: Literal["passed", "failed", "not_applicable", "not_run"]
+    title: str
 
 
 class Coverage(BaseModel):
@@ -127,12 +127,12 @@ class Coverage(BaseModel):
         extra="ignore",
         frozen=True,
     )
-    nodes_total: int
     nodes_analytic: int
     nodes_sampled: int
-    params_total: int
+    nodes_total: int
     params_covered: int
     """Parameters that every engine asked for covers."""
+    params_total: int
     unsupported_ops: dict[str, int]
 
 
@@ -143,12 +143,12 @@ class Evidence(BaseModel):
         extra="ignore",
         frozen=True,
     )
-    metric: str
-    value: float | None
-    threshold: float | None
     comparator: Literal["<", "<=", ">", ">=", "==", "!="]
+    metric: str
     source: Literal["analytic", "sampled"]
+    threshold: float | None
     unit: str
+    value: float | None
 
 
 class Expected(BaseModel):
@@ -158,9 +158,9 @@ class Expected(BaseModel):
         extra="ignore",
         frozen=True,
     )
-    metric: str
-    before: float | None
     after: float | None
+    before: float | None
+    metric: str
     unit: str
 
 
@@ -173,12 +173,12 @@ class Fault(BaseModel):
     )
     code: str
     """Stable between versions."""
+    hint: str | None
+    limit: str | None
     message: str
+    op: str | None
     where: str | None
     """Node, tensor or path in the spec."""
-    op: str | None
-    limit: str | None
-    hint: str | None
 
 
 class Finding(BaseModel):
@@ -188,22 +188,22 @@ class Finding(BaseModel):
         extra="ignore",
         frozen=True,
     )
-    id: str
-    rule_id: str
-    title: str
-    message: str
-    severity: Literal["none", "low", "medium", "high", "critical"]
-    category: Literal["vanishing", "exploding", "saturation", "dead_units", "rank_collapse", "symmetry", "shattered", "precision_underflow", "precision_overflow", "attention_entropy", "initialisation", "ill_posed", "disagreement", "not_analysed"]
-    confidence: float
-    fingerprint: str
-    """Same over re-runs: it knows the rule, the category and the origin's scope, no metric."""
-    origins: list[str]
     affected: list[str]
     affected_count: int
+    category: Literal["vanishing", "exploding", "saturation", "dead_units", "rank_collapse", "symmetry", "shattered", "precision_underflow", "precision_overflow", "attention_entropy", "initialisation", "ill_posed", "disagreement", "not_analysed"]
+    confidence: float
     evidence: list[Evidence]
+    fingerprint: str
+    """Same over re-runs: it knows the rule, the category and the origin's scope, no metric."""
+    id: str
+    message: str
+    origins: list[str]
+    recommendation_ids: list[str]
+    rule_id: str
+    severity: Literal["none", "low", "medium", "high", "critical"]
     status: Literal["new", "existing", "fixed", "suppressed"]
     suppression: str | None
-    recommendation_ids: list[str]
+    title: str
 
 
 class Gate(BaseModel):
@@ -213,11 +213,11 @@ class Gate(BaseModel):
         extra="ignore",
         frozen=True,
     )
-    policy: str
-    passed: bool
     fail_on: Literal["low", "medium", "high", "critical", "never"]
-    violating_findings: list[str]
+    passed: bool
+    policy: str
     reason: str
+    violating_findings: list[str]
 
 
 class Interval(BaseModel):
@@ -227,10 +227,10 @@ class Interval(BaseModel):
         extra="ignore",
         frozen=True,
     )
-    low: float
     high: float
     level: float
     """Share of repetitions in which the interval holds the true value."""
+    low: float
     method: str
 
 
@@ -241,13 +241,13 @@ class MeasurementBlock(BaseModel):
         extra="ignore",
         frozen=True,
     )
-    name: str
-    value: float | None
-    low: float | None
     high: float | None
-    unit: str
-    source: Literal["analytic", "sampled"]
+    low: float | None
+    name: str
     note: str | None
+    source: Literal["analytic", "sampled"]
+    unit: str
+    value: float | None
 
 
 class ModelBlock(BaseModel):
@@ -257,12 +257,12 @@ class ModelBlock(BaseModel):
         extra="ignore",
         frozen=True,
     )
+    format: Literal["onnx", "spec"]
     id: str
     name: str
-    format: Literal["onnx", "spec"]
-    size_bytes: int | None
     node_count: int
     param_count: int
+    size_bytes: int | None
 
 
 class ModelFacts(BaseModel):
@@ -272,18 +272,18 @@ class ModelFacts(BaseModel):
         extra="ignore",
         frozen=True,
     )
-    name: str
     format: Literal["onnx", "spec"]
-    opset: dict[str, int]
     inputs: dict[str, list[int | str | None]]
-    outputs: dict[str, list[int | str | None]]
+    layer_count: int
+    name: str
+    node_count: int
     ops: dict[str, int]
     """Nodes by operator."""
+    opset: dict[str, int]
+    outputs: dict[str, list[int | str | None]]
+    param_count: int
     unsupported_ops: list[str]
     """Operators that an analysis could not run."""
-    node_count: int
-    param_count: int
-    layer_count: int
     warnings: list[Caution]
 
 
@@ -294,19 +294,19 @@ class Provenance(BaseModel):
         extra="ignore",
         frozen=True,
     )
-    service_version: str
     analysis_config_sha256: str
-    model_sha256: str
-    ir_version: int | None
-    opset: dict[str, int]
-    versions: dict[str, str]
+    deterministic: bool
     device: str
     dtype: str
-    deterministic: bool
-    seeds: list[int]
-    started_at: AwareDatetime
     finished_at: AwareDatetime
+    ir_version: int | None
+    model_sha256: str
+    opset: dict[str, int]
+    seeds: list[int]
+    service_version: str
     stage_ms: dict[str, float]
+    started_at: AwareDatetime
+    versions: dict[str, str]
 
 
 class Quantiles(BaseModel):
@@ -330,11 +330,11 @@ class RiskBlock(BaseModel):
         extra="ignore",
         frozen=True,
     )
+    category: Literal["vanishing", "exploding", "saturation", "dead_units", "rank_collapse", "symmetry", "shattered", "precision_underflow", "precision_overflow", "attention_entropy", "initialisation", "ill_posed", "disagreement", "not_analysed"] | None
+    confidence: float
+    role: Literal["origin", "affected", "none"]
     score: float
     severity: Literal["none", "low", "medium", "high", "critical"]
-    category: Literal["vanishing", "exploding", "saturation", "dead_units", "rank_collapse", "symmetry", "shattered", "precision_underflow", "precision_overflow", "attention_entropy", "initialisation", "ill_posed", "disagreement", "not_analysed"] | None
-    role: Literal["origin", "affected", "none"]
-    confidence: float
 
 
 class SampledBlock(BaseModel):
@@ -349,11 +349,13 @@ class SampledBlock(BaseModel):
         extra="ignore",
         frozen=True,
     )
-    status: Literal["measured", "not_supported", "not_run"]
-    n: int
-    """Inputs the gradients were measured on."""
-    seeds: list[int]
-    loss: str | None
+    cosine_between_samples: float | None
+    """Mean cosine between the parameter gradients of two samples."""
+    dead_fraction: float | None
+    forward_rms: float | None
+    """RMS of the layer's output, in activation units."""
+    input_correlation: float | None
+    """Mean pairwise cosine of the layer's outputs across inputs; 1 is collapsed."""
     input_kind: str | None
     log10_grad_act: Quantiles | None
     """Decades: RMS over the elements of one input's gradient at the output of the layer's op."""
@@ -361,19 +363,17 @@ class SampledBlock(BaseModel):
     log10_grad_param: Quantiles | None
     """Decades: RMS of the gradient of the layer's largest parameter."""
     log10_grad_param_ci: Interval | None
-    forward_rms: float | None
-    """RMS of the layer's output, in activation units."""
-    input_correlation: float | None
-    """Mean pairwise cosine of the layer's outputs across inputs; 1 is collapsed."""
-    cosine_between_samples: float | None
-    """Mean cosine between the parameter gradients of two samples."""
-    dead_fraction: float | None
-    saturated_fraction: float | None
-    underflow: dict[Literal["fp16", "bf16", "fp8_e4m3", "fp8_e5m2"], float]
-    """Share of the gradient that the number format would flush to zero."""
+    loss: str | None
+    n: int
+    """Inputs the gradients were measured on."""
+    nonfinite_fraction: float | None
     overflow: dict[Literal["fp16", "bf16", "fp8_e4m3", "fp8_e5m2"], float]
     """Share of the gradient beyond the number format's largest value."""
-    nonfinite_fraction: float | None
+    saturated_fraction: float | None
+    seeds: list[int]
+    status: Literal["measured", "not_supported", "not_run"]
+    underflow: dict[Literal["fp16", "bf16", "fp8_e4m3", "fp8_e5m2"], float]
+    """Share of the gradient that the number format would flush to zero."""
     zero_gradient: bool | None
     """The gradient is exactly zero, so that its log10 is null."""
 
@@ -385,13 +385,13 @@ class SeriesBlock(BaseModel):
         extra="ignore",
         frozen=True,
     )
+    high: list[float | None]
+    low: list[float | None]
     name: str
     unit: str
     """Unit of y, low and high."""
     x: list[float]
     y: list[float | None]
-    low: list[float | None]
-    high: list[float | None]
 
 
 class SeverityCounts(BaseModel):
@@ -403,8 +403,8 @@ class SeverityCounts(BaseModel):
     )
     critical: int
     high: int
-    medium: int
     low: int
+    medium: int
     none: int
 
 
@@ -415,8 +415,8 @@ class Snippet(BaseModel):
         extra="ignore",
         frozen=True,
     )
-    framework: str
     code: str
+    framework: str
 
 
 class Untrainable(BaseModel):
@@ -426,11 +426,11 @@ class Untrainable(BaseModel):
         extra="ignore",
         frozen=True,
     )
-    p: float
-    low: float
-    high: float
-    lr: float | None
     calibration: str
+    high: float
+    low: float
+    lr: float | None
+    p: float
 
 
 class UntrainableByOptimizer(BaseModel):
@@ -440,8 +440,8 @@ class UntrainableByOptimizer(BaseModel):
         extra="ignore",
         frozen=True,
     )
-    sgd: Untrainable
     adam: Untrainable
+    sgd: Untrainable
 
 
 class Verified(BaseModel):
@@ -451,11 +451,11 @@ class Verified(BaseModel):
         extra="ignore",
         frozen=True,
     )
-    metric: str
-    before: float | None
     after: float | None
-    unit: str
+    before: float | None
     ci_after: Interval | None
+    metric: str
+    unit: str
 
 
 class Warning(BaseModel):
@@ -466,8 +466,8 @@ class Warning(BaseModel):
         frozen=True,
     )
     code: str
-    message: str
     layer_ids: list[str]
+    message: str
 
 
 class WeightsBlock(BaseModel):
@@ -477,8 +477,8 @@ class WeightsBlock(BaseModel):
         extra="ignore",
         frozen=True,
     )
-    state: Literal["fresh", "trained", "unknown"]
     judged_by: str
+    state: Literal["fresh", "trained", "unknown"]
 
 
 class Analysis(BaseModel):
@@ -488,23 +488,23 @@ class Analysis(BaseModel):
         extra="ignore",
         frozen=True,
     )
-    id: str
-    name: str
-    model_id: str | None
-    """Null for an architecture, and where the model was deleted since."""
     architecture_id: str | None
-    options: dict[str, Any]
-    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
-    stage: str | None
-    """What is being done, such as `analytic` or `sampled`."""
-    progress: float
     cached: bool
     """Whether the report is an earlier analysis's."""
-    verdict: Literal["pass", "warn", "fail", "inconclusive"] | None
-    error: Fault | None
     created_at: AwareDatetime
-    started_at: AwareDatetime | None
+    error: Fault | None
     finished_at: AwareDatetime | None
+    id: str
+    model_id: str | None
+    """Null for an architecture, and where the model was deleted since."""
+    name: str
+    options: dict[str, Any]
+    progress: float
+    stage: str | None
+    """What is being done, such as `analytic` or `sampled`."""
+    started_at: AwareDatetime | None
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    verdict: Literal["pass", "warn", "fail", "inconclusive"] | None
 
 
 class AnalysisPage(BaseModel):
@@ -525,24 +525,24 @@ class LayerBlock(BaseModel):
         extra="ignore",
         frozen=True,
     )
-    id: str
-    name: str
-    scope: str
-    op: str
-    nodes: list[str]
-    params: list[str]
+    agreement: AgreementBlock
+    analytic: AnalyticBlock
     depth: int
     """Position along the longest path from the inputs."""
+    finding_ids: list[str]
+    id: str
+    measurements: list[MeasurementBlock]
+    name: str
+    nodes: list[str]
+    op: str
     param_count: int
+    params: list[str]
+    repeat_group: str | None
+    risk: RiskBlock
+    sampled: SampledBlock
+    scope: str
     shape_in: list[int | str | None] | None
     shape_out: list[int | str | None] | None
-    repeat_group: str | None
-    finding_ids: list[str]
-    analytic: AnalyticBlock
-    sampled: SampledBlock
-    agreement: AgreementBlock
-    risk: RiskBlock
-    measurements: list[MeasurementBlock]
 
 
 class Model(BaseModel):
@@ -552,14 +552,14 @@ class Model(BaseModel):
         extra="ignore",
         frozen=True,
     )
+    created_at: AwareDatetime
+    facts: ModelFacts | None
     id: str
     name: str
+    problem: Fault | None
     sha256: str
     size_bytes: int
     state: Literal["inspecting", "ready", "rejected"]
-    facts: ModelFacts | None
-    problem: Fault | None
-    created_at: AwareDatetime
     updated_at: AwareDatetime
 
 
@@ -570,22 +570,22 @@ class Recommendation(BaseModel):
         extra="ignore",
         frozen=True,
     )
-    id: str
     action: str
-    title: str
-    targets: list[str]
+    cost: Literal["config", "init", "architecture", "retrain"]
+    expected: list[Expected]
     finding_ids: list[str]
+    function_preserving: bool
+    id: str
+    patched_model_id: str | None
     rank: int
     rationale: str
-    cost: Literal["config", "init", "architecture", "retrain"]
-    function_preserving: bool
-    expected: list[Expected]
+    references: list[str]
+    side_effects: list[str]
+    snippets: list[Snippet]
+    targets: list[str]
+    title: str
     verification: Literal["verified", "refuted", "not_run", "not_verifiable"]
     verified: list[Verified]
-    side_effects: list[str]
-    patched_model_id: str | None
-    snippets: list[Snippet]
-    references: list[str]
 
 
 class Summary(BaseModel):
@@ -595,19 +595,19 @@ class Summary(BaseModel):
         extra="ignore",
         frozen=True,
     )
-    score: float | None
-    """0 to 100, 100 is healthy; null where too little was analysed to give one."""
-    verdict: Literal["pass", "warn", "fail", "inconclusive"]
-    headline: str
-    """One sentence a person can act on."""
-    severity_counts: SeverityCounts
-    probability_untrainable: UntrainableByOptimizer | None
-    category_probabilities: CategoryProbabilities | None
-    spread_decades: float | None
-    """Decades between the largest and the smallest gradient of the network."""
-    worst_layer: str | None
     agreement_fraction: float | None
     """Share of the comparable layers on which the two engines agree."""
+    category_probabilities: CategoryProbabilities | None
+    headline: str
+    """One sentence a person can act on."""
+    probability_untrainable: UntrainableByOptimizer | None
+    score: float | None
+    """0 to 100, 100 is healthy; null where too little was analysed to give one."""
+    severity_counts: SeverityCounts
+    spread_decades: float | None
+    """Decades between the largest and the smallest gradient of the network."""
+    verdict: Literal["pass", "warn", "fail", "inconclusive"]
+    worst_layer: str | None
 
 
 class Report(BaseModel):
@@ -617,21 +617,21 @@ class Report(BaseModel):
         extra="ignore",
         frozen=True,
     )
-    schema_version: Literal["1.0"]
-    id: str
-    object: Literal["report"]
-    model: ModelBlock
-    weights: WeightsBlock
-    summary: Summary
-    gate: Gate | None
-    findings: list[Finding]
-    recommendations: list[Recommendation]
     checks: list[Check]
-    layers: list[LayerBlock]
-    graph_url: str | None
-    coverage: Coverage
-    warnings: list[Warning]
-    measurements: list[MeasurementBlock]
-    series: list[SeriesBlock]
-    provenance: Provenance
     compared_to: str | None
+    coverage: Coverage
+    findings: list[Finding]
+    gate: Gate | None
+    graph_url: str | None
+    id: str
+    layers: list[LayerBlock]
+    measurements: list[MeasurementBlock]
+    model: ModelBlock
+    object: Literal["report"]
+    provenance: Provenance
+    recommendations: list[Recommendation]
+    schema_version: Literal["1.0"]
+    series: list[SeriesBlock]
+    summary: Summary
+    warnings: list[Warning]
+    weights: WeightsBlock
