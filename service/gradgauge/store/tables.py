@@ -205,3 +205,17 @@ class IdempotencyKey(Table):
     body_sha256: Mapped[str] = mapped_column(String(64))
     analysis_id: Mapped[str] = mapped_column(ForeignKey("analyses.id", ondelete="CASCADE"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
+
+
+class WorkerProcess(Table):
+    """A worker that lives, told by itself, and the state of each layer its children's sandbox has.
+
+    The queue keeps workers too, one per queue and without a word about their sandbox.
+    """
+
+    __tablename__ = "worker_processes"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    host: Mapped[str] = mapped_column(Display)
+    sandbox: Mapped[dict[str, Any]] = mapped_column(Json)
+    seen_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -1,0 +1,1 @@
+"""The HTTP service: REST under /v1, and pages for people at /."""

@@ -1,0 +1,232 @@
+"""Analyses: asked for, listed, watched, cancelled."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterable, AsyncIterator
+from importlib.metadata import version
+from typing import Annotated, Any, Literal, Self
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import Field, model_validator
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gradgauge.api.architectures import of_document, stored
+from gradgauge.api.deps import Cursor, Here, Id, Limit, Project, Services
+from gradgauge.api.json_body import StrictRoute
+from gradgauge.errors import InvalidOptions, Unavailable
+from gradgauge.jobs.progress import follow
+from gradgauge.jobs.queue import Idempotency, Submitted
+from gradgauge.schema import resources
+from gradgauge.schema.options import AnalysisOptions
+from gradgauge.schema.strict import Strict, refused
+from gradgauge.store.repository import analyses as rows
+from gradgauge.store.repository import architectures, models
+
+router = APIRouter(prefix="/v1/analyses", tags=["analyses"], route_class=StrictRoute)
+
+FINAL = frozenset({"succeeded", "failed", "cancelled"})
+_Reference = Annotated[str, Field(min_length=1, max_length=80)]
+
+
+class AnalysisRequest(Strict):
+    """What to analyse (exactly one of the three) and how."""
+
+    model_id: _Reference | None = None
+    architecture_id: _Reference | None = None
+    architecture: dict[str, Any] | None = Field(
+        default=None, description="A spec as at POST /v1/architectures."
+    )
+    options: AnalysisOptions = Field(default_factory=AnalysisOptions)
+    fresh: bool = Field(
+        default=False, description="Analyse again although a result of the same is there."
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [self.model_id, self.architecture_id, self.architecture]
+        if sum(source is not None for source in given) != 1:
+            raise refused("give exactly one of model_id, architecture_id, architecture")
+        return self
+
+
+Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="The same key with the same body is the same analysis, for a day.",
+    ),
+]
+
+
+@router.post("", status_code=202, responses={200: {"model": resources.Analysis}})
+async def create_analysis(
+    asked: AnalysisRequest,
+    request: Request,
+    response: Response,
+    here: Here,
+    project: Project,
+    key: Key = None,
+) -> resources.Analysis:
+    """Ask for an analysis: 202, or 200 where its result is there already."""
+    idempotency = None
+    if key is not None:
+        idempotency = Idempotency(key, hashlib.sha256(await request.body()).hexdigest())
+    submitted = await submit(here, project, asked, idempotency)
+    analysis = wire(submitted.analysis)
+    response.headers["Location"] = f"/v1/analyses/{analysis.id}"
+    if analysis.state in FINAL:
+        response.status_code = 200
+    else:
+        response.headers["Retry-After"] = "1"
+    return analysis
+
+
+async def submit(
+    here: Services,
+    project: str,
+    asked: AnalysisRequest,
+    idempotency: Idempotency | None = None,
+) -> Submitted:
+    """Queue what was asked for, or find it answered.
+
+    Raises:
+        InvalidInput: the options or the architecture.
+        NotFound: there is no such model or architecture.
+        ModelRejected: the model's inspection refused it.
+        KeyInFlight, KeyReused: by the idempotency key.
+    """
+    if asked.options.data is not None:
+        raise InvalidOptions(
+            "data_not_accepted",
+            "a path means nothing here: this service takes no data files yet",
+            where="data",
+            hint="use gradgauge check --local --data FILE",
+        )
+    async with here.database.session() as session:
+        new = await _new(session, project, asked)
+        return await here.queue.submit_analysis(
+            session, new, idempotency=idempotency, fresh=asked.fresh
+        )
+
+
+async def _new(session: AsyncSession, project: str, asked: AnalysisRequest) -> rows.NewAnalysis:
+    source: dict[str, Any]
+    if asked.model_id is not None:
+        model = await models.get(session, project, asked.model_id)
+        source = {"name": model.name, "model_id": model.id}
+        content = model.sha256
+    else:
+        if asked.architecture_id is not None:
+            held = await architectures.get(session, project, asked.architecture_id)
+        else:
+            spec = of_document(asked.architecture or {})
+            held, _ = await architectures.add(session, project, name=spec.name, spec=stored(spec))
+        source = {"name": held.name, "architecture_id": held.id}
+        content = held.sha256
+    told = [content, asked.options.digest(), version("gradgauge")]
+    return rows.NewAnalysis(
+        project_id=project,
+        options=asked.options.model_dump(mode="json", exclude_unset=True),
+        cache_key=hashlib.sha256(json.dumps(told).encode()).hexdigest(),
+        **source,
+    )
+
+
+@router.get("")
+async def list_analyses(
+    here: Here,
+    project: Project,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    state: Annotated[
+        Literal["queued", "running", "succeeded", "failed", "cancelled"] | None, Query()
+    ] = None,
+    model_id: Annotated[str | None, Query(max_length=80)] = None,
+    architecture_id: Annotated[str | None, Query(max_length=80)] = None,
+) -> resources.AnalysisPage:
+    """List analyses, newest first."""
+    async with here.database.session() as session:
+        found = await rows.page(
+            session,
+            project,
+            limit=limit + 1,
+            before=cursor,
+            state=state,
+            model_id=model_id,
+            architecture_id=architecture_id,
+        )
+    more = found[limit - 1].id if len(found) > limit else None
+    return resources.AnalysisPage(items=[wire(row) for row in found[:limit]], next_cursor=more)
+
+
+async def existing(analysis_id: Id, here: Here, project: Project) -> resources.Analysis:
+    """The analysis of the path; raises NotFound."""
+    async with here.database.session() as session:
+        return wire(await rows.get(session, project, analysis_id))
+
+
+Existing = Annotated[resources.Analysis, Depends(existing)]
+
+
+@router.get("/{analysis_id}")  # noqa: FAST003 - Existing takes it
+async def get_analysis(analysis: Existing, response: Response) -> resources.Analysis:
+    """Read an analysis: its state, stage and progress, and its error once it has failed."""
+    if analysis.state not in FINAL:
+        response.headers["Retry-After"] = "1"
+    return analysis
+
+
+@router.post("/{analysis_id}:cancel")
+async def cancel_analysis(analysis_id: Id, here: Here, project: Project) -> resources.Analysis:
+    """Cancel a queued or running analysis; one that has ended stays as it is."""
+    async with here.database.session() as session:
+        return wire(await here.queue.cancel(session, project, analysis_id))
+
+
+@router.get(
+    "/{analysis_id}/events",  # noqa: FAST003 - Existing takes it
+    response_class=EventSourceResponse,
+)
+async def watch_analysis(
+    analysis: Existing,
+    here: Here,
+    project: Project,
+    last_id: Annotated[int, Header(alias="Last-Event-ID", ge=0, lt=1 << 63)] = 0,
+) -> AsyncIterable[resources.AnalysisEvent]:
+    """Watch an analysis: its events above `Last-Event-ID` as they happen, until its end."""
+    source = follow(here.database, here.hub, project, analysis.id, after=last_id)
+    async for row in _until(here.stopping, source):
+        if row is not None:
+            event = resources.AnalysisEvent.model_validate(row, from_attributes=True)
+            yield ServerSentEvent(data=event, id=str(event.id))  # type: ignore[misc] - FastAPI's envelope around the item
+
+
+async def _until(stopping: asyncio.Event, source: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """Yield from `source` until it ends, the process stops or the database is away."""
+    stop = asyncio.create_task(stopping.wait())
+    following: asyncio.Task[Any] | None = None
+    try:
+        while True:
+            following = asyncio.ensure_future(anext(source))
+            await asyncio.wait({following, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if not following.done():
+                return
+            try:
+                yield following.result()
+            except (StopAsyncIteration, Unavailable):
+                return
+    finally:
+        stop.cancel()
+        if following is not None and not following.done():
+            following.cancel()
+            await asyncio.wait({following})
+
+
+def wire(row: object) -> resources.Analysis:
+    """The row as clients see it."""
+    return resources.Analysis.model_validate(row, from_attributes=True)

@@ -1,0 +1,58 @@
+"""What the routes are given: the process's services and the caller's project."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Annotated, TypedDict
+
+from fastapi import Depends, Path, Query, Request
+
+from gradgauge.jobs.progress import Hub
+from gradgauge.jobs.queue import Queue
+from gradgauge.settings import Settings
+from gradgauge.store.blobs import BlobStore
+from gradgauge.store.database import Database
+from gradgauge.store.tables import DEFAULT_PROJECT
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the process has opened, for as long as it serves."""
+
+    settings: Settings
+    database: Database
+    blobs: BlobStore
+    queue: Queue
+    hub: Hub
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once the process is told to stop: whoever streams comes to an end."""
+
+
+class State(TypedDict):
+    """What the lifespan hands to every request."""
+
+    services: Services
+
+
+def services(request: Request) -> Services:
+    """The process's services."""
+    found: Services = request.state.services
+    return found
+
+
+def project() -> str:
+    """The caller's project: without keys there is one."""
+    return DEFAULT_PROJECT
+
+
+Here = Annotated[Services, Depends(services)]
+Project = Annotated[str, Depends(project)]
+
+Id = Annotated[str, Path(max_length=80)]
+Limit = Annotated[int, Query(ge=1, le=200, description="Items of a page.")]
+Cursor = Annotated[
+    str | None,
+    Query(
+        pattern=r"^[a-z]{3}_[0-9a-z]{26}$",
+        description="The last page's `next_cursor`; its items are older.",
+    ),
+]

@@ -1,0 +1,112 @@
+"""What every request passes first: its id, its size, where it was sent and from which page."""
+
+import re
+import secrets
+import time
+from urllib.parse import urlsplit
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gradgauge.api.problems import document
+
+log = structlog.get_logger()
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+MOST_HEADERS = 100
+MOST_HEADER_BYTES = 16 << 10
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_UNLOGGED = frozenset({"/healthz", "/readyz"})
+
+# Whatever a page says, a browser is to believe our types and to load nothing from elsewhere.
+_ALWAYS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class Guard:
+    """Refuses what no route should see; gives every request an id and one line in the log.
+
+    Without keys the only thing between a web page and this service is the browser: a name that
+    resolves to this machine (DNS rebinding) shows in Host, a foreign page in Origin.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass an HTTP request on, or answer it with a problem document."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        request_id = _request_id(headers.get("x-request-id"))
+        scope.setdefault("state", {})["request_id"] = request_id
+        started, status = time.perf_counter(), 500
+
+        async def tagged(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                added = MutableHeaders(scope=message)
+                added["X-Request-ID"] = request_id
+                for name, value in _ALWAYS.items():
+                    added.setdefault(name, value)
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await (_refusal(scope, headers) or self._app)(scope, receive, tagged)
+            finally:
+                if scope["path"] not in _UNLOGGED:
+                    _log(scope, status, started)
+
+
+def _request_id(told: str | None) -> str:
+    return told if told and _REQUEST_ID.fullmatch(told) else secrets.token_hex(8)
+
+
+def _refusal(scope: Scope, headers: Headers) -> Response | None:
+    size = sum(len(name) + len(value) for name, value in scope["headers"])
+    if len(scope["headers"]) > MOST_HEADERS or size > MOST_HEADER_BYTES:
+        limit = f"max_headers={MOST_HEADERS}, max_header_bytes={MOST_HEADER_BYTES}"
+        detail = f"the request has {len(scope['headers'])} headers of {size} bytes in all"
+        return document(scope, 431, "headers_too_large", detail, limit=limit)
+    if _host(headers.get("host")) not in LOOPBACK:
+        return document(
+            scope,
+            403,
+            "forbidden_host",
+            "without API keys this service answers to localhost and loopback addresses only",
+            hint="address it as http://127.0.0.1",
+        )
+    origin = headers.get("origin")
+    if origin is not None and origin != f"{scope['scheme']}://{headers['host']}":
+        return document(
+            scope, 403, "forbidden_origin", "pages of other origins may not use this service"
+        )
+    return None
+
+
+def _host(told: str | None) -> str | None:
+    """The name in a Host header without its port; None where it is not one."""
+    try:
+        return urlsplit(f"//{told}").hostname if told else None
+    except ValueError:
+        return None
+
+
+def _log(scope: Scope, status: int, started: float) -> None:
+    route = scope.get("route")
+    log.info(
+        "request",
+        method=scope["method"],
+        route=getattr(route, "path", None),
+        path=scope["path"][:200],
+        status=status,
+        ms=round(1000 * (time.perf_counter() - started), 1),
+    )

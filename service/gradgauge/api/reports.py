@@ -1,0 +1,126 @@
+"""Reports: the stored JSON as it is, or rendered for people."""
+
+import asyncio
+import hashlib
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Header, Query, Request
+from starlette.responses import Response
+
+from gradgauge.api.deps import Here, Id, Project
+from gradgauge.api.problems import NotReadable, Refused
+from gradgauge.errors import Conflict
+from gradgauge.formats.render import render
+from gradgauge.schema.report import Report
+from gradgauge.store.repository import analyses as rows
+
+router = APIRouter(prefix="/v1/analyses", tags=["reports"])
+
+Format = Literal["json", "markdown", "html"]
+TYPES: dict[Format, str] = {
+    "json": "application/json",
+    "markdown": "text/markdown",
+    "html": "text/html",
+}
+# The report's own policy, in its head, names the hash of its style; this bounds what it may name.
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'self'"
+)
+
+
+@router.get(
+    "/{analysis_id}/report",
+    response_model=Report,
+    responses={
+        200: {
+            "content": {
+                "text/markdown": {"schema": {"type": "string"}},
+                "text/html": {"schema": {"type": "string"}},
+            }
+        }
+    },
+)
+async def get_report(
+    request: Request,
+    analysis_id: Id,
+    here: Here,
+    project: Project,
+    wanted: Annotated[Format | None, Query(alias="format")] = None,
+    if_none_match: Annotated[str | None, Header(max_length=1000)] = None,
+) -> Response:
+    """Read a succeeded analysis's report, by `format` or else by `Accept`; JSON by default."""
+    form = wanted or negotiated(request.headers.get("accept"))
+    key = await _report_key(here, project, analysis_id)
+    headers = {
+        "ETag": f'"{hashlib.sha256(f"{key}:{form}".encode()).hexdigest()[:32]}"',
+        "Cache-Control": "private, no-cache",
+        "Vary": "Accept",
+        "Content-Security-Policy": _POLICY,
+    }
+    if headers["ETag"] in (if_none_match or ""):
+        return Response(status_code=304, headers=headers)
+    content: bytes | str = await here.blobs.get(key)
+    if form != "json":
+        content = await asyncio.to_thread(_rendered, content, form)
+    return Response(content, media_type=TYPES[form], headers=headers)
+
+
+def negotiated(accept: str | None) -> Format:
+    """The format an Accept header likes best (RFC 9110 12.5.1), JSON among equals.
+
+    Raises:
+        Refused: none of ours is liked (406).
+    """
+    if not accept:
+        return "json"
+    liked = [_range(part) for part in accept[:1000].split(",")]
+    marks = {form: _quality(kind, liked) for form, kind in TYPES.items()}
+    best = max(marks, key=lambda form: marks[form])
+    if marks[best] <= 0:
+        said = NotReadable(
+            "not_acceptable",
+            "a report is application/json, text/markdown or text/html",
+            hint="ask with Accept or ?format=json, markdown or html",
+        )
+        raise Refused(said, 406)
+    return best
+
+
+def _range(part: str) -> tuple[str, float]:
+    kind, *parameters = (word.strip().lower() for word in part.split(";"))
+    told = next((word[2:] for word in parameters if word.startswith("q=")), "1")
+    try:
+        return kind, float(told)
+    except ValueError:
+        return kind, 0.0
+
+
+def _quality(kind: str, liked: list[tuple[str, float]]) -> float:
+    """The most specific range that covers `kind` decides."""
+    given = dict(reversed(liked))
+    for covering in (kind, f"{kind.partition('/')[0]}/*", "*/*"):
+        if covering in given:
+            return given[covering]
+    return 0.0
+
+
+async def _report_key(here: Here, project: str, analysis_id: str) -> str:
+    async with here.database.session() as session:
+        row = await rows.get(session, project, analysis_id)
+    if row.report_key is not None and row.state == "succeeded":
+        return row.report_key
+    hints = {
+        "queued": "wait for its end: GET its events",
+        "running": "wait for its end: GET its events",
+        "failed": "read the analysis's `error`",
+    }
+    raise Conflict(
+        "no_report",
+        f"analysis {row.id} is {row.state} and has no report",
+        hint=hints.get(row.state),
+    )
+
+
+def _rendered(content: bytes | str, form: Format) -> str:
+    return render(Report.model_validate_json(content), form)

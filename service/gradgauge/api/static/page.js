@@ -1,0 +1,33 @@
+// Live progress: every element with data-events follows its analysis over Server-Sent Events.
+"use strict";
+
+const FINAL = new Set(["succeeded", "failed", "cancelled"]);
+const MOST_STREAMS = 4; // a browser opens six connections to one server
+
+function show(place, event) {
+  const bar = place.querySelector("[data-progress]");
+  const stage = place.querySelector("[data-stage]");
+  const state = place.querySelector("[data-state]");
+  if (bar) bar.value = event.progress;
+  if (stage) stage.textContent = event.stage ?? event.state;
+  if (state) {
+    state.textContent = event.state;
+    state.className = `badge is-${event.state}`;
+  }
+}
+
+function follow(place) {
+  const source = new EventSource(place.dataset.events);
+  source.onmessage = (message) => {
+    const event = JSON.parse(message.data);
+    show(place, event);
+    if (FINAL.has(event.state)) {
+      source.close();
+      location.reload();
+    }
+  };
+}
+
+for (const place of [...document.querySelectorAll("[data-events]")].slice(0, MOST_STREAMS)) {
+  follow(place);
+}

@@ -1,0 +1,133 @@
+"""Server-side commands, found by the one `gradgauge` command under `gradgauge.commands`.
+
+Each takes the words that follow its name and returns an exit code: 0, 1 where it cannot do its
+work, 2 for wrong usage or settings.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from gradgauge import telemetry
+from gradgauge.cli import doctor as examination
+from gradgauge.cli import supervisor
+from gradgauge.errors import GradgaugeError, InvalidInput
+from gradgauge.settings import Settings
+from gradgauge.store.database import conninfo, embedded_server
+from gradgauge.store.schema import migrate as bring_up_to_date
+
+
+def serve(words: Sequence[str]) -> int:
+    """Run the whole service: embedded PostgreSQL unless a URL is set, API and worker."""
+    parser = _parser(
+        "serve", "Run API and worker, and PostgreSQL unless GRADGAUGE_DATABASE_URL is set."
+    )
+    parser.add_argument("--host", help="loopback address to bind to (127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port to bind to (8000); 0 picks one")
+    parser.add_argument("--api-only", action="store_true", help="start no worker")
+    parser.add_argument(
+        "--allow-unsandboxed",
+        action="store_true",
+        default=None,
+        help="analyse although a layer of the sandbox is missing here",
+    )
+    return _run(
+        parser, words, lambda settings, given: supervisor.run(settings, api_only=given.api_only)
+    )
+
+
+def worker(words: Sequence[str]) -> int:
+    """Run one worker on the database and store of the settings."""
+    parser = _parser("worker", "Run one worker: it takes jobs and analyses models.")
+
+    def work(settings: Settings, _given: argparse.Namespace) -> int:
+        from gradgauge.worker import loop  # noqa: PLC0415 - the other commands do not need it
+
+        return loop.run(settings)
+
+    return _run(parser, words, work)
+
+
+def migrate(words: Sequence[str]) -> int:
+    """Bring the database to this version's schema."""
+    return _run(_parser("migrate", "Bring the database to this version's schema."), words, _migrate)
+
+
+def doctor(words: Sequence[str]) -> int:
+    """Say what this machine offers and lacks."""
+    parser = _parser(
+        "doctor", "Say what this machine offers and lacks; 1 where something is missing."
+    )
+    return _run(parser, words, lambda settings, _given: examination.examine(settings))
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "serve": serve,
+    "worker": worker,
+    "migrate": migrate,
+    "doctor": doctor,
+}
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the command that `words` begin with."""
+    if not words or words[0] not in COMMANDS:
+        sys.stderr.write(f"usage: python -m gradgauge.cli {{{','.join(COMMANDS)}}} ...\n")
+        return 2
+    return COMMANDS[words[0]](words[1:])
+
+
+def _parser(name: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"gradgauge {name}",
+        description=description,
+        epilog="Every setting is an environment variable too: GRADGAUGE_DATA_DIR and so on.",
+    )
+    parser.add_argument("--data", type=Path, dest="data_dir", help="data folder (.gradgauge)")
+    return parser
+
+
+def _run(
+    parser: argparse.ArgumentParser,
+    words: Sequence[str],
+    command: Callable[[Settings, argparse.Namespace], int],
+) -> int:
+    given = parser.parse_args(list(words))
+    try:
+        settings = Settings(**_overrides(given))
+        telemetry.set_up(level=settings.log_level, form=settings.log_format)
+        return command(settings, given)
+    except ValidationError as error:
+        for fault in error.errors(include_url=False, include_input=False):
+            name = "_".join(str(part) for part in fault["loc"]).upper()
+            sys.stderr.write(f"gradgauge: GRADGAUGE_{name}: {fault['msg']}\n")
+        return 2
+    except GradgaugeError as error:
+        sys.stderr.write(f"gradgauge: {error}\n")
+        return 2 if isinstance(error, InvalidInput) else 1
+
+
+def _overrides(given: argparse.Namespace) -> dict[str, Any]:
+    """The flags that are settings and were given."""
+    return {
+        name: value
+        for name, value in vars(given).items()
+        if name in Settings.model_fields and value is not None
+    }
+
+
+def _migrate(settings: Settings, _given: argparse.Namespace) -> int:
+    embedded = embedded_server(settings)
+    try:
+        url = settings.database_url
+        bring_up_to_date(
+            embedded.url if embedded else conninfo(url.get_secret_value() if url else "")
+        )
+    finally:
+        if embedded:
+            embedded.stop()
+    return 0

@@ -1,0 +1,114 @@
+"""The worker process: takes jobs and has children run them; loads no machine learning itself."""
+
+import asyncio
+import os
+import signal
+import socket
+from contextlib import suppress
+
+import structlog
+
+from gradgauge import telemetry
+from gradgauge.errors import GradgaugeError, Unavailable
+from gradgauge.jobs.work import Work
+from gradgauge.settings import Settings
+from gradgauge.store.blobs import BlobStore
+from gradgauge.store.database import Database
+from gradgauge.store.ids import new_id
+from gradgauge.store.repository import workers
+from gradgauge.worker import sandbox
+from gradgauge.worker.forks import Zygote
+from gradgauge.worker.runner import ConfinedRunner
+
+log = structlog.get_logger()
+
+
+def run(settings: Settings) -> int:
+    """Work until SIGTERM or SIGINT; 1 where the worker cannot start."""
+    telemetry.set_up(level=settings.log_level, form=settings.log_format)
+    try:
+        asyncio.run(work(settings))
+    except GradgaugeError as error:
+        log.error("worker_not_started", code=error.code, reason=str(error))  # noqa: TRY400 - said whole
+        return 1
+    return 0
+
+
+async def work(settings: Settings) -> None:
+    """Take and run jobs until told to stop; running ones get `shutdown_s`.
+
+    Raises:
+        GradgaugeError: the database, the store or the children's parent cannot be started, or the
+            sandbox lacks a layer and nobody allowed that.
+    """
+    zygote = Zygote()
+    database = await Database.open(settings)
+    try:
+        states = await asyncio.to_thread(zygote.probe)
+        require = required(states, settings)
+        blobs = BlobStore.open(settings)
+        working = Work(database, blobs, settings, ConfinedRunner(zygote, blobs, settings, require))
+        _stop_on_signals(working)
+        await _announced(working, database, settings, states)
+    finally:
+        await asyncio.to_thread(zygote.close)
+        await database.close()
+
+
+def required(states: dict[str, str], settings: Settings) -> tuple[str, ...]:
+    """The sandbox's layers without which no job is run.
+
+    Where the whole service is on this machine and has no keys, its only user is the machine's own:
+    a missing layer is said loudly and lived with.
+
+    Raises:
+        Unavailable: a layer is missing here, and this is not such a service.
+    """
+    lacking = sandbox.missing(states)
+    if not lacking:
+        return sandbox.REQUIRED
+    if not (settings.allow_unsandboxed or settings.database_url is None):
+        raise Unavailable(
+            "sandbox_incomplete",
+            f"the sandbox lacks {'; '.join(lacking)}",
+            hint="run on Linux 5.13 or later, or set GRADGAUGE_ALLOW_UNSANDBOXED=true",
+        )
+    log.warning("sandbox_partial", lacking=lacking)
+    return ()
+
+
+def _stop_on_signals(working: Work) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, working.stop)
+
+
+async def _announced(
+    working: Work, database: Database, settings: Settings, states: dict[str, str]
+) -> None:
+    """Work, and say all along that we are here and how our children are confined."""
+    worker_id = new_id("wrk")
+    told = asyncio.create_task(_announce(database, settings, worker_id, states))
+    log.info("worker_ready", worker=worker_id, pid=os.getpid(), sandbox=states)
+    try:
+        await working.run()
+    finally:
+        told.cancel()
+        with suppress(asyncio.CancelledError):
+            await told
+        with suppress(Unavailable):
+            async with database.session() as session:
+                await workers.leave(session, worker_id)
+
+
+async def _announce(
+    database: Database, settings: Settings, worker_id: str, states: dict[str, str]
+) -> None:
+    host = socket.gethostname()
+    while True:
+        with suppress(Unavailable):
+            async with database.session() as session:
+                await workers.announce(
+                    session, worker_id, host=host, sandbox=states, stall_s=settings.stall_s
+                )
+        await asyncio.sleep(settings.heartbeat_s)

@@ -1,0 +1,237 @@
+"""Runs the queue's jobs in confined children: files laid out, limits set, answers checked."""
+
+import asyncio
+import json
+import math
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from gradgauge.jobs.outcome import (
+    AnalysisJob,
+    Died,
+    Failed,
+    InspectionJob,
+    Outcome,
+    Spec,
+    Succeeded,
+    Tell,
+    Upload,
+)
+from gradgauge.schema.report import Report
+from gradgauge.settings import Settings
+from gradgauge.store.blobs import BlobStore
+from gradgauge.store.folders import make_folder
+from gradgauge.worker import confined
+from gradgauge.worker.forks import Zygote, ZygoteLost
+from gradgauge.worker.frames import Problem, Request
+
+log = structlog.get_logger()
+
+# Where each stage of the engine begins and ends in the whole analysis, by its usual share of time.
+SHARES = {
+    "read": (0.0, 0.05),
+    "analytic": (0.05, 0.2),
+    "sampled": (0.2, 0.7),
+    "remedy": (0.7, 1.0),
+}
+# Endings in which the child did not say itself why: the next attempt may fare better.
+_DEATHS = frozenset({"child_crashed", "child_lost", "child_not_started"})
+_MOST_THREADS = 8
+_LEFTOVER_S = 24 * 3600
+_LOGGED = 2000
+
+
+class ConfinedRunner:
+    """A jobs.outcome.Runner over one zygote; `require` names the layers a child must have."""
+
+    def __init__(
+        self, zygote: Zygote, blobs: BlobStore, settings: Settings, require: tuple[str, ...]
+    ) -> None:
+        self._zygote = zygote
+        self._blobs = blobs
+        self._settings = settings
+        self._require = require
+        self._scratch = make_folder(settings.data_dir.expanduser().absolute() / "work")
+        _sweep(self._scratch)
+
+    async def inspect(self, job: InspectionJob) -> Outcome:
+        """Read and check the upload; the result is the JSON of its facts."""
+        async with self._laid_out(job.upload) as source:
+            request = self._request("inspect", source, {}, job.upload.size_bytes, threads=1)
+            answer = await self._answer(request, self._settings.inspection_time_limit_s, _deaf)
+        if not isinstance(answer, dict):
+            return answer
+        return Succeeded(_encoded(answer | {"name": job.upload.name}))
+
+    async def analyse(self, job: AnalysisJob, tell: Tell) -> Outcome:
+        """Run the whole analysis; the result is a report, checked to be one."""
+        wall_s = self._settings.analysis_time_limit_s
+        wall_s = min(wall_s, job.options.get("time_limit_s") or wall_s)
+        size = job.source.size_bytes if isinstance(job.source, Upload) else 0
+        threads = max(1, min(_MOST_THREADS, (os.cpu_count() or 1) // self._settings.analysis_slots))
+        async with self._laid_out(job.source) as source:
+            request = self._request("analyze", source, job.options, size, threads=threads)
+            answer = await self._answer(request, wall_s, tell)
+        if not isinstance(answer, dict):
+            return answer
+        name = job.source.name if isinstance(job.source, Upload) else None
+        return await asyncio.to_thread(_reported, answer, name)
+
+    @asynccontextmanager
+    async def _laid_out(self, source: Upload | Spec) -> AsyncIterator[Path]:
+        """A folder that holds the source and nothing else: what the child may read."""
+        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=self._scratch, prefix="job-"))
+        try:
+            if isinstance(source, Spec):
+                path = folder / "spec.json"
+                path.write_bytes(_encoded(source.document))
+            else:
+                path = folder / "model.onnx"
+                await self._place(source.blob_key, path)
+            yield path
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    async def _place(self, key: str, path: Path) -> None:
+        """Link the blob where it lies on this disk, else fetch it."""
+        local = self._blobs.local_path(key)
+        if local is not None:
+            with suppress(OSError):  # another disk, or one without links
+                await asyncio.to_thread(os.link, local, path)
+                return
+        await self._blobs.fetch(key, path)
+
+    def _request(
+        self, task: str, source: Path, options: dict[str, Any], size: int, *, threads: int
+    ) -> Request:
+        inspection = task == "inspect"
+        wall_s = (
+            self._settings.inspection_time_limit_s
+            if inspection
+            else self._settings.analysis_time_limit_s
+        )
+        return Request(
+            task=task,
+            source=str(source),
+            options=options,
+            read_only=(str(source.parent),),
+            memory_bytes=self._settings.analysis_memory_bytes,
+            mapped_bytes=size,
+            cpu_s=math.ceil(wall_s * threads) + 1,
+            result_bytes=self._settings.max_report_bytes,
+            threads=threads,
+            require=self._require,
+        )
+
+    async def _answer(
+        self, request: Request, wall_s: float, tell: Tell
+    ) -> dict[str, Any] | Failed | Died:
+        try:
+            outcome = await self._followed(request, wall_s, tell)
+        except ZygoteLost as lost:
+            return Died(lost.message)
+        if outcome.problem is None:
+            return outcome.result or {}
+        _note(outcome, outcome.problem)
+        if outcome.problem.code in _DEATHS:
+            return Died(outcome.problem.message)
+        return Failed(outcome.problem.model_dump(exclude={"exit"}))
+
+    async def _followed(self, request: Request, wall_s: float, tell: Tell) -> confined.Outcome:
+        """Run the child and pass its progress on; where that is refused, the child is killed."""
+        news = _News()
+        running = asyncio.create_task(
+            self._zygote.arun(request, wall_s=wall_s, on_progress=news.put)
+        )
+        telling = asyncio.create_task(news.pass_on(tell))
+        try:
+            await asyncio.wait({running, telling}, return_when=asyncio.FIRST_COMPLETED)
+            if telling.done():
+                telling.result()
+            return await running
+        finally:
+            running.cancel()
+            telling.cancel()
+            await asyncio.wait({running, telling})
+
+
+class _News:
+    """The child's latest progress, put by a thread, passed on by a task of the loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._some = asyncio.Event()
+        self._latest = ("read", 0.0)
+
+    def put(self, stage: str, fraction: float) -> None:
+        self._loop.call_soon_threadsafe(self._set, stage, fraction)
+
+    def _set(self, stage: str, fraction: float) -> None:
+        self._latest = (stage, fraction)
+        self._some.set()
+
+    async def pass_on(self, tell: Tell) -> None:
+        """Tell what is new for ever, skipping what is already old; raises what `tell` raises."""
+        while True:
+            await self._some.wait()
+            self._some.clear()
+            stage, fraction = self._latest
+            await tell(stage, overall(stage, fraction))
+
+
+def overall(stage: str, fraction: float) -> float:
+    """The share of the whole analysis that is done, from 0 to 1, at `fraction` of `stage`."""
+    start, end = SHARES.get(stage, (0.0, 1.0))
+    return start + (end - start) * fraction
+
+
+async def _deaf(_stage: str, _progress: float) -> None:
+    """An inspection is too short to be watched."""
+
+
+def _reported(answer: dict[str, Any], name: str | None) -> Succeeded | Failed:
+    """The child's report if it is one; its model is called as whoever uploaded it called it."""
+    try:
+        report = Report.model_validate(answer)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        log.warning("malformed_report", reason=first["msg"], loc=first["loc"])
+        return Failed(
+            Problem(
+                code="malformed_result",
+                message="the analysis child sent something that is not a report",
+                hint="the model may have taken over or broken the analysis; nothing was believed",
+            ).model_dump(exclude={"exit"})
+        )
+    if name is not None:
+        shown = name.removesuffix(".onnx").removesuffix(".zip") or name
+        model = report.model.model_copy(update={"name": shown})
+        report = report.model_copy(update={"model": model})
+    return Succeeded(report.model_dump_json().encode(), report.summary.verdict)
+
+
+def _encoded(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _note(outcome: confined.Outcome, problem: Problem) -> None:
+    log.info(
+        "child_refused", code=problem.code, reason=problem.message, stderr=outcome.log[-_LOGGED:]
+    )
+
+
+def _sweep(scratch: Path) -> None:
+    """Delete what killed workers left behind."""
+    for left in scratch.iterdir():
+        with suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > _LEFTOVER_S:
+                shutil.rmtree(left, ignore_errors=True)
