@@ -24,6 +24,7 @@ UNSUPPORTED = "unsupported_ops"
 BROKEN = frozenset(
     {
         "analysis_died",
+        "backward_failed",
         "body_too_large",
         "cancelled",
         "child_crashed",

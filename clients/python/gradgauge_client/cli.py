@@ -1,4 +1,4 @@
-"""The `gradgauge` command: check models, print what is wrong with their gradients, exit by it."""
+"""The `gradgauge` command: check models and exit by their verdict; run the service."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import typer
 from rich.console import Console
 
-from gradgauge_client import _engine, _exit, _local, _output, _remote
+from gradgauge_client import _engine, _exit, _local, _output, _remote, _server
 from gradgauge_client import _options as given
 from gradgauge_client._client import Client
 
@@ -71,6 +71,9 @@ def check(
     except KeyboardInterrupt:
         raise typer.Exit(_exit.INTERRUPTED) from None
     raise typer.Exit(_code(outcomes, on_error))
+
+
+_server.register(app)
 
 
 @contextmanager

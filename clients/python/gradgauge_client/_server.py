@@ -1,0 +1,51 @@
+"""The server's commands: found by entry points, run with the words that follow their name."""
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+
+import typer
+
+from gradgauge_client import _exit
+
+GROUP = "gradgauge.commands"
+HELP = {
+    "serve": "Run the service: API, worker, and PostgreSQL unless a URL is set.",
+    "worker": "Run one more worker.",
+    "migrate": "Bring the database to this version's schema.",
+    "doctor": "Say what this machine offers and lacks.",
+}
+_PANEL = "Server (needs the service package)"
+# The service reads its own options, --help too.
+_AS_IT_CAME = {
+    "allow_extra_args": True,
+    "ignore_unknown_options": True,
+    "help_option_names": [],
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the server's commands to `app`; nothing of the service is loaded before one is run."""
+    for name, told in HELP.items():
+        app.command(name, help=told, context_settings=_AS_IT_CAME, rich_help_panel=_PANEL)(
+            _command(name)
+        )
+
+
+def _command(name: str) -> Callable[[typer.Context], None]:
+    def run(context: typer.Context) -> None:
+        raise typer.Exit(_load(name)(context.args))
+
+    return run
+
+
+def _load(name: str) -> Callable[[list[str]], int]:
+    found = list(entry_points(group=GROUP, name=name))
+    if not found:
+        typer.echo(
+            f"gradgauge {name} is the service's, which is not installed here: "
+            'pip install "gradgauge[worker]"',
+            err=True,
+        )
+        raise typer.Exit(_exit.INVALID)
+    command: Callable[[list[str]], int] = found[0].load()
+    return command
