@@ -32,6 +32,7 @@ BROKEN = frozenset(
         "child_not_started",
         "execution_failed",
         "garbled_facts",
+        "input_type",
         "inspection_died",
         "internal_error",
         "limit_exceeded",
