@@ -58,7 +58,7 @@ def report(
     findings = _with_recommendations(assessment.findings, recommendations)
     coverage = _coverage(assessment)
     policy = Policy(min_coverage=options.min_coverage)
-    verdict, gate = decide(findings, coverage, [], policy)
+    verdict, gate = decide(findings, coverage, _doubts(assessment), policy)
     state, judged_by = judge(assessment.graph, assessment.layers)
     digest = options.digest()
     return Report(
@@ -140,6 +140,13 @@ def _coverage(assessment: Assessment) -> Coverage:
         params_covered=count_parameters(v for name, v in held.items() if name in covered),
         unsupported_ops=dict(sampled.unsupported) if sampled is not None else {},
     )
+
+
+def _doubts(assessment: Assessment) -> list[str]:
+    """Why no verdict can be given whatever the findings: unknown is not safe."""
+    if assessment.signals.trunk:
+        return []
+    return ["no dense, convolution, recurrent or embedding layer's gradient is known"]
 
 
 def _covered(key: str, assessment: Assessment) -> bool:

@@ -160,4 +160,3 @@ def plan(options: AnalysisOptions, reading: Reading) -> Plan:
         seed=options.seed,
         loss=loss,
     )
-

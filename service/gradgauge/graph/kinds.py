@@ -47,8 +47,9 @@ ACTIVATIONS = frozenset(
         "Sqrt",
     ]
 )
-SATURATING = frozenset({"Sigmoid", "Tanh", "Softsign", "HardSigmoid", "Erf"})
-RECTIFIERS = frozenset({"Relu", "ThresholdedRelu", "HardSwish"})
+SATURATING = frozenset({"Sigmoid", "Tanh", "Softsign", "HardSigmoid"})
+# Clip is how ReLU6 is exported
+RECTIFIERS = frozenset({"Relu", "ThresholdedRelu", "HardSwish", "Clip"})
 NORMS = frozenset(
     [
         "BatchNormalization",
@@ -79,6 +80,27 @@ POOLING = frozenset(
 LINEAR = frozenset(
     ["Gemm", "MatMul", "FusedMatMul", "Conv", "FusedConv", "ConvTranspose", "Einsum"]
 )
+RANDOM = frozenset(
+    [
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+        "Bernoulli",
+        "Multinomial",
+    ]
+)
+# ops whose outputs have their channels at axis 1
+CHANNELS_SECOND = frozenset(
+    [
+        "Conv",
+        "FusedConv",
+        "ConvTranspose",
+        "BatchNormalization",
+        "InstanceNormalization",
+        "GroupNormalization",
+    ]
+)
 CONTRACTION = frozenset(["Softmax", "Attention", "MultiHeadAttention", "GroupQueryAttention"])
 FLOATS = frozenset(
     {
@@ -92,7 +114,18 @@ FLOATS = frozenset(
         onnx_ir.DataType.FLOAT8E5M2FNUZ,
     }
 )
-
+INTEGERS = frozenset(
+    {
+        onnx_ir.DataType.INT8,
+        onnx_ir.DataType.INT16,
+        onnx_ir.DataType.INT32,
+        onnx_ir.DataType.INT64,
+        onnx_ir.DataType.UINT8,
+        onnx_ir.DataType.UINT16,
+        onnx_ir.DataType.UINT32,
+        onnx_ir.DataType.UINT64,
+    }
+)
 
 BY_OP: tuple[tuple[frozenset[str], Kind], ...] = (
     (ACTIVATIONS, "activation"),

@@ -1,6 +1,6 @@
 """Nodes to layers: the rows a reader of the report recognises as parts of their network."""
 
-import ast
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,12 @@ from dataclasses import dataclass, replace
 
 import onnx_ir
 
-from gradgauge.graph.kinds import BY_OP, FLOATS, LINEAR, PLUMBING, Kind
+from gradgauge.graph.kinds import BY_OP, FLOATS, LINEAR, PLUMBING, RANDOM, RECURRENT, Kind
+
+# of a weight's axes the one that counts units (a layer's outputs): (0, 1) with the op's transB
+_UNIT_AXIS = {"Conv": 0, "FusedConv": 0, "ConvTranspose": 1, "MatMul": -1, "Gemm": 1}
+_LONGEST = 4096  # characters of metadata that are read
+_QUOTED = re.compile(r"""'([^']*)'|"([^"]*)\"""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +32,9 @@ class Layer:
     `output` is the value whose gradient is the layer's activation gradient: that of the layer's own
     op with its bias, before any activation (which is a layer of its own). `inputs` are the
     activations it reads, each through one of `edges`. `depth` counts the layers on the longest path
-    from an input. `nodes` are node names; `params` names of float initializers, largest first.
+    from an input. `nodes` are node names. `params` are names of float initializers: those the layer
+    multiplies by first (largest first), then those it adds (biases, initial states). `unit_axis` is
+    the axis of the first one that counts the layer's units, None where that is not known.
     """
 
     id: str
@@ -44,6 +51,7 @@ class Layer:
     output: str
     shape_in: tuple[int | str | None, ...] | None
     shape_out: tuple[int | str | None, ...] | None
+    unit_axis: int | None
     repeat_group: str | None = None
 
 
@@ -115,7 +123,7 @@ def constant_values(graph: onnx_ir.Graph) -> set[str]:
     for node in graph:
         inner = any(_is_graph(a) for a in node.attributes.values())
         held = all(v is None or _name(v) in fixed for v in node.inputs)
-        if held and not inner and node.op_type not in {"RandomNormal", "RandomUniform"}:
+        if held and not inner and node.op_type not in RANDOM:
             fixed.update(_name(v) for v in node.outputs)
     return fixed
 
@@ -220,8 +228,16 @@ def _bias_add(node: onnx_ir.Node, fixed: set[str]) -> onnx_ir.Node | None:
     if add.op_type != "Add":
         return None
     other = next((v for v in add.inputs if v is not out), None)
-    is_bias = other is not None and _name(other) in fixed and any(True for _ in _cone(other))
+    is_bias = other is not None and _name(other) in fixed and _is_vector(other)
     return add if is_bias else None
+
+
+def _is_vector(value: onnx_ir.Value) -> bool:
+    """Whether a stored value has at most one axis longer than 1: positions, say, have two."""
+    shapes = [v.shape for v in _cone(value)]
+    return bool(shapes) and all(
+        shape is not None and sum(d != 1 for d in shape) <= 1 for shape in shapes
+    )
 
 
 def _layer(
@@ -241,11 +257,10 @@ def _layer(
     params = _params(nodes, fixed)
     out = _used_output(nodes[-1])
     first = next((v for v in node.inputs if v is not None and _name(v) not in fixed), None)
-    scope = _scope(node, [p for p, _ in params])
     return Layer(
         id=f"L{index:04d}",
         name=node.name or _name(out),
-        scope=scope,
+        scope=_scope(node, [p for p, _ in params]),
         op=node.op_type,
         kind=kind,
         nodes=tuple(n.name or "" for n in nodes),
@@ -257,21 +272,48 @@ def _layer(
         output=_name(out),
         shape_in=_shape(first),
         shape_out=_shape(out),
+        unit_axis=_unit_axis(node, params[0][0] if params else ""),
     )
 
 
 def _params(nodes: tuple[onnx_ir.Node, ...], fixed: set[str]) -> list[tuple[str, int]]:
-    found: dict[str, int] = {}
-    for node in nodes:
-        for value in node.inputs:
+    """Names and sizes: what the node multiplies by before what is added, each largest first."""
+    found: dict[str, tuple[bool, int]] = {}
+    for i, node in enumerate(nodes):
+        for index, value in enumerate(node.inputs):
             if value is not None and _name(value) in fixed:
                 for v in _cone(value):
-                    size = v.shape.numpy() if v.shape is not None else ()
-                    count = 1
-                    for dim in size:
-                        count *= dim
-                    found[_name(v)] = count
-    return sorted(found.items(), key=lambda item: -item[1])
+                    size = math.prod(v.shape.numpy()) if v.shape is not None else 1
+                    found.setdefault(_name(v), (i > 0 or _is_added(node, index), size))
+    order = sorted(found.items(), key=lambda item: (item[1][0], -item[1][1]))
+    return [(name, size) for name, (_, size) in order]
+
+
+def _is_added(node: onnx_ir.Node, index: int) -> bool:
+    """Whether an input of the node is a bias, or an initial state of a recurrent one."""
+    if node.op_type in RECURRENT:
+        return index >= 3
+    return node.op_type in LINEAR and index >= 2
+
+
+def _unit_axis(node: onnx_ir.Node, name: str) -> int | None:
+    """Of the stored weight `name`, seen through Identity, Cast and a matrix's Transpose."""
+    axis = _UNIT_AXIS.get(node.op_type)
+    value = node.inputs[1] if axis is not None and len(node.inputs) > 1 else None
+    if axis is None or value is None:
+        return None
+    transposed = node.op_type == "Gemm" and bool(node.attributes.get_int("transB", 0))
+    while (producer := value.producer()) is not None:
+        if producer.op_type not in {"Identity", "Cast", "Transpose"} or producer.inputs[0] is None:
+            return None
+        value = producer.inputs[0]
+        if producer.op_type == "Transpose":
+            if value.shape is None or len(value.shape) != 2:
+                return None
+            transposed = not transposed
+    if _name(value) != name:
+        return None
+    return (0 if axis in {1, -1} else axis) if transposed else axis
 
 
 def _shape(value: onnx_ir.Value | None) -> tuple[int | str | None, ...] | None:
@@ -281,18 +323,32 @@ def _shape(value: onnx_ir.Value | None) -> tuple[int | str | None, ...] | None:
 
 
 def _scope(node: onnx_ir.Node, params: list[str]) -> str:
-    """The module path: the exporter's metadata, else the node's name, else its parameter's."""
-    written = node.metadata_props.get("pkg.torch.onnx.name_scopes")
-    if written:
-        scopes = ast.literal_eval(written)
-        named = [s for s in scopes[:-1] if s]
-        if named:
-            return "/" + str(named[-1]).replace(".", "/")
-    if node.name and "/" in node.name:
-        return node.name.rsplit("/", 1)[0] or "/"
-    if params and "." in params[0]:
-        return "/" + params[0].rsplit(".", 1)[0]
+    """The module path: the exporter's metadata, else the node's name, else its parameter's.
+
+    Slashes between modules, whichever exporter wrote it: `/enc/0`.
+
+    What stands in the outermost module itself has its own name for a scope, so that scopes tell
+    layers apart.
+    """
+    written = node.metadata_props.get("pkg.torch.onnx.name_scopes") or ""
+    named: list[str] = [a or b for a, b in _QUOTED.findall(written[:_LONGEST])]
+    inner = [name for name in named[:-1] if name]
+    if inner:
+        return "/" + inner[-1].replace(".", "/")
+    path = (node.name or "").strip("/").split("/")[:-1]
+    if path:
+        return "/" + "/".join(_last_parts(path))
+    if params and "." in params[0] and "::" not in params[0]:
+        return "/" + params[0].rsplit(".", 1)[0].replace(".", "/")
     return node.name or _name(node.outputs[0])
+
+
+def _last_parts(path: list[str]) -> Iterator[str]:
+    """`enc`, `enc.0` (TorchScript repeats the parent) to `enc`, `0`."""
+    parent = ""
+    for part in path:
+        yield part.removeprefix(f"{parent}.").replace(".", "/")
+        parent = part
 
 
 def _with_repeat_groups(layers: list[Layer]) -> tuple[Layer, ...]:

@@ -11,14 +11,17 @@ from typing import Literal
 import numpy as np
 import onnx_ir
 
-from gradgauge.errors import InvalidOptions
-from gradgauge.graph.kinds import FLOATS
+from gradgauge.errors import AnalysisFailed, InvalidOptions
+from gradgauge.graph import arrays
+from gradgauge.graph.kinds import FLOATS, INTEGERS
 from gradgauge.graph.model import GraphWarning
 from gradgauge.schema.options import InputOptions
 
 SEQUENCE = 16  # a dynamic axis that is not the batch: tokens, steps
 SPATIAL = 32  # a dynamic height or width of an image
 _BATCH = re.compile(r"(^|_)(n|b|bs|batch\w*|unk__\d+)($|_)", re.IGNORECASE)
+# names of a dynamic axis along one input
+_ALONG = re.compile(r"seq|len|time|step|tok|frame|height|width|(^|_)[hwlt]($|_)", re.IGNORECASE)
 _MASK = re.compile(r"mask", re.IGNORECASE)
 InputKind = Literal["normal", "uniform", "integers", "ones", "data"]
 
@@ -69,17 +72,21 @@ def read(
 
     Raises:
         InvalidOptions: an option or a data array names no graph input, or does not fit one.
+        AnalysisFailed: a graph input holds neither numbers nor truth values.
     """
     asked = asked or {}
     values = [v for v in model.graph.inputs if v.name not in model.graph.initializers]
     names = [v.name or "" for v in values]
     _refuse_unknown(asked, names)
-    arrays, target, notes = _load(data, names)
+    fed, target, notes = arrays.load(data, names)
     batch = _batch_symbol(values)
+    sizes = _sizes(values, batch, asked, fed)
     plans = {
-        name: _plan(value, batch, asked.get(name), arrays.get(name))
+        name: _plan(value, batch, sizes, asked.get(name), fed.get(name))
         for name, value in zip(names, values, strict=True)
     }
+    rows = {n: a.shape[plans[n].batch_axis or 0] for n, a in fed.items() if a.ndim}
+    arrays.check_rows(rows, target)
     statistics, norm_notes = _norms(model, norm_mode)
     if any(p.kind in {"normal", "uniform"} for p in plans.values()):
         notes.append(
@@ -103,71 +110,86 @@ def _refuse_unknown(asked: Mapping[str, InputOptions], names: list[str]) -> None
             )
 
 
-def _load(
-    data: Path | None, names: list[str]
-) -> tuple[dict[str, np.ndarray], np.ndarray | None, list[GraphWarning]]:
-    """Arrays named as graph inputs, the target, and a warning for every other array."""
-    if data is None:
-        return {}, None, []
-    try:
-        with np.load(data, allow_pickle=False) as held:
-            arrays = {key: held[key] for key in held.files}
-    except (OSError, ValueError, EOFError) as fault:
-        raise InvalidOptions(
-            "invalid_data",
-            f"{data.name} is not a readable .npz file",
-            where="data",
-            hint="save it with numpy.savez(path, **{input_name: array, 'target': array})",
-        ) from fault
-    target = next((arrays.pop(k) for k in ("target", "y") if k in arrays and k not in names), None)
-    notes = [
-        GraphWarning(
-            "W_UNUSED_ARRAY",
-            f"array {key!r} in the data file names no graph input and is ignored",
-        )
-        for key in arrays
-        if key not in names
-    ]
-    used = {k: v for k, v in arrays.items() if k in names}
-    if not used:
-        raise InvalidOptions(
-            "invalid_data",
-            f"{data.name} holds no array named as a graph input",
-            where="data",
-            hint=f"name arrays as the graph's inputs: {', '.join(names)}",
-        )
-    return used, target, notes
-
-
 def _batch_symbol(values: list[onnx_ir.Value]) -> str | None:
-    """The symbolic dimension that stands for the batch: by name, else the commonest leading one."""
-    symbols = [d.value for v in values for d in (v.shape or ()) if not isinstance(d, int)]
+    """The symbolic dimension that stands for the batch: by name, else the commonest leading one.
+
+    Names of sequences and sizes are none, nor is a later axis behind a leading one of size 1.
+    """
+    shapes = [list(v.shape or ()) for v in values]
+    symbols = [d.value for shape in shapes for d in shape if not isinstance(d, int)]
     named = [s for s in symbols if s and _BATCH.search(s)]
     if named:
         return Counter(named).most_common(1)[0][0]
-    leading = [v.shape[0].value for v in values if v.shape and not isinstance(v.shape[0], int)]
+    leading = [s[0].value for s in shapes if s and not isinstance(s[0], int)]
+    leading = [name for name in leading if not (name and _ALONG.search(name))]
     if leading:
         return Counter(leading).most_common(1)[0][0]
-    return symbols[0] if symbols else None
+    later = (d.value for s in shapes if s[:1] != [1] for d in s[1:] if not isinstance(d, int))
+    return next((name for name in later if name and not _ALONG.search(name)), None)
+
+
+def _sizes(
+    values: list[onnx_ir.Value],
+    batch: str | None,
+    asked: Mapping[str, InputOptions],
+    fed: Mapping[str, np.ndarray],
+) -> dict[str, int]:
+    """Sizes of symbols that are not the batch, from the user's arrays, else from asked shapes.
+
+    One input's sequence length is then every input's that shares its symbol.
+    """
+    found: dict[str, int] = {}
+    for held in (fed, {k: o.shape for k, o in asked.items() if o.shape is not None}):
+        for value in values:
+            given = held.get(value.name or "")
+            dims = list(value.shape or ())
+            shape = tuple(given.shape if isinstance(given, np.ndarray) else given or ())
+            if len(shape) == len(dims) - 1 and batch is not None:
+                dims = [d for d in dims if isinstance(d, int) or d.value != batch]
+            for d, size in zip(dims, shape, strict=False):
+                if not isinstance(d, int) and d.value and d.value != batch:
+                    found.setdefault(d.value, size)
+    return found
 
 
 def _plan(
     value: onnx_ir.Value,
     batch: str | None,
+    sizes: Mapping[str, int],
     asked: InputOptions | None,
     data: np.ndarray | None,
 ) -> InputPlan:
     name = value.name or ""
     dtype = value.dtype or onnx_ir.DataType.FLOAT
-    shape, axis = _resolve(value, batch, asked)
+    _refuse_type(name, dtype, asked)
+    shape, axis = _resolve(value, batch, sizes, asked)
     if data is not None:
-        _check_data(name, data, shape)
-        return InputPlan(name, "data", shape, dtype, axis, data=data)
+        arrays.check(value, data, axis)
+        own = tuple(None if i == axis else size for i, size in enumerate(data.shape))
+        return InputPlan(name, "data", own if axis is not None else shape, dtype, axis, data=data)
     if dtype in FLOATS:
         return _float_plan(value, shape, axis, asked)
     if dtype == onnx_ir.DataType.BOOL or _MASK.search(name):
         return InputPlan(name, "ones", shape, dtype, axis)
     return InputPlan(name, "integers", shape, dtype, axis, high=_vocabulary(value))
+
+
+def _refuse_type(name: str, dtype: onnx_ir.DataType, asked: InputOptions | None) -> None:
+    if dtype not in FLOATS and dtype not in INTEGERS and dtype != onnx_ir.DataType.BOOL:
+        raise AnalysisFailed(
+            "input_type",
+            f"graph input {name!r} holds {dtype.name}, of which no input can be drawn",
+            where=f"inputs.{name}",
+            hint="export the model from where its inputs are numbers",
+        )
+    wanted = asked.distribution if asked is not None else None
+    if wanted is not None and (wanted == "integers") is (dtype in FLOATS):
+        raise InvalidOptions(
+            "distribution_mismatch",
+            f"distribution {wanted!r} does not fit graph input {name!r} of type {dtype.name}",
+            where=f"inputs.{name}.distribution",
+            hint="normal or uniform for floats, integers for the rest",
+        )
 
 
 def _float_plan(
@@ -194,7 +216,7 @@ def _float_plan(
 
 
 def _resolve(
-    value: onnx_ir.Value, batch: str | None, asked: InputOptions | None
+    value: onnx_ir.Value, batch: str | None, sizes: Mapping[str, int], asked: InputOptions | None
 ) -> tuple[tuple[int | None, ...], int | None]:
     """Concrete sizes, None at the batch axis; where no axis is dynamic there is no batch axis."""
     if value.shape is None:
@@ -214,7 +236,8 @@ def _resolve(
             axis = i
             dims.append(None)
         else:
-            dims.append(SPATIAL if len(value.shape) >= 4 and i >= 2 else SEQUENCE)
+            default = SPATIAL if len(value.shape) >= 4 and i >= 2 else SEQUENCE
+            dims.append(sizes.get(dim.value or "", default))
     if given is not None:
         dims = _with_given(value, dims, given, axis)
     return tuple(dims), axis
@@ -240,19 +263,9 @@ def _with_given(
     return [None if i == axis else g for i, g in enumerate(given)]
 
 
-def _check_data(name: str, data: np.ndarray, shape: tuple[int | None, ...]) -> None:
-    if data.ndim != len(shape):
-        raise InvalidOptions(
-            "shape_mismatch",
-            f"array {name!r} has {data.ndim} axes, the graph input has {len(shape)}",
-            where=f"data.{name}",
-            hint=f"expected axes {tuple('batch' if d is None else d for d in shape)}",
-        )
-
-
 def _vocabulary(value: onnx_ir.Value) -> int:
-    """Rows of the embedding table this integer input indexes; 2 where it indexes none."""
-    todo, seen = [value], set()
+    """Rows of the smallest table this integer input indexes; 2 where it indexes none."""
+    todo, seen, rows = [value], set(), []
     while todo:
         v = todo.pop()
         for use in v.uses():
@@ -264,13 +277,13 @@ def _vocabulary(value: onnx_ir.Value) -> int:
                     and table.shape is not None
                     and isinstance(table.shape[0], int)
                 ):
-                    return table.shape[0]
+                    rows.append(table.shape[0])
             if node.op_type in {"Cast", "Reshape", "Squeeze", "Unsqueeze", "Identity"}:
                 out = node.outputs[0]
                 if out not in seen:
                     seen.add(out)
                     todo.append(out)
-    return 2
+    return min(rows, default=2)
 
 
 def _norms(
@@ -283,6 +296,14 @@ def _norms(
     if mode == "train":
         return True, []
     if all(_untrained(node) for node in held):
+        if any(_is_single(node) for node in held):
+            return False, [
+                GraphWarning(
+                    "W_SINGLE_SAMPLE_BATCHNORM",
+                    "a BatchNormalization node sees one value per channel (the graph fixes its "
+                    "batch to 1), so it is read as exported; export with a dynamic batch axis",
+                )
+            ]
         return True, [
             GraphWarning(
                 "W_UNTRAINED_BATCHNORM",
@@ -305,3 +326,11 @@ def _untrained(node: onnx_ir.Node) -> bool:
         ):
             return False
     return True
+
+
+def _is_single(node: onnx_ir.Node) -> bool:
+    """Whether the graph fixes the node's input to one value per channel: no variance to measure."""
+    shape = node.inputs[0].shape if node.inputs[0] is not None else None
+    if shape is None or len(shape) < 2:
+        return False
+    return all(d == 1 for i, d in enumerate(shape) if i != 1)

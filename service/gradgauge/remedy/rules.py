@@ -1,5 +1,6 @@
 """The remedies: one row each, with a check that says why not and a patch that says what."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -9,6 +10,7 @@ import onnx_ir
 
 from gradgauge.assess import Assessment
 from gradgauge.graph.init import Law, fans
+from gradgauge.graph.kinds import CHANNELS_SECOND
 from gradgauge.graph.layers import Layer
 from gradgauge.remedy.patch import Change, Patch, Redraw, Scale, Shift, SwapOp, SwapRecurrent
 from gradgauge.risk.signals import FOLLOWERS
@@ -105,7 +107,11 @@ def _check_rescale(assessment: Assessment, finding: Finding) -> str | None:
 def _rescale(assessment: Assessment, finding: Finding) -> Patch:
     heads = heads_of(assessment, finding.origins)
     measured = unit_variance(
-        assessment.graph.model, heads, assessment.reading, seed=assessment.seed
+        assessment.graph.model,
+        heads,
+        assessment.reading,
+        movable={head.id for head in heads if _own_bias(head, assessment) is not None},
+        seed=assessment.seed,
     )
     changes: list[Change] = []
     for head in heads:
@@ -118,8 +124,8 @@ def _rescaled(head: Layer, moments: Moments, assessment: Assessment) -> list[Cha
     """Weights and bias over the standard deviation; a bias outlier moved to a zero mean first."""
     changes: list[Change] = []
     factor = 1.0 / moments.deviation
-    bias = bias_of(head, assessment)
-    if bias is not None and moments.shift is not None and not _shared(bias, assessment):
+    bias = _own_bias(head, assessment)
+    if bias is not None and moments.shift is not None:
         changes.append(Shift(bias, tuple(-float(s) for s in moments.shift)))
     own = [name for name in head.params if not _shared(name, assessment)]
     return changes + [Scale(name, factor) for name in own]
@@ -132,6 +138,15 @@ def bias_of(head: Layer, assessment: Assessment) -> str | None:
         if value.shape is not None and len(value.shape) == 1:
             return name
     return None
+
+
+def _own_bias(head: Layer, assessment: Assessment) -> str | None:
+    """A bias that no other layer shares, with one element per unit."""
+    name = bias_of(head, assessment)
+    if name is None or _shared(name, assessment):
+        return None
+    units = _shape(head.params[0], assessment)[head.unit_axis] if head.unit_axis is not None else 0
+    return name if _shape(name, assessment) == (units,) else None
 
 
 def _check_swap(assessment: Assessment, finding: Finding) -> str | None:
@@ -148,8 +163,26 @@ def _swappable(assessment: Assessment, finding: Finding) -> list[Layer]:
     return [
         layer
         for key, layer in layers.items()
-        if key in wanted and (layer.op in SWAPPED or layer.op == "RNN")
+        if key in wanted
+        and (_is_hidden(layer, assessment) if layer.op in SWAPPED else _is_tanh(layer, assessment))
     ]
+
+
+def _is_hidden(layer: Layer, assessment: Assessment) -> bool:
+    """Whether an activation is neither the network's output nor the factor of a gate."""
+    layers = {held.id: held for held in assessment.layers}
+    readers = [layers[key] for key, ids in assessment.before.items() if layer.id in ids]
+    ends = {value.name for value in assessment.graph.model.graph.outputs}
+    return layer.output not in ends and not any(r.kind == "gate" for r in readers)
+
+
+def _is_tanh(layer: Layer, assessment: Assessment) -> bool:
+    """Whether the layer is an RNN node that squashes, its recurrent weight a stored tensor."""
+    if layer.op != "RNN":
+        return False
+    node = next(n for n in assessment.graph.model.graph if n.name == layer.nodes[0])
+    named = node.attributes.get_strings("activations", ["Tanh"])
+    return set(named) != {"Relu"} and _stored(node, 2, assessment) is not None
 
 
 def _swap(assessment: Assessment, finding: Finding) -> Patch:
@@ -168,7 +201,7 @@ def _he(head: Layer, assessment: Assessment, *, seed: int) -> list[Change]:
     """He's law on the layer's weights, zeros on its bias (He et al. 2015, section 2.2)."""
     name = head.params[0]
     shape = _shape(name, assessment)
-    fan_in, fan_out = fans(shape, layout=_layout(head, shape))
+    fan_in, fan_out = _fans(head, shape)
     changes: list[Change] = [Redraw(name, Law("he_normal", shape, fan_in, fan_out), seed)]
     bias = bias_of(head, assessment)
     if bias is not None and not _zeros(bias, assessment):
@@ -204,11 +237,12 @@ def _shape(name: str, assessment: Assessment) -> tuple[int, ...]:
     return tuple(int(d) for d in np.shape(held.numpy()))
 
 
-def _layout(head: Layer, shape: tuple[int, ...]) -> Literal["out_in", "in_out", "conv"]:
-    if len(shape) > 2:
-        return "conv"
-    width = head.shape_out[-1] if head.shape_out else None
-    return "in_out" if head.op == "MatMul" or shape[0] != width else "out_in"
+def _fans(head: Layer, shape: tuple[int, ...]) -> tuple[int, int]:
+    if head.op in CHANNELS_SECOND:
+        return fans(shape, layout="conv")
+    if len(shape) < 2:
+        return math.prod(shape), 1
+    return fans(shape[-2:], layout="in_out" if head.unit_axis in {1, -1} else "out_in")
 
 
 def _rescale_title(assessment: Assessment, finding: Finding) -> str:
@@ -229,18 +263,24 @@ def _count(layers: Sequence[Layer]) -> str:
 
 
 def _rescale_snippet(layers: Sequence[Layer]) -> str:
-    names = ", ".join(repr(layer.scope) for layer in layers[:8])
+    names = ", ".join(repr(_module(layer)) for layer in layers[:8])
     more = "  # and so on" if len(layers) > 8 else ""
     return (
         "# layer-sequential unit variance: in forward order, on one batch\n"
         f"for name in [{names}]:{more}\n"
         "    y = output_of(model, name, batch)  # before the activation\n"
         "    with torch.no_grad():\n"
-        "        layer = model.get_submodule(name.strip('/').replace('/', '.'))\n"
+        "        layer = model.get_submodule(name)\n"
         "        layer.weight /= y.std()\n"
         "        if layer.bias is not None:\n"
         "            layer.bias /= y.std()"
     )
+
+
+def _module(layer: Layer) -> str:
+    """The path torch knows the module by, on one line."""
+    path = layer.scope.strip("/").replace("/", ".")
+    return "".join(c if c.isprintable() else "?" for c in path)
 
 
 def _swap_snippet(layers: Sequence[Layer]) -> str:
@@ -251,7 +291,7 @@ def _swap_snippet(layers: Sequence[Layer]) -> str:
             "nn.init.zeros_(rnn.bias_hh_l0)\n"
             "nn.init.zeros_(rnn.bias_ih_l0)"
         )
-    names = ", ".join(layer.scope for layer in layers[:8])
+    names = ", ".join(_module(layer) for layer in layers[:8])
     return (
         f"# at {names}\n"
         "self.act = nn.ReLU()\n"

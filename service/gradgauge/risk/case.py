@@ -83,9 +83,7 @@ def confidence(case: Case) -> float:
 
 
 def describe(origins: Sequence[str], signals: Signals) -> str:
-    """`18 Sigmoid layers (/layers.1 to /layers.35)`."""
-    if not origins:
-        return "no single layer stands out, all"
+    """`18 Sigmoid layers (/layers/1 to /layers/35)`; at least one origin."""
     ops = sorted({signals.layers[o].op for o in origins})
     first, last = signals.layers[origins[0]].scope, signals.layers[origins[-1]].scope
     place = first if len(origins) == 1 else f"{first} to {last}"

@@ -19,12 +19,16 @@ def vanishing(case: Case) -> list[Draft]:
     units = _origin_units(signals.units, sign=-1)
     origins = tuple(dict.fromkeys(_blame(unit, case) for unit in units))
     reached = _nearer_input(origins, case)
-    what = describe(origins, signals)
+    verb = "each pass" if len(origins) > 1 else "passes"
+    how = (
+        f"{describe(origins, signals)} {verb} on {_factor(units)} of it"
+        if origins
+        else "no layer stands out, each takes a little off it"
+    )
     return [
         Draft(
             level,
-            f"gradient shrinks {signals.vanishing:.1f} decades from output to input: "
-            f"{what} each pass on {_factor(units)} of it",
+            f"gradient shrinks {signals.vanishing:.1f} decades from output to input: {how}",
             origins or reached[:1],
             tuple(r for r in reached if r not in origins),
             (
@@ -52,12 +56,17 @@ def exploding(case: Case) -> list[Draft]:
     units = _origin_units(signals.units, sign=1)
     origins = tuple(dict.fromkeys(_blame(unit, case) for unit in units)) or _adds(signals)
     reached = _nearer_input(origins, case)
-    what = describe(origins, signals)
-    how = f"each multiplying it by {_factor(units)}" if units else "each adding to it"
+    each = "each " if len(origins) > 1 else ""
+    does = f"{each}multiplying it by {_factor(units)}" if units else f"{each}adding to it"
+    how = (
+        f"{describe(origins, signals)} {does}"
+        if origins
+        else "no layer stands out, each adds a little to it"
+    )
     return [
         Draft(
             level,
-            f"gradient grows {signals.exploding:.1f} decades from output to input: {what} {how}",
+            f"gradient grows {signals.exploding:.1f} decades from output to input: {how}",
             origins or reached[:1],
             tuple(r for r in reached if r not in origins),
             (
@@ -133,4 +142,4 @@ def _nearer_input(origins: Sequence[str], case: Case) -> tuple[str, ...]:
 
 def _factor(units: Sequence[Unit]) -> str:
     gains = sorted(unit.gain for unit in units)
-    return f"{10 ** gains[len(gains) // 2]:.3g}" if gains else "less"
+    return f"{10 ** gains[len(gains) // 2]:.3g}"

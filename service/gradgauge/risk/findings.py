@@ -1,6 +1,6 @@
 """Numbers to findings: one per cause, at the layer where it starts, with those it reaches."""
 
-from gradgauge.graph.kinds import SATURATING
+from gradgauge.graph.kinds import RECTIFIERS, SATURATING
 from gradgauge.risk import thresholds as t
 from gradgauge.risk.case import Case, Draft, Rule, needs_activation, needs_sample, needs_sizes
 from gradgauge.risk.depth import exploding, vanishing
@@ -82,7 +82,7 @@ RULES: tuple[Rule, ...] = (
         lambda case: over_time(case, 1),
     ),
     Rule("GF105", "No gradient reaches a layer", "vanishing", needs_sample, zero),
-    Rule("GF201", "Dead units", "dead_units", needs_activation({"Relu", "ThresholdedRelu"}), dead),
+    Rule("GF201", "Dead units", "dead_units", needs_activation(RECTIFIERS), dead),
     Rule("GF202", "Saturated units", "saturation", needs_activation(SATURATING), saturated),
     Rule("GF203", "Identical units", "symmetry", needs_sample, symmetric),
     Rule("GF301", "Non-finite values", "exploding", needs_sample, nonfinite),

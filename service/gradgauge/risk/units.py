@@ -10,26 +10,97 @@ from gradgauge.schema.wire import Severity
 
 
 def zero(case: Case) -> list[Draft]:
-    """Parameter layers whose gradient is exactly zero for every input."""
+    """Parameter layers whose gradient is exactly zero for every input.
+
+    Behind a residual branch that starts at zero there is none either, until the first step opens
+    it: that is meant and no finding. A head that starts at zero hides the whole network from one
+    backward pass, which is told at low severity.
+    """
     held = case.measured()
     heads = [k for k, layer in case.signals.layers.items() if layer.kind in HEADS and k in held]
-    zero = [k for k in heads if held[k].zero_gradient]
-    if not zero:
-        return []
-    first = max(zero, key=lambda key: case.signals.layers[key].depth)
-    share = len(zero) / len(heads)
+    closed = {k: _openers(k, case) for k in heads if held[k].zero_gradient}
+    stuck = [k for k, openers in closed.items() if not openers]
+    if not stuck:
+        ends = sorted({o for openers in closed.values() for o in openers if _is_last(o, case)})
+        return [_hidden(ends, list(closed), len(heads), case)] if ends else []
+    first = max(stuck, key=lambda key: case.signals.layers[key].depth)
+    share = len(stuck) / len(heads)
     level: Severity = "critical" if share >= 0.5 else "medium"
     return [
         Draft(
             level,
-            f"no gradient reaches {len(zero)} of {len(heads)} parameter layers: it is exactly zero "
-            f"from {case.signals.layers[first].name} on towards the input",
+            f"no gradient reaches {len(stuck)} of {len(heads)} parameter layers: it is exactly "
+            f"zero from {case.signals.layers[first].name} on towards the input",
             (first,),
-            tuple(z for z in zero if z != first),
+            tuple(z for z in stuck if z != first),
             (evidence("sampled.zero_gradient", 1.0, 1.0, ">=", "1", "sampled"),),
             0.95,
         )
     ]
+
+
+def _hidden(ends: Sequence[str], closed: Sequence[str], count: int, case: Case) -> Draft:
+    return Draft(
+        "low",
+        f"{describe(ends, case.signals)} start at zero, so that no gradient passes before the "
+        f"first step: {len(closed)} of {count} parameter layers cannot be judged; analyse the "
+        "network again after it",
+        tuple(ends),
+        tuple(closed),
+        (evidence("sampled.zero_gradient", 1.0, 1.0, ">=", "1", "sampled"),),
+        0.95,
+    )
+
+
+def _openers(key: str, case: Case) -> set[str]:
+    """The layers that stop the gradient on its way to `key` and will not after their first step.
+
+    Their weights are all zero, those weights receive a gradient, and they stand at the end of the
+    network or of a residual branch.
+    """
+    held, after = case.measured(), _readers(case.signals)
+    todo, seen, found = [key], {key}, set[str]()
+    while todo:
+        for reader in after.get(todo.pop(), ()):
+            layer = held.get(reader)
+            if reader in seen or layer is None:
+                continue
+            seen.add(reader)
+            if layer.zero_gradient:
+                todo.append(reader)
+            elif _learns(layer) and _ends_branch(reader, case):
+                found.add(reader)
+    return found
+
+
+def _readers(signals: Signals) -> dict[str, list[str]]:
+    after: dict[str, list[str]] = {}
+    for key, ids in signals.before.items():
+        for before in ids:
+            after.setdefault(before, []).append(key)
+    return after
+
+
+def _learns(layer: SampledLayer) -> bool:
+    return layer.log10_grad_param is not None and layer.log10_grad_param.q50 is not None
+
+
+def _ends_branch(key: str, case: Case) -> bool:
+    """Whether no parameter layer reads the layer before an addition does, or nothing does."""
+    after, layers = _readers(case.signals), case.signals.layers
+    todo, seen = [key], {key}
+    while todo:
+        for reader in after.get(todo.pop(), ()):
+            if layers[reader].kind in HEADS:
+                return False
+            if reader not in seen and layers[reader].kind != "add":
+                todo.append(reader)
+            seen.add(reader)
+    return True
+
+
+def _is_last(key: str, case: Case) -> bool:
+    return not any(key in ids for ids in case.signals.before.values())
 
 
 def dead(case: Case) -> list[Draft]:
@@ -95,8 +166,8 @@ def _by_fraction(
 def _fed_zeros(key: str, case: Case) -> bool:
     """Whether all that the layer's unit reads is zero: its own zeros are then a consequence."""
     held = case.measured()
-    feeds = case.signals.before.get(_feeder(key, case), ())
-    return any(held[b].forward_rms == 0.0 for b in feeds if b in held)
+    feeds = [b for b in case.signals.before.get(_feeder(key, case), ()) if b in held]
+    return bool(feeds) and all(held[b].forward_rms == 0.0 for b in feeds)
 
 
 def _feeder(key: str, case: Case) -> str:
@@ -148,15 +219,15 @@ def symmetric(case: Case) -> list[Draft]:
 def nonfinite(case: Case) -> list[Draft]:
     """NaN or infinity, forward or backward."""
     held = case.measured()
-    bad = [k for k in held if (held[k].nonfinite_fraction or 0.0) > 0 or _overflows(held[k])]
+    bad = [k for k in held if held[k].nonfinite_forward or (held[k].nonfinite_fraction or 0.0) > 0]
     if not bad:
         return []
     first = min(
-        (k for k in bad if _overflows(held[k])),
+        (k for k in bad if held[k].nonfinite_forward),
         key=lambda key: case.signals.layers[key].depth,
         default=bad[-1],
     )
-    worst = max(held[k].nonfinite_fraction or 0.0 for k in bad)
+    worst = max(held[k].nonfinite_fraction or 0.0 for k in bad)  # of the gradient
     return [
         Draft(
             "critical",
@@ -168,7 +239,3 @@ def nonfinite(case: Case) -> list[Draft]:
             0.99,
         )
     ]
-
-
-def _overflows(layer: SampledLayer) -> bool:
-    return layer.forward_rms is None and layer.forward_mean is not None

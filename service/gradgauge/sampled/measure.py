@@ -13,7 +13,7 @@ from gradgauge.errors import UnsupportedOps
 from gradgauge.graph.layers import Layer
 from gradgauge.graph.reading import Reading
 from gradgauge.sampled.executor import Executable, compile_graph
-from gradgauge.sampled.passes import SAFE_LOG10, Seen, Setting, batch_axes, run_pass
+from gradgauge.sampled.passes import SAFE_LOG10, Seen, Setting, find_frame, run_pass
 from gradgauge.sampled.probes import Draws, Loss, plan_draws
 from gradgauge.sampled.statistics import (
     decades_slope,
@@ -81,16 +81,14 @@ def _attempt(
     exe = compile_graph(
         model, training=reading.batch_statistics, dtype=setting.dtype, device=setting.device
     )
-    names = [layer.output for layer in layers]
-    values = [edge.value for layer in layers for edge in layer.edges]
-    axes = batch_axes(exe, list(dict.fromkeys(names + values)), reading, setting)
-    exe.watch(names)
+    frame = find_frame(exe, layers, reading, setting)
+    exe.watch(layer.output for layer in layers)
     exe.watch_edges((e.consumer, e.index) for layer in layers for e in layer.edges)
     seen = {layer.id: Seen() for layer in layers}
     for draw in range(draws.most):
         if draw >= draws.count and (not _light(exe) or _settled(seen.values())):
             break
-        run_pass(exe, layers, seen, axes, reading, setting, draw)
+        run_pass(exe, layers, seen, frame, reading, setting, draw)
         if on_progress is not None:
             on_progress(min(1.0, (draw + 1) / draws.count))
     _forget(exe)
@@ -138,9 +136,14 @@ def _over(seen: Iterable[Seen]) -> bool:
 
 
 def _better(first: Seen, second: Seen) -> Seen:
-    """The shifted pass where it is finite, the plain one elsewhere."""
-    size = _sizes([second])
-    return second if size.size and np.isfinite(size).all() else first
+    """The plain pass where float64 held it, else the shifted one where it found more."""
+    plain, shifted = _gradients(first), _gradients(second)
+    held = np.isfinite(plain) & (plain > LIMITS64[0]) & (plain < LIMITS64[1])
+    return second if not held.all() and np.isfinite(shifted).sum() >= held.sum() else first
+
+
+def _gradients(seen: Seen) -> np.ndarray:
+    return np.concatenate([*seen.grads, np.array(seen.params), *seen.times])
 
 
 def _unsupported(
@@ -219,6 +222,7 @@ def _layer(model: onnx_ir.Model, layer: Layer, seen: Seen, seed: int) -> Sampled
         saturated_fraction=_mean(seen.saturated),
         duplicate_fraction=_duplicates(model, layer),
         nonfinite_fraction=_mean(seen.nonfinite),
+        nonfinite_forward=bool(seen.forward) and not _is_bounded(np.concatenate(seen.forward)),
         zero_gradient=bool(grads.size) and bool(np.isneginf(grads).all()),
         structurally_zero=bool(params.size) and bool(np.isneginf(params).all()),
     )
@@ -244,11 +248,18 @@ def _forward(seen: Seen) -> float | None:
     if not seen.forward:
         return None
     logs = np.concatenate(seen.forward)
-    if not np.isfinite(logs).all():
-        return 0.0 if np.isneginf(logs).all() else None
+    if not _is_bounded(logs):
+        return None
     top = float(logs.max())
+    if top == -math.inf:
+        return 0.0
     total = top + 0.5 * math.log10(float(np.mean(10.0 ** (2 * (logs - top)))))
     return 10.0**total if total < 300 else None
+
+
+def _is_bounded(logs: np.ndarray) -> bool:
+    """Neither NaN nor infinite; -inf is the size of zeros."""
+    return not bool((np.isnan(logs) | np.isposinf(logs)).any())
 
 
 def _dead(seen: Seen) -> float | None:
@@ -261,8 +272,10 @@ def _weight_rms(model: onnx_ir.Model, layer: Layer) -> float | None:
     W = _array(model, layer.params[0])
     if W is None or not W.size:
         return None
-    size = float(np.sqrt(np.mean(np.square(W))))
-    return math.log10(size) if size > 0 and math.isfinite(size) else None
+    top = float(np.abs(W).max())
+    if not 0.0 < top < math.inf:
+        return None
+    return math.log10(top) + 0.5 * math.log10(float(np.mean(np.square(W / top))))
 
 
 def _array(model: onnx_ir.Model, name: str) -> np.ndarray | None:
@@ -273,16 +286,26 @@ def _array(model: onnx_ir.Model, name: str) -> np.ndarray | None:
 
 
 def _duplicates(model: onnx_ir.Model, layer: Layer) -> float | None:
-    """Share of units whose weights repeat another unit's exactly (all-zero weights: 0)."""
-    if layer.kind != "linear" or not layer.params:
+    """Share of units whose weights repeat another unit's exactly (all-zero weights: 0).
+
+    Units of different groups of a convolution read different channels and are never the same.
+    """
+    if layer.kind != "linear" or not layer.params or layer.unit_axis is None:
         return None
     W = _array(model, layer.params[0])
     if W is None or W.ndim < 2 or not W.any():
         return 0.0
-    units = W.reshape(W.shape[0], -1)
-    if layer.op != "Conv" and layer.shape_out and layer.shape_out[-1] == W.shape[-1]:
-        units = W.reshape(-1, W.shape[-1]).T
-    return 1.0 - len(np.unique(units, axis=0)) / len(units)
+    units = np.moveaxis(W, layer.unit_axis, 0)
+    per_group = max(1, len(units) // _groups(layer, W))
+    # + 0.0 makes 0 of -0; hashes, so that a large weight is not held twice
+    seen = {(i // per_group, hash((unit + 0.0).tobytes())) for i, unit in enumerate(units)}
+    return 1.0 - len(seen) / len(units)
+
+
+def _groups(layer: Layer, W: np.ndarray) -> int:
+    """Of a convolution, from its input's channels and the weight's (out, in / groups, ...)."""
+    channels = layer.shape_in[1] if layer.shape_in and len(layer.shape_in) > 2 else None
+    return channels // W.shape[1] if layer.op == "Conv" and isinstance(channels, int) else 1
 
 
 def _node_times(layers: Sequence[Layer], seen: dict[str, Seen]) -> list[TimeProfile]:

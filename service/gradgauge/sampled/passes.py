@@ -2,18 +2,18 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gradgauge.errors import AnalysisFailed
-from gradgauge.graph.kinds import RECTIFIERS
+from gradgauge.graph.kinds import CHANNELS_SECOND, RECTIFIERS
 from gradgauge.graph.layers import Edge, Layer
 from gradgauge.graph.reading import Reading
 from gradgauge.sampled.executor import Executable
-from gradgauge.sampled.probes import Loss, cotangents, draw_inputs
+from gradgauge.sampled.probes import Loss, cotangents, draw_inputs, take_rows
 from gradgauge.sampled.statistics import log10_rms, pairwise_cosine, rows_of
 
 # below and above these a float32 pass may have lost elements to underflow or overflow
@@ -55,23 +55,56 @@ class Setting:
     device: torch.device
 
 
-def batch_axes(
-    exe: Executable, names: Sequence[str], reading: Reading, setting: Setting
-) -> dict[str, int | None]:
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Where the inputs stand: the axis of each value that holds them, if any, and how many.
+
+    `units` is the axis of each value that counts its units (channels, features).
+    """
+
+    axes: Mapping[str, int | None]
+    rows: int
+    units: Mapping[str, int]
+
+
+def find_frame(
+    exe: Executable, layers: Sequence[Layer], reading: Reading, setting: Setting
+) -> Frame:
     """Which axis of each value holds the inputs: found by running two batch sizes.
 
     A value whose leading axis folds the batch with others (batch * tokens) counts as batch-major.
     Where the graph fixes its batch, the leading axis counts if it is as long as the graph input's.
     """
+    names = dict.fromkeys(
+        name for layer in layers for name in (layer.output, *(e.value for e in layer.edges))
+    )
+    units = _unit_axes(layers)
     if setting.batch is None:
-        return _fixed_axes(exe, names, reading, setting)
+        rows, axes = _fixed_axes(exe, list(names), layers, reading, setting)
+        return Frame(axes, rows, units)
     small, large = 2, 3
-    shapes = [_shapes(exe, names, reading, setting, size) for size in (small, large)]
-    return {
+    shapes = [_shapes(exe, list(names), reading, setting, size) for size in (small, large)]
+    axes = {
         name: _axis(shapes[0][name], shapes[1][name], small, large)
         for name in names
         if name in shapes[0]
     }
+    return Frame(axes, setting.batch, units)
+
+
+def _unit_axes(layers: Sequence[Layer]) -> dict[str, int]:
+    """1 behind a convolution or a channelwise norm, -1 behind a matrix; passed on elementwise."""
+    found: dict[str, int] = {}
+    for layer in layers:
+        if layer.kind in {"linear", "recurrent", "contraction", "embedding"}:
+            found[layer.output] = 1 if layer.op in CHANNELS_SECOND else -1
+        elif layer.op in CHANNELS_SECOND:
+            found[layer.output] = 1
+        else:
+            before = [found[name] for name in layer.inputs if name in found]
+            if before:
+                found[layer.output] = before[0]
+    return found
 
 
 def _axis(a: tuple[int, ...], b: tuple[int, ...], small: int, large: int) -> int | None:
@@ -87,22 +120,49 @@ def _axis(a: tuple[int, ...], b: tuple[int, ...], small: int, large: int) -> int
 def _shapes(
     exe: Executable, names: Sequence[str], reading: Reading, setting: Setting, size: int | None
 ) -> dict[str, tuple[int, ...]]:
-    generator = torch.Generator(setting.device).manual_seed(setting.seed)
-    feed = draw_inputs(reading.inputs, size, draw=0, generator=generator, dtype=setting.dtype)
     exe.watch(names)
     with torch.no_grad():
-        exe(**feed)
+        exe(*_feed(exe, replace(setting, batch=size), reading, torch.Generator(), 0))
     return {name: tuple(x.shape) for name, x in exe.watched.items()}
 
 
+def _feed(
+    exe: Executable, setting: Setting, reading: Reading, generator: torch.Generator, draw: int
+) -> list[Tensor]:
+    """The graph's inputs in its order (by position: an input may have any name)."""
+    drawn = draw_inputs(
+        reading.inputs,
+        setting.batch,
+        draw=draw,
+        generator=generator.manual_seed(setting.seed + draw),
+        dtype=setting.dtype,
+        device=setting.device,
+    )
+    return [drawn[name] for name in exe.input_names]
+
+
 def _fixed_axes(
-    exe: Executable, names: Sequence[str], reading: Reading, setting: Setting
-) -> dict[str, int | None]:
-    leading = {plan.shape[0] for plan in reading.inputs.values() if plan.shape}
-    rows = leading.pop() if len(leading) == 1 else None
+    exe: Executable,
+    names: Sequence[str],
+    layers: Sequence[Layer],
+    reading: Reading,
+    setting: Setting,
+) -> tuple[int, dict[str, int | None]]:
+    """How many inputs the graph takes at once, and the axes; none where time leads."""
+    recurrent = [layer for layer in layers if layer.kind == "recurrent"]
+    timed = {e.value for layer in recurrent for e in layer.edges if e.index == 0}
+    sizes = {
+        plan.shape[plan.name in timed and len(plan.shape) > 1] or 1
+        for plan in reading.inputs.values()
+        if plan.shape
+    }
+    rows = sizes.pop() if len(sizes) == 1 else 1
+    if rows == 1 or timed & reading.inputs.keys():
+        return rows, dict.fromkeys(names)
+    stepwise = timed | {layer.output for layer in recurrent}  # (time, ..., batch, features)
     shapes = _shapes(exe, names, reading, setting, None)
-    return {
-        name: 0 if rows is not None and rows > 1 and shape and shape[0] == rows else None
+    return rows, {
+        name: 0 if shape and shape[0] == rows and name not in stepwise else None
         for name, shape in shapes.items()
     }
 
@@ -111,68 +171,77 @@ def run_pass(
     exe: Executable,
     layers: Sequence[Layer],
     seen: Mapping[str, Seen],
-    axes: Mapping[str, int | None],
+    frame: Frame,
     reading: Reading,
     setting: Setting,
     draw: int,
 ) -> None:
-    """Run one batch forward and backward and append what was seen to `seen` (by layer id)."""
-    generator = torch.Generator(setting.device).manual_seed(setting.seed + draw)
-    feed = draw_inputs(
-        reading.inputs, setting.batch, draw=draw, generator=generator, dtype=setting.dtype
-    )
-    outputs = [y for y in exe(**feed) if _differentiable(y)]
+    """Run one batch forward and backward and append what was seen to `seen` (by layer id).
+
+    Raises:
+        AnalysisFailed: an op failed on the way forward or back, or no output has a gradient.
+        InvalidOptions: the user's targets do not fit the first output.
+    """
+    generator = torch.Generator()
+    feed = _feed(exe, setting, reading, generator, draw)
+    outputs = [y for y in exe(*feed) if _differentiable(y)]
     if not outputs:
         raise AnalysisFailed(
             "no_gradient_path",
             "no float output of the graph depends on a float parameter or float input",
             hint="a gradient profile needs a differentiable path from a parameter to an output",
         )
-    rows = _rows(feed, setting)
     for layer in layers:
-        _see_forward(layer, seen[layer.id], exe.watched.get(layer.output), axes, rows)
-    hooks = _Hooks(axes, rows)
+        _see_forward(layer, seen[layer.id], exe.watched.get(layer.output), frame)
+    hooks = _Hooks(frame)
     hooks.attach(exe, layers)
     sent = cotangents(
-        outputs, setting.loss, target=_target(reading, setting, draw), generator=generator
+        outputs,
+        setting.loss,
+        target=_target(reading, frame.rows, draw, setting.device),
+        generator=generator,
     )
     scale = 10.0**setting.shift
     leaves = {k: v for k, v in exe.initializers.items() if v.requires_grad}
-    fed = [x for x in feed.values() if x.requires_grad]  # so that the first layers' edges are seen
-    grads = torch.autograd.grad(
-        outputs, [*leaves.values(), *fed], [c * scale for c in sent], allow_unused=True
-    )
+    fed = [x for x in feed if x.requires_grad]  # so that the first layers' edges are seen
+    grads = _backward(outputs, [*leaves.values(), *fed], [c * scale for c in sent])
     hooks.detach()
     by_name = dict(zip(leaves, grads, strict=False))
     for layer in layers:
         hooks.store(layer, seen[layer.id], setting.shift)
-        _see_parameter(layer, seen[layer.id], by_name, rows, setting.shift)
+        _see_parameter(layer, seen[layer.id], by_name, frame.rows, setting.shift)
+
+
+def _backward(
+    outputs: Sequence[Tensor], wanted: Sequence[Tensor], sent: Sequence[Tensor]
+) -> tuple[Tensor | None, ...]:
+    try:
+        return torch.autograd.grad(outputs, wanted, sent, allow_unused=True)
+    except RuntimeError as fault:
+        raise AnalysisFailed(
+            "backward_failed",
+            f"the backward pass failed: {str(fault).splitlines()[0]}",
+            hint="an op on the way to the outputs has no gradient, or memory ran out",
+        ) from fault
 
 
 def _differentiable(y: object) -> bool:
     return isinstance(y, Tensor) and y.is_floating_point() and y.requires_grad
 
 
-def _rows(feed: Mapping[str, Tensor], setting: Setting) -> int:
-    if setting.batch is not None:
-        return setting.batch
-    sizes = {x.shape[0] for x in feed.values() if x.ndim}
-    return sizes.pop() if len(sizes) == 1 else 1
-
-
-def _target(reading: Reading, setting: Setting, draw: int) -> Tensor | None:
+def _target(reading: Reading, rows: int, draw: int, device: torch.device) -> Tensor | None:
     if reading.target is None:
         return None
-    size = setting.batch or 1
-    rows = (np.arange(size) + draw * size) % reading.target.shape[0]
-    return torch.from_numpy(np.ascontiguousarray(reading.target[rows])).to(setting.device)
+    held = np.atleast_1d(reading.target)
+    return torch.from_numpy(np.ascontiguousarray(take_rows(held, rows, draw))).to(device)
 
 
 class _Hooks:
     """Gradient sizes taken as the backward pass produces them, so that none is kept."""
 
-    def __init__(self, axes: Mapping[str, int | None], rows: int) -> None:
-        self.axes, self.rows = axes, rows
+    def __init__(self, frame: Frame) -> None:
+        self.axes, self.rows = frame.axes, frame.rows
+        self.attached: set[str] = set()
         self.values: dict[str, tuple[np.ndarray, int]] = {}
         self.edges: dict[Edge, tuple[np.ndarray, int]] = {}
         self.times: dict[str, np.ndarray] = {}
@@ -182,7 +251,8 @@ class _Hooks:
     def attach(self, exe: Executable, layers: Sequence[Layer]) -> None:
         for layer in layers:
             out = exe.watched.get(layer.output)
-            if out is not None and out.requires_grad and layer.output not in self.values:
+            if out is not None and out.requires_grad:
+                self.attached.add(layer.output)
                 self._on(out, self._value(layer.output))
             for edge in layer.edges:
                 x = exe.watched_edges.get((edge.consumer, edge.index))
@@ -216,6 +286,9 @@ class _Hooks:
     def store(self, layer: Layer, seen: Seen, shift: int) -> None:
         held = self.values.get(layer.output)
         if held is None:
+            if layer.output in self.attached:  # nothing differentiable leads on: exactly zero
+                axis = self.axes.get(layer.output)
+                seen.grads.append(np.full(1 if axis is None else self.rows, -math.inf))
             return
         grads, size = held
         seen.grads.append(grads - shift)
@@ -262,34 +335,31 @@ def _by_time(g: Tensor, axis: int | None) -> np.ndarray:
     return sizes.median(dim=1).values.cpu().numpy()
 
 
-def _see_forward(
-    layer: Layer,
-    seen: Seen,
-    y: Tensor | None,
-    axes: Mapping[str, int | None],
-    rows: int,
-) -> None:
+def _see_forward(layer: Layer, seen: Seen, y: Tensor | None, frame: Frame) -> None:
     if y is None or not y.is_floating_point() or y.numel() == 0:
         return
     y = y.detach()
-    flat = rows_of(y, axes.get(layer.output), rows)
+    axis = frame.axes.get(layer.output)
+    flat = rows_of(y, axis, frame.rows)
     seen.forward.append(log10_rms(flat).cpu().numpy())
     seen.means.append(float(y.double().mean()))
-    if axes.get(layer.output) is not None:
+    if axis is not None:
         cosine = pairwise_cosine(flat)
         if cosine is not None:
             seen.cosines.append(cosine)
     if layer.op in SATURATED:
         seen.saturated.append(float(SATURATED[layer.op](y).double().mean()))
-    if layer.op in RECTIFIERS:
-        alive = _units(y != 0, axes.get(layer.output))
+    if layer.op in RECTIFIERS and y.ndim:
+        alive = _alive(y, frame.units.get(layer.output))
         seen.alive = alive if seen.alive is None else seen.alive | alive
 
 
-def _units(mask: Tensor, axis: int | None) -> Tensor:
-    """Whether each unit (a channel of an image, else the last axis) was active anywhere."""
-    unit = 1 if mask.ndim >= 4 and axis in {0, None} else mask.ndim - 1
-    return mask.movedim(unit, 0).reshape(mask.shape[unit], -1).any(dim=1)
+def _alive(y: Tensor, unit: int | None) -> Tensor:
+    """Whether each unit was active anywhere; where its axis is unknown, an image's channels."""
+    if unit is None:
+        unit = 1 if y.ndim >= 4 else -1
+    unit = unit if unit < y.ndim else -1
+    return (y != 0).movedim(unit, 0).reshape(y.shape[unit], -1).any(dim=1)
 
 
 def _see_parameter(

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from gradgauge.errors import InvalidOptions
+from gradgauge.graph.kinds import FLOATS
 from gradgauge.graph.reading import InputPlan, Reading
 
 Loss = Literal["random_cotangent", "cross_entropy", "mse"]
+IGNORED = -100  # torch's label of a position that does not count
 BATCH = 32
 DRAWS = {"quick": 2, "standard": 4, "deep": 16}
 MOST = {"quick": 2, "standard": 64, "deep": 256}
@@ -61,52 +63,55 @@ def draw_inputs(
     draw: int,
     generator: torch.Generator,
     dtype: torch.dtype,
+    device: torch.device | None = None,
 ) -> dict[str, Tensor]:
-    """One batch of every graph input; float inputs in `dtype`, requiring grad."""
-    return {
-        name: _one(plan, batch, draw, generator, dtype).to(generator.device)
-        for name, plan in plans.items()
-    }
+    """One batch of every graph input; float inputs in `dtype`, requiring grad.
+
+    The generator is the CPU's, so that every device is fed the same numbers.
+    """
+    found = {}
+    for name, plan in plans.items():
+        x = _one(plan, batch, draw, generator).to(device)
+        found[name] = x.to(dtype).requires_grad_() if plan.dtype in FLOATS else x
+    return found
 
 
-def _one(
-    plan: InputPlan,
-    batch: int | None,
-    draw: int,
-    generator: torch.Generator,
-    dtype: torch.dtype,
-) -> Tensor:
+def _one(plan: InputPlan, batch: int | None, draw: int, generator: torch.Generator) -> Tensor:
+    """Floats in float64, so that float32 and float64 passes see the same numbers."""
     shape = [batch if d is None else d for d in plan.shape]
     sizes = [1 if d is None else d for d in shape]
     if plan.kind == "data" and plan.data is not None:
-        return _rows(plan, sizes, draw, dtype)
+        return _rows(plan.data, plan, sizes, draw)
     if plan.kind == "ones":
         return torch.ones(sizes, dtype=_integer(plan))
     if plan.kind == "integers":
         high = max(plan.high, plan.low + 1)
         return torch.randint(plan.low, high, sizes, generator=generator).to(_integer(plan))
-    # drawn in float64, so that float32 and float64 passes see the same numbers
     if plan.kind == "uniform":
         half = plan.scale * math.sqrt(3.0)
         unit = torch.rand(sizes, generator=generator, dtype=torch.float64)
-        x = plan.mean + half * (2.0 * unit - 1.0)
-    else:
-        unit = torch.randn(sizes, generator=generator, dtype=torch.float64)
-        x = plan.mean + plan.scale * unit
-    return x.to(dtype).requires_grad_()
+        return plan.mean + half * (2.0 * unit - 1.0)
+    unit = torch.randn(sizes, generator=generator, dtype=torch.float64)
+    return plan.mean + plan.scale * unit
 
 
-def _rows(plan: InputPlan, sizes: list[int], draw: int, dtype: torch.dtype) -> Tensor:
+def _rows(data: np.ndarray, plan: InputPlan, sizes: list[int], draw: int) -> Tensor:
     """The draw's own rows of the user's array, wrapping round at its end."""
-    data = plan.data
-    if data is None:
-        raise AssertionError("unreachable")
-    axis = plan.batch_axis if plan.batch_axis is not None else 0
-    rows = (np.arange(sizes[axis]) + draw * sizes[axis]) % data.shape[axis]
-    taken = np.take(data, rows, axis=axis)
-    if np.issubdtype(taken.dtype, np.floating):
-        return torch.from_numpy(taken.astype(np.float64)).to(dtype).requires_grad_()
+    taken = data
+    if data.ndim:
+        axis = plan.batch_axis if plan.batch_axis is not None else 0
+        taken = take_rows(data, sizes[axis], draw, axis=axis)
+    if plan.dtype in FLOATS:
+        return torch.from_numpy(taken.astype(np.float64))
     return torch.from_numpy(taken).to(_integer(plan))
+
+
+def take_rows(data: np.ndarray, count: int, draw: int, *, axis: int = 0) -> np.ndarray:
+    """The draw's `count` rows of an array, the same for inputs and targets."""
+    taken: np.ndarray = np.take(
+        data, (np.arange(count) + draw * count) % data.shape[axis], axis=axis
+    )
+    return taken
 
 
 def _integer(plan: InputPlan) -> torch.dtype:
@@ -129,41 +134,41 @@ def cotangents(
     """
     if loss == "random_cotangent":
         return [
-            torch.randn(y.shape, generator=generator, dtype=torch.float64, device=y.device).to(
-                y.dtype
-            )
-            for y in outputs
+            torch.randn(y.shape, generator=generator, dtype=torch.float64).to(y) for y in outputs
         ]
     first = outputs[0].detach().requires_grad_()
     if loss == "cross_entropy":
         value = _cross_entropy(first, target, generator)
     else:
         wanted = torch.randn(first.shape, generator=generator) if target is None else target
-        _same_shape(first, wanted)
-        value = (first - wanted.to(first)).square().flatten(1).mean(1).sum()
+        _same_size(first, wanted)
+        rows = first.shape[0] if first.ndim else 1
+        off = first - wanted.to(first).reshape(first.shape)
+        value = off.square().reshape(rows, -1).mean(1).sum()
     (gradient,) = torch.autograd.grad(value, first)
     return [gradient, *(torch.zeros_like(y) for y in outputs[1:])]
 
 
 def _cross_entropy(logits: Tensor, target: Tensor | None, generator: torch.Generator) -> Tensor:
     """Sum over inputs of the mean cross-entropy over an input's positions; classes: last axis."""
-    flat = logits.reshape(-1, logits.shape[-1])
-    per_input = max(1, flat.shape[0] // logits.shape[0])
+    flat = logits.reshape(-1, logits.shape[-1] if logits.ndim else 1)
+    per_input = flat.shape[0] / logits.shape[0] if logits.ndim > 1 else 1.0
     if target is None:
         target = torch.randint(0, flat.shape[1], (flat.shape[0],), generator=generator)
-    labels = target.reshape(-1).long()
-    if labels.shape[0] != flat.shape[0] or int(labels.max()) >= flat.shape[1]:
+    labels = target.reshape(-1).long().to(logits.device)
+    known = (labels >= 0) & (labels < flat.shape[1]) | (labels == IGNORED)
+    if labels.shape[0] != flat.shape[0] or not bool(known.all()):
         raise InvalidOptions(
             "target_mismatch",
             f"targets of shape {tuple(target.shape)} do not fit an output of shape "
             f"{tuple(logits.shape)} with classes on its last axis",
             where="data.target",
-            hint="give one class index below the last axis' size for each position",
+            hint="give one class index below the last axis' size for each position, or ask for mse",
         )
     return torch.nn.functional.cross_entropy(flat, labels, reduction="sum") / per_input
 
 
-def _same_shape(output: Tensor, target: Tensor) -> None:
+def _same_size(output: Tensor, target: Tensor) -> None:
     if output.numel() != target.numel():
         raise InvalidOptions(
             "target_mismatch",

@@ -1,18 +1,20 @@
 """Output moments of layers, each measured with the layers before it already rescaled."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import onnx_ir
 import torch
 from torch import Tensor
 
+from gradgauge.graph.kinds import CHANNELS_SECOND
 from gradgauge.graph.layers import Layer
 from gradgauge.graph.reading import Reading
 from gradgauge.sampled.executor import compile_graph
-from gradgauge.sampled.probes import BATCH, draw_inputs, plan_draws
+from gradgauge.sampled.probes import draw_inputs, plan_draws
 
 OUTLIER = 3.0  # |mean| over standard deviation from which a unit's bias is moved
+ENOUGH = 8  # outputs of a unit that its mean is taken of
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +30,19 @@ class Moments:
 
 
 def unit_variance(
-    model: onnx_ir.Model, layers: Sequence[Layer], reading: Reading, *, seed: int
+    model: onnx_ir.Model,
+    layers: Sequence[Layer],
+    reading: Reading,
+    *,
+    movable: Collection[str],
+    seed: int,
 ) -> dict[str, Moments]:
     """By layer id, what the output must be divided by to have unit variance (Mishkin & Matas 2016).
 
     One forward pass in float64 suffices for the whole sequence: dividing a layer's weights and bias
-    divides its output, which is done on the way. A layer whose output does not vary is left out.
+    divides its output, which is done on the way. Units whose mean dwarfs their variance are centred
+    in layers named in `movable` (those with a bias of their own). A layer whose output does not
+    vary is left out.
     """
     exe = compile_graph(model, training=reading.batch_statistics, dtype=torch.float64)
     found: dict[str, Moments] = {}
@@ -41,31 +50,34 @@ def unit_variance(
 
     def rescale(name: str, y: Tensor) -> Tensor:
         layer = by_output[name]
-        mean, shift = _outlying_mean(y, layer)
+        mean, shift = _outlying_mean(y, layer) if layer.id in movable else (0.0, None)
         centred = y - mean
-        deviation = float(centred.std())
+        deviation = float(centred.std(correction=0))
         if not 0.0 < deviation < float("inf"):
             return y
         found[layer.id] = Moments(deviation, shift)
         return centred / deviation
 
     exe.intercept(by_output, rescale)
-    batch = plan_draws(reading, "quick", None).batch or None
-    generator = torch.Generator().manual_seed(seed)
-    feed = draw_inputs(
-        reading.inputs, batch or BATCH, draw=0, generator=generator, dtype=torch.float64
+    drawn = draw_inputs(
+        reading.inputs,
+        plan_draws(reading, "quick", None).batch,
+        draw=0,
+        generator=torch.Generator().manual_seed(seed),
+        dtype=torch.float64,
     )
     with torch.no_grad():
-        exe(**feed)
+        exe(*(drawn[name] for name in exe.input_names))
     return found
 
 
-def _outlying_mean(y: Tensor, layer: Layer) -> tuple[Tensor, tuple[float, ...] | None]:
-    """Per unit (channel of an image, else last axis) mean, zero unless it dwarfs the deviation."""
-    unit = 1 if y.ndim >= 4 else y.ndim - 1
-    others = [axis for axis in range(y.ndim) if axis != unit]
-    mean = y.mean(dim=others, keepdim=True)
-    spread = (y - mean).std()
-    if len(layer.params) < 2 or not bool(mean.abs().mean() > OUTLIER * spread):
-        return torch.zeros_like(mean), None
+def _outlying_mean(y: Tensor, layer: Layer) -> tuple[Tensor | float, tuple[float, ...] | None]:
+    """Each unit's mean (axis 1 of a convolution), zero unless they dwarf the deviation."""
+    unit = 1 if layer.op in CHANNELS_SECOND else y.ndim - 1
+    if y.numel() < ENOUGH * y.shape[unit]:
+        return 0.0, None
+    mean = y.mean(dim=[axis for axis in range(y.ndim) if axis != unit], keepdim=True)
+    spread = (y - mean).std(correction=0)
+    if not bool(mean.abs().mean() > OUTLIER * spread):
+        return 0.0, None
     return mean, tuple(mean.flatten().tolist())

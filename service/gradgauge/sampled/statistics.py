@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from scipy.stats import t as student
 from torch import Tensor
 
 from gradgauge.schema.profile import Interval, Quantiles
@@ -87,17 +88,14 @@ def median_halfwidth(values: np.ndarray) -> float:
 
 
 def t_interval(values: np.ndarray) -> Interval | None:
-    """Student's interval of the mean of a few log10 values; None below three."""
+    """Student's interval of a few log10 values, about their median; None below three."""
     held = values[np.isfinite(values)]
     if held.size < 3:
         return None
-    half = _T975[min(held.size - 1, len(_T975))] * held.std(ddof=1) / math.sqrt(held.size)
+    point = float(student.ppf((1 + LEVEL) / 2, held.size - 1))
+    half = point * float(held.std(ddof=1)) / math.sqrt(held.size)
     middle = float(np.median(held))
     return Interval(middle - half, middle + half, LEVEL, "student_t")
-
-
-# 97.5 % points of Student's t by degrees of freedom
-_T975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365}
 
 
 def decades_slope(y: Sequence[float | None]) -> float | None:

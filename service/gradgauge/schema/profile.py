@@ -86,7 +86,8 @@ class SampledLayer:
     divided by sqrt(batch): the size of one input's weight gradient, whatever the batch.
     `local_log10_gain` is log10 of |dL/d(layer input)| / |dL/d(layer output)| through this layer
     alone (2-norms over all elements of one input), `duplicate_fraction` the units that repeat
-    another unit's parameters exactly.
+    another unit's parameters exactly, `nonfinite_forward` whether the layer's output holds NaN or
+    infinity.
     """
 
     supported: bool
@@ -105,6 +106,7 @@ class SampledLayer:
     saturated_fraction: float | None = None
     duplicate_fraction: float | None = None
     nonfinite_fraction: float | None = None
+    nonfinite_forward: bool = False
     zero_gradient: bool = False
     structurally_zero: bool = False
     measurements: tuple[Measurement, ...] = ()
