@@ -203,7 +203,7 @@ async def watch_analysis(
     async for row in _until(here.stopping, source):
         if row is not None:
             event = resources.AnalysisEvent.model_validate(row, from_attributes=True)
-            yield ServerSentEvent(data=event, id=str(event.id))  # type: ignore[misc] - FastAPI's envelope around the item
+            yield ServerSentEvent(data=event, id=str(event.id))  # type: ignore[misc]  # its envelope
 
 
 async def _until(stopping: asyncio.Event, source: AsyncIterator[Any]) -> AsyncIterator[Any]:

@@ -54,7 +54,7 @@ def create_app(settings: Settings, stopping: asyncio.Event | None = None) -> Fas
     problems.install(app)
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)
     app.add_middleware(Guard)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign] - FastAPI's documented hook
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented hook
     return app
 
 

@@ -60,7 +60,11 @@ class Guard:
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
-                await (_refusal(scope, headers) or self._app)(scope, receive, tagged)
+                refusal = _refusal(scope, headers)
+                if scope["method"] == "HEAD" and not scope["path"].endswith("/events"):
+                    # RFC 9110 9.3.2: as GET; the server, which keeps its own scope, drops the body.
+                    scope = {**scope, "method": "GET"}
+                await (refusal or self._app)(scope, receive, tagged)
             finally:
                 if scope["path"] not in _UNLOGGED:
                     _log(scope, status, started)

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Coroutine
+from itertools import pairwise
 from typing import Any, NoReturn
 
 from fastapi import Request, Response
@@ -137,8 +138,8 @@ def _check_surrogates(data: Any) -> None:
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        keys = sorted(key for key, _ in pairs)
+        twice = next(a for a, b in pairwise(keys) if a == b)
         raise _bad(f"the key {twice[:60]!r} is given twice")
     return found
 

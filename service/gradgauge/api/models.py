@@ -75,7 +75,6 @@ async def list_models(
     return resources.ModelPage(items=[wire(row) for row in found[:limit]], next_cursor=more)
 
 
-@router.head("/{model_id}", operation_id="has_model")
 @router.get("/{model_id}")
 async def get_model(model_id: Id, here: Here, project: Project) -> resources.Model:
     """Read a model by its id, or by its content as `sha256:` and 64 hex digits."""

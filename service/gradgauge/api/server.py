@@ -51,7 +51,7 @@ class PatientProtocol(H11Protocol):
     _came = 0
 
     @override
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] - as uvicorn's
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
         self._rearm(h11.IDLE)
 

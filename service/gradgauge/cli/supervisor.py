@@ -108,13 +108,13 @@ def run(settings: Settings, *, api_only: bool = False) -> int:
 
 
 def _tend(parts: list[Part], stop: threading.Event, ready: "_Announcement") -> int:
-    code = 0
     try:
         while not stop.wait(_TICK_S):
-            ended = [(part, code) for part in parts if (code := part.tend()) is not None]
-            for part, code in ended:
-                log.warning("part_ended", part=part.name, code=code)
-                if code > 0 and not ready.made:
+            for part in parts:
+                code = part.tend()
+                if code is not None:
+                    log.warning("part_ended", part=part.name, code=code)
+                if code and code > 0 and not ready.made:
                     return 1
             ready.look()
     finally:
