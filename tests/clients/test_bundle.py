@@ -131,8 +131,3 @@ def test_an_archive_goes_up_as_it_is(tmp_path):
         archive.writestr("a.onnx", b"x")
     with _bundle.packed(tmp_path / "m.onnx") as file:
         assert (file.path, file.type) == (tmp_path / "m.onnx", "application/zip")
-
-
-def test_an_empty_file_is_the_services_to_refuse(tmp_path):
-    (tmp_path / "m.onnx").touch()
-    assert kind(tmp_path) == "application/octet-stream"

@@ -57,6 +57,13 @@ def test_a_model_the_service_holds_does_not_go_up_again(service, client, model):
     assert paths(service, "POST") == ["/v1/models"]
 
 
+def test_an_empty_file_is_refused_before_anything_is_sent(service, client, model):
+    model.write_bytes(b"")
+    with pytest.raises(gg.UnprocessableModel, match="the file is empty"):
+        client.models.upload(model)
+    assert not service.seen
+
+
 def test_progress_is_told_in_bytes_up_to_all_of_them(client, tmp_path):
     path = tmp_path / "large.onnx"
     path.write_bytes(b"\x08" + bytes(3 << 20))

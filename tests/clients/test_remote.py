@@ -129,6 +129,19 @@ def test_a_service_that_does_not_let_us_exits_4_with_its_reason(service, folder,
     assert result.stdout == ""
 
 
+def test_an_option_the_service_refuses_exits_2(service, folder):
+    service.script(
+        "POST /v1/analyses", problem(422, "invalid_options", "no such seed", node="seed")
+    )
+    result = run("--url", service.url, "pass.onnx", "--seed", "7")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[:3] == [
+        "error: pass.onnx: no such seed",
+        "  code: invalid_options",
+        "  where: seed",
+    ]
+
+
 def test_nobody_there_exits_4_and_names_the_url(folder):
     result = run("--url", "http://127.0.0.1:9", "pass.onnx")
     assert result.exit_code == 4

@@ -52,8 +52,6 @@ def packed(path: Path) -> Iterator[File]:
 
 def _named(path: Path) -> list[str]:
     """The plain file names a model's tensors refer to, in order."""
-    if not path.stat().st_size:
-        return []
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as held:
         named = _external.locations(held)
     return sorted(

@@ -1,13 +1,15 @@
 """The service, from Python: upload, analyse, wait, judge."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from gradgauge_client._analyses import Analyses, Analysis, OnProgress
 from gradgauge_client._errors import (
+    AnalysisError,
     AnalysisFailed,
     APIStatusError,
     ConflictError,
@@ -86,6 +88,7 @@ class Client:
         Raises:
             GateFailed: the report fails the gate or is inconclusive; carries `.report`.
             UnprocessableModel: it is not a valid model or spec.
+            UnprocessableEntityError: an option is wrong.
             AnalysisFailed: the analysis ended without a report.
             AnalysisTimeout: it has not ended within `timeout` seconds; it goes on.
             APIConnectionError: the service cannot be reached.
@@ -106,26 +109,33 @@ class Client:
         Raises what `check` raises for what cannot be analysed.
         """
         path = Path(path)
-        try:
-            if is_spec(path):
+        if is_spec(path):
+            with _refusals():
                 held = self.architectures.create(path)
-                return self.analyses.create(architecture_id=held.id, options=options)
-            return self._submit_model(self.models.upload(path).id, options)
-        except (UnprocessableEntityError, ContentTooLargeError) as refused:
-            fault = fault_of(refused)
-            invalid = of_fault(refused.code) == INVALID
-            raise (UnprocessableModel if invalid else AnalysisFailed)(fault) from refused
-
-    def _submit_model(self, model_id: str, options: Mapping[str, Any] | None) -> Analysis:
+            return self.analyses.create(architecture_id=held.id, options=options)
+        with _refusals():
+            model = self.models.upload(path)
         try:
-            return self.analyses.create(model_id=model_id, options=options)
+            return self.analyses.create(model_id=model.id, options=options)
         except ConflictError as refused:
             if refused.code != _REJECTED:
                 raise
-            problem = self.models.retrieve(model_id).problem
-            fault = problem.model_dump() if problem else fault_of(refused)
-            invalid = of_fault(fault.get("code")) == INVALID
-            raise (UnprocessableModel if invalid else AnalysisFailed)(fault) from refused
+            problem = self.models.retrieve(model.id).problem
+            raise _unusable(problem.model_dump() if problem else fault_of(refused)) from refused
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What the service says of a model or a spec that it does not take, as an analysis's fault."""
+    try:
+        yield
+    except (UnprocessableEntityError, ContentTooLargeError) as refused:
+        raise _unusable(fault_of(refused)) from refused
+
+
+def _unusable(fault: dict[str, Any]) -> AnalysisError:
+    invalid = of_fault(fault.get("code")) == INVALID
+    return (UnprocessableModel if invalid else AnalysisFailed)(fault)
 
 
 def fault_of(refused: APIStatusError) -> dict[str, Any]:

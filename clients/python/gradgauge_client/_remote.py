@@ -16,6 +16,7 @@ from gradgauge_client._errors import (
     APIConnectionError,
     APIStatusError,
     GradgaugeError,
+    UnprocessableEntityError,
 )
 from gradgauge_client._output import BadOutput, Output, needs_rendering
 
@@ -107,11 +108,15 @@ def _problem(error: GradgaugeError) -> Json:
 
 
 def _refused(error: APIStatusError) -> Json:
-    hints = {
-        401: "set GRADGAUGE_API_KEY to a key of this service",
-        403: "the key may not do this: ask for one that may",
-        404: "is --url right?",
-    }
     fault = fault_of(error)
-    told = {"hint": fault["hint"] or hints.get(error.status), "message": str(error)}
+    if isinstance(error, UnprocessableEntityError):
+        return fault | {"exit": _exit.of_fault(error.code)}
+    told = {"hint": fault["hint"] or _HINTS.get(error.status), "message": str(error)}
     return fault | told | {"exit": _exit.UNREACHABLE}
+
+
+_HINTS = {
+    401: "set GRADGAUGE_API_KEY to a key of this service",
+    403: "the key may not do this: ask for one that may",
+    404: "is --url right?",
+}

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
 from gradgauge_client import _bundle
-from gradgauge_client._errors import APIResponseError, NotFoundError
+from gradgauge_client._errors import APIResponseError, NotFoundError, UnprocessableModel
 from gradgauge_client._http import Http, Request, posted
 from gradgauge_client._models import Architecture, Model
 from gradgauge_client._wire import validated
@@ -24,6 +24,11 @@ SPEC_TYPES = {
     ".yml": "application/yaml",
 }
 _CHUNK = 1 << 20
+_EMPTY = {
+    "code": "model_empty",
+    "message": "the file is empty",
+    "hint": "export the model again",
+}
 
 
 class Models:
@@ -40,8 +45,11 @@ class Models:
 
         Raises:
             OSError: the file cannot be read.
+            UnprocessableModel: the file is empty.
             ContentTooLargeError: larger than the service takes.
         """
+        if not Path(path).stat().st_size:
+            raise UnprocessableModel(_EMPTY)
         with _bundle.packed(Path(path)) as file, _reporting(file.name, progress=progress) as tell:
             digest = _sha256(file.path)
             held = self.find(digest)
