@@ -14,7 +14,6 @@ HELP = {
     "migrate": "Bring the database to this version's schema.",
     "doctor": "Say what this machine offers and lacks.",
 }
-_PANEL = "Server (needs the service package)"
 # The service reads its own options, --help too.
 _AS_IT_CAME = {
     "allow_extra_args": True,
@@ -26,9 +25,7 @@ _AS_IT_CAME = {
 def register(app: typer.Typer) -> None:
     """Add the server's commands to `app`; nothing of the service is loaded before one is run."""
     for name, told in HELP.items():
-        app.command(name, help=told, context_settings=_AS_IT_CAME, rich_help_panel=_PANEL)(
-            _command(name)
-        )
+        app.command(name, help=told, context_settings=_AS_IT_CAME)(_command(name))
 
 
 def _command(name: str) -> Callable[[typer.Context], None]:
