@@ -10,11 +10,20 @@ READY := $(VENV)/.ready
 INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 THREADS := OMP_NUM_THREADS=1
 
-.PHONY: run test test-full lint format clean ci-deps
+ifdef DEMO
+export GRADGAUGE_DEMO := $(DEMO)
+endif
+
+.PHONY: run check-examples openapi test test-full lint format clean ci-deps
 
 run: $(READY)
-	@echo "Two example models, analysed here; the first is meant to fail."
+	$(BIN)/gradgauge serve $(if $(PORT),--port $(PORT))
+
+check-examples: $(READY)
 	$(BIN)/gradgauge check --local --profile quick examples/deep-sigmoid.yaml examples/pre-ln-transformer.onnx || [ $$? -eq 1 ]
+
+openapi: $(READY)
+	$(BIN)/python -m gradgauge.api.export clients/openapi.json
 
 test: $(READY)
 	$(THREADS) $(BIN)/coverage run -m pytest -n 2 -m "not slow" $(ARGS)

@@ -198,11 +198,19 @@ def _swap(assessment: Assessment, finding: Finding) -> Patch:
 
 
 def _he(head: Layer, assessment: Assessment, *, seed: int) -> list[Change]:
-    """He's law on the layer's weights, zeros on its bias (He et al. 2015, section 2.2)."""
+    """He's variance on the layer's weights, zeros on its bias (He et al. 2015, section 2.2).
+
+    Dense weights are drawn orthogonal at that variance (Saxe et al. 2014): what is left to chance
+    is then the rectifier's mask alone, and a deep narrow network scatters less than with He's law.
+    """
     name = head.params[0]
     shape = _shape(name, assessment)
     fan_in, fan_out = _fans(head, shape)
-    changes: list[Change] = [Redraw(name, Law("he_normal", shape, fan_in, fan_out), seed)]
+    law = Law("he_normal", shape, fan_in, fan_out)
+    if len(shape) == 2:
+        # elements of an orthogonal matrix have variance 1 / its longer side
+        law = Law("orthogonal", shape, fan_in, fan_out, gain=math.sqrt(2 * max(shape) / fan_in))
+    changes: list[Change] = [Redraw(name, law, seed)]
     bias = bias_of(head, assessment)
     if bias is not None and not _zeros(bias, assessment):
         changes.append(Redraw(bias, Law("zeros", _shape(bias, assessment)), seed))
@@ -255,7 +263,7 @@ def _swap_title(assessment: Assessment, finding: Finding) -> str:
     if all(layer.op == "RNN" for layer in found):
         return f"Make {_count(found)} a ReLU RNN with identity recurrent weights (IRNN)"
     ops = "/".join(sorted({layer.op for layer in found}))
-    return f"Replace {ops} by Relu in {_count(found)} and re-initialise with He's law"
+    return f"Replace {ops} by Relu in {_count(found)} and re-initialise with He's variance"
 
 
 def _count(layers: Sequence[Layer]) -> str:
@@ -296,7 +304,7 @@ def _swap_snippet(layers: Sequence[Layer]) -> str:
         f"# at {names}\n"
         "self.act = nn.ReLU()\n"
         "# and for the layers feeding them\n"
-        "nn.init.kaiming_normal_(layer.weight, nonlinearity='relu')\n"
+        "nn.init.orthogonal_(layer.weight, gain=2**0.5)  # of convolutions: kaiming_normal_\n"
         "nn.init.zeros_(layer.bias)"
     )
 
@@ -323,10 +331,15 @@ SWAP = Remedy(
     cost="retrain",
     rationale=(
         "a saturating activation's slope is at most 1 (sigmoid: 1/4) and less away from zero, so "
-        "a deep product of slopes decays; a rectifier with He's law keeps its mean square at 1"
+        "a deep product of slopes decays; a rectifier with He's variance keeps its mean square at 1"
     ),
     side_effects=("the layers' weights are drawn anew: the network must be trained again",),
-    references=("Glorot & Bengio 2010", "He et al. 2015", "Le, Jaitly & Hinton 2015"),
+    references=(
+        "Glorot & Bengio 2010",
+        "He et al. 2015",
+        "Saxe et al. 2014",
+        "Le, Jaitly & Hinton 2015",
+    ),
     check=_check_swap,
     rewrite=_swap,
     title=_swap_title,
