@@ -27,7 +27,7 @@ def load(
     if data is None:
         return {}, None, []
     try:
-        with np.load(data, allow_pickle=False) as held:
+        with data.open("rb") as file, np.load(file, allow_pickle=False) as held:
             arrays = {key: held[key] for key in held.files}
     except (*_UNREADABLE, zipfile.BadZipFile, zlib.error) as fault:
         raise InvalidOptions(

@@ -171,7 +171,10 @@ def _plan(
         return _float_plan(value, shape, axis, asked)
     if dtype == onnx_ir.DataType.BOOL or _MASK.search(name):
         return InputPlan(name, "ones", shape, dtype, axis)
-    return InputPlan(name, "integers", shape, dtype, axis, high=_vocabulary(value))
+    low, high = _number(value, "low"), _number(value, "high")  # a spec's own law
+    if low is None or high is None or not -(1 << 31) <= low < high < 1 << 31:
+        return InputPlan(name, "integers", shape, dtype, axis, high=_vocabulary(value))
+    return InputPlan(name, "integers", shape, dtype, axis, low=int(low), high=int(high))
 
 
 def _refuse_type(name: str, dtype: onnx_ir.DataType, asked: InputOptions | None) -> None:
@@ -199,20 +202,23 @@ def _float_plan(
     asked: InputOptions | None,
 ) -> InputPlan:
     """The options' law, else the spec's (kept in the input's metadata), else N(0, 1)."""
-    held = value.metadata_props
-    wanted = (asked.distribution if asked is not None else None) or held.get(
-        "gradgauge.distribution", "normal"
-    )
-    mean = float(held.get("gradgauge.mean", 0.0))
-    scale = float(held.get("gradgauge.scale", 1.0))
-    if wanted == "uniform" and "gradgauge.low" in held:
-        low, high = float(held["gradgauge.low"]), float(held["gradgauge.high"])
-        mean, scale = (low + high) / 2, (high - low) / math.sqrt(12.0)
+    law = value.metadata_props.get("gradgauge.distribution", "normal")
+    wanted = (asked.distribution if asked is not None else None) or law
+    mean, scale = _number(value, "mean") or 0.0, _number(value, "scale") or 1.0
     if asked is not None and asked.scale is not None:
         scale = asked.scale
     kind: InputKind = "uniform" if wanted == "uniform" else "normal"
     dtype = value.dtype or onnx_ir.DataType.FLOAT
     return InputPlan(value.name or "", kind, shape, dtype, axis, mean=mean, scale=scale)
+
+
+def _number(value: onnx_ir.Value, key: str) -> float | None:
+    """A finite number in an input's metadata, where an upload may have written anything."""
+    try:
+        found = float(value.metadata_props.get(f"gradgauge.{key}", "nan"))
+    except ValueError:
+        return None
+    return found if math.isfinite(found) else None
 
 
 def _resolve(

@@ -62,11 +62,12 @@ def profile(
     if _outside(seen.values(), SAFE_LOG10):
         setting = replace(setting, dtype=torch.float64)
         seen = _attempt(model, layers, reading, setting, draws, on_progress)
-        for sign, unsafe in ((1, _under(seen.values())), (-1, _over(seen.values()))):
-            if unsafe:
-                again = replace(setting, shift=sign * SHIFT)
-                shifted = _attempt(model, layers, reading, again, draws, on_progress)
-                seen = {key: _better(seen[key], shifted[key]) for key in seen}
+        shifts = [SHIFT] * _under(seen.values()) + [-SHIFT] * _over(seen.values())
+        again = [
+            _attempt(model, layers, reading, replace(setting, shift=by), draws, on_progress)
+            for by in shifts
+        ]
+        seen = {key: _best(held, [shifted[key] for shifted in again]) for key, held in seen.items()}
     return _summary(model, layers, seen, setting, reading)
 
 
@@ -135,11 +136,12 @@ def _over(seen: Iterable[Seen]) -> bool:
     return bool((np.isnan(grads) | (grads > LIMITS64[1])).any())
 
 
-def _better(first: Seen, second: Seen) -> Seen:
-    """The plain pass where float64 held it, else the shifted one where it found more."""
-    plain, shifted = _gradients(first), _gradients(second)
-    held = np.isfinite(plain) & (plain > LIMITS64[0]) & (plain < LIMITS64[1])
-    return second if not held.all() and np.isfinite(shifted).sum() >= held.sum() else first
+def _best(plain: Seen, shifted: Sequence[Seen]) -> Seen:
+    """The plain pass where float64 held it all, else whichever saw most, shifted ones first."""
+    sizes = _gradients(plain)
+    if ((sizes > LIMITS64[0]) & (sizes < LIMITS64[1])).all():
+        return plain
+    return max((*shifted, plain), key=lambda seen: int(np.isfinite(_gradients(seen)).sum()))
 
 
 def _gradients(seen: Seen) -> np.ndarray:

@@ -1,0 +1,126 @@
+"""Sizes, quantiles and intervals against numpy, scipy and closed forms."""
+
+import math
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from gradgauge.sampled.statistics import (
+    decades_slope,
+    log10_rms,
+    median_halfwidth,
+    median_interval,
+    pairwise_cosine,
+    quantiles,
+    rows_of,
+    t_interval,
+)
+
+RNG = np.random.default_rng(3)
+
+
+@pytest.mark.parametrize("exponent", [0, -300, -320, 300, -30, 30])
+def test_sizes_are_right_from_denormal_to_huge(exponent):
+    x = RNG.normal(size=(5, 70))
+    expected = np.log10(np.sqrt((x**2).mean(axis=1))) + exponent
+    scaled = torch.tensor(x) * 10.0 ** (exponent / 2) * 10.0 ** (exponent / 2)
+    # a denormal number holds few digits
+    assert log10_rms(scaled).numpy() == pytest.approx(
+        expected, abs=1e-3 if exponent < -307 else 1e-9
+    )
+
+
+def test_the_size_of_zeros_is_minus_infinity_and_what_is_not_finite_stays_so():
+    x = torch.tensor([[0.0, 0.0], [math.inf, 1.0], [math.nan, 1.0], [3.0, 4.0]])
+    sizes = log10_rms(x)
+    assert sizes[0] == -math.inf
+    assert sizes[1] == math.inf
+    assert math.isnan(sizes[2])
+    assert sizes[3] == pytest.approx(math.log10(math.sqrt(12.5)))
+    assert log10_rms(torch.zeros(2, 0)).tolist() == [-math.inf] * 2
+
+
+def test_rows_are_inputs_wherever_their_axis_is():
+    x = torch.arange(24.0).reshape(2, 3, 4)
+    assert torch.equal(rows_of(x, 1, 3), x.permute(1, 0, 2).reshape(3, 8))
+    assert rows_of(x, None, 3).shape == (1, 24)
+    # tokens folded behind the batch, batch first
+    assert torch.equal(rows_of(x.reshape(6, 4), 0, 2), x.reshape(2, 12))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-200, 1e200])
+def test_the_cosine_is_the_mean_over_all_pairs(scale):
+    x = RNG.normal(size=(7, 5)) + 0.5
+    pairs = [a @ b / (np.linalg.norm(a) * np.linalg.norm(b)) for a, b in combinations(x, 2)]
+    assert pairwise_cosine(torch.tensor(x) * scale) == pytest.approx(np.mean(pairs), abs=1e-12)
+
+
+def test_equal_rows_have_cosine_one_and_opposite_ones_minus_one():
+    assert pairwise_cosine(torch.ones(6, 3)) == pytest.approx(1.0)
+    assert pairwise_cosine(torch.tensor([[1.0, 2.0], [-1.0, -2.0]])) == pytest.approx(-1.0)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [[[1.0, 2.0]], [[0.0, 0.0], [1.0, 2.0]], [[math.nan, 0.0], [1.0, 2.0]], [[math.inf], [1.0]]],
+)
+def test_there_is_no_cosine_of_one_row_of_zeros_or_of_what_is_not_finite(x):
+    assert pairwise_cosine(torch.tensor(x)) is None
+
+
+def test_quantiles_are_numpys():
+    x = RNG.normal(size=101)
+    found = quantiles(x)
+    expected = np.quantile(x, [0.05, 0.25, 0.5, 0.75, 0.95])  # at elements: 5, 25, 50, 75, 95
+    assert [found.q05, found.q25, found.q50, found.q75, found.q95] == pytest.approx(expected)
+
+
+def test_a_quantile_that_falls_on_a_zero_gradient_is_left_out():
+    found = quantiles(np.array([-math.inf] * 4 + [-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0]))
+    assert (found.q05, found.q25) == (None, None)
+    assert (found.q50, found.q95) == (-2.0, 3.0)
+
+
+def test_of_one_value_there_is_a_median_only_and_of_none_nothing():
+    found = quantiles(np.array([math.nan, -2.0]))
+    assert (found.q05, found.q25, found.q50, found.q75, found.q95) == (None, None, -2.0, None, None)
+    assert quantiles(np.array([-math.inf, math.nan])) is None
+    assert quantiles(np.zeros(0)) is None
+
+
+def test_the_bootstrap_interval_holds_the_true_median_about_as_often_as_it_says():
+    samples = RNG.normal(size=(200, 60))
+    held = [median_interval(x, seed) for seed, x in enumerate(samples)]
+    share = np.mean([i.low <= 0.0 <= i.high for i in held])
+    # binomial: 0.95 +- 4 standard errors of 200 trials
+    assert 0.88 <= share <= 1.0
+    assert np.mean([i.high - i.low for i in held]) == pytest.approx(
+        2 * 1.96 * math.sqrt(math.pi / 2 / 60), rel=0.15
+    )
+
+
+@pytest.mark.parametrize("count", [3, 4, 8, 30])
+def test_the_interval_of_few_values_is_students(count):
+    x = RNG.normal(size=count)
+    low, high = stats.t.interval(0.95, count - 1, scale=stats.sem(x))
+    found = t_interval(x)
+    assert found.high - found.low == pytest.approx(high - low)
+    assert (found.high + found.low) / 2 == pytest.approx(np.median(x))
+    assert t_interval(x[:2]) is None
+
+
+def test_the_medians_halfwidth_is_that_of_a_normal_sample():
+    widths = [median_halfwidth(x) for x in RNG.normal(size=(50, 400))]
+    # standard error of a normal median: sqrt(pi / 2 / n)
+    assert np.mean(widths) == pytest.approx(1.96 * math.sqrt(math.pi / 2 / 400), rel=0.1)
+    assert median_halfwidth(np.zeros(19)) == math.inf
+
+
+def test_a_slope_is_fitted_over_the_steps_that_have_a_gradient():
+    line = [2.0 - 0.3 * i for i in range(10)]
+    line[3], line[7] = None, math.nan
+    assert decades_slope(line) == pytest.approx(-0.3)
+    assert decades_slope([1.0, None, 2.0]) is None
