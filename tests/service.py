@@ -60,12 +60,13 @@ READY = re.compile(r"gradgauge is ready at (http://\S+)")
 class Service:
     """`gradgauge serve` over one data folder, as often as it is started."""
 
-    def __init__(self, folder, **settings):
+    def __init__(self, folder, *, extra=(), **settings):
         self.folder = folder
+        self.flags = extra
         self.log = folder / "service.log"
         self.settings = settings
         self.environment = {
-            "PATH": os.environ.get("PATH", ""),
+            "PATH": os.getenv("PATH", ""),
             "PYTHONPATH": str(ROOT / "service"),
             "GRADGAUGE_DATA_DIR": str(folder / "data"),
             **{f"GRADGAUGE_{k.upper()}": str(v) for k, v in settings.items()},
@@ -75,7 +76,7 @@ class Service:
         self.url = ""
 
     def start(self):
-        command = [sys.executable, "-m", "gradgauge.cli", "serve", "--port", "0"]
+        command = [sys.executable, "-m", "gradgauge.cli", "serve", "--port", "0", *self.flags]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env=self.environment, stdout=subprocess.PIPE, stderr=log

@@ -4,13 +4,14 @@ import os
 import random
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
 from tests.service import HASTY, SLOW, gone, serving, until
 
 pytestmark = [
-    pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="reads /proc"),
+    pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads /proc"),
     pytest.mark.timeout(180),
 ]
 

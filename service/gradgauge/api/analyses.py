@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gradgauge.api.architectures import of_document, stored
-from gradgauge.api.deps import Cursor, Here, Id, Limit, Project, Services
+from gradgauge.api.deps import REFERENCE, Cursor, Here, Id, Limit, Of, Project, Services
 from gradgauge.api.json_body import StrictRoute
 from gradgauge.errors import InvalidOptions, Unavailable
 from gradgauge.jobs.progress import follow
@@ -27,7 +27,7 @@ from gradgauge.store.repository import architectures, models
 router = APIRouter(prefix="/v1/analyses", tags=["analyses"], route_class=StrictRoute)
 
 FINAL = frozenset({"succeeded", "failed", "cancelled"})
-_Reference = Annotated[str, Field(min_length=1, max_length=80)]
+_Reference = Annotated[str, Field(pattern=REFERENCE)]
 
 
 class AnalysisRequest(Strict):
@@ -146,8 +146,8 @@ async def list_analyses(
     state: Annotated[
         Literal["queued", "running", "succeeded", "failed", "cancelled"] | None, Query()
     ] = None,
-    model_id: Annotated[str | None, Query(max_length=80)] = None,
-    architecture_id: Annotated[str | None, Query(max_length=80)] = None,
+    model_id: Of = None,
+    architecture_id: Of = None,
 ) -> resources.AnalysisPage:
     """List analyses, newest first."""
     async with here.database.session() as session:

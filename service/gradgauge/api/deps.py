@@ -47,7 +47,11 @@ def project() -> str:
 Here = Annotated[Services, Depends(services)]
 Project = Annotated[str, Depends(project)]
 
-Id = Annotated[str, Path(max_length=80)]
+# Printable ASCII: what PostgreSQL cannot hold (NUL) is no id.
+REFERENCE = r"^[\x21-\x7e]{1,80}$"
+
+Id = Annotated[str, Path(pattern=REFERENCE)]
+Of = Annotated[str | None, Query(pattern=REFERENCE)]
 Limit = Annotated[int, Query(ge=1, le=200, description="Items of a page.")]
 Cursor = Annotated[
     str | None,

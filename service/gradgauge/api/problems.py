@@ -7,9 +7,11 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
+from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from gradgauge import errors
@@ -135,13 +137,27 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
         404: "there is nothing at this address",
         405: f"{request.method[:20]} is not among the methods of this address",
     }
+    headers = {"Allow": ", ".join(_methods(request))} if status == 405 else error.headers
     return document(
         request.scope,
         status,
         _CODES.get(status, "refused"),
         details.get(status, str(error.detail)),
-        headers=dict(error.headers or {}),
+        headers=dict(headers or {}),
     )
+
+
+def _methods(request: Request) -> list[str]:
+    """Of all routes at this address: the framework names those of the first."""
+    found: set[str] = set()
+    for each in iter_route_contexts(request.app.routes):
+        route = each.original_route
+        if (
+            isinstance(route, Route | APIRoute)
+            and route.matches(request.scope)[0] is not Match.NONE
+        ):
+            found |= set(route.methods or ())
+    return sorted(found | ({"HEAD"} if "GET" in found else set()))
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:

@@ -1,0 +1,47 @@
+"""The worker process: what it demands of its sandbox, and how it starts and ends."""
+
+import os
+import signal
+
+import pytest
+
+from gradgauge.errors import Unavailable
+from gradgauge.settings import Settings
+from gradgauge.worker.loop import required
+from gradgauge.worker.sandbox import REQUIRED
+from tests.service import HASTY, serving, until
+
+COMPLETE = dict.fromkeys(REQUIRED, "on")
+LACKING = COMPLETE | {"landlock": "missing: old kernel"}
+ELSEWHERE = {"database_url": "postgresql://elsewhere/db"}
+
+
+@pytest.mark.parametrize("settings", [{}, ELSEWHERE, {"allow_unsandboxed": True}])
+def test_a_complete_sandbox_is_demanded_of_every_child(settings):
+    assert required(COMPLETE, Settings(**settings)) == REQUIRED
+
+
+def test_a_missing_layer_is_lived_with_on_a_machine_of_ones_own():
+    assert required(LACKING, Settings()) == ()
+
+
+def test_a_missing_layer_is_refused_elsewhere_unless_allowed():
+    with pytest.raises(Unavailable, match="landlock: missing: old kernel"):
+        required(LACKING, Settings(**ELSEWHERE))
+    assert required(LACKING, Settings(**ELSEWHERE, allow_unsandboxed=True)) == ()
+
+
+def test_a_worker_announces_itself_and_takes_leave():
+    with serving(**HASTY) as service:
+        second = service.worker()
+        try:
+            until(lambda: service.client.get("/readyz").json()["workers"] == 2)
+            second.send_signal(signal.SIGTERM)
+            assert second.wait(20) == 0
+            assert service.client.get("/readyz").json()["workers"] == 1
+        finally:
+            second.kill()
+            second.wait()
+        os.kill(service.part("worker"), signal.SIGKILL)
+        until(lambda: service.client.get("/readyz").json()["workers"] == 0, 10)
+        until(lambda: service.client.get("/readyz").json()["status"] == "ready", 20)
