@@ -1,6 +1,8 @@
 """The client and the command against the real service: what a fake cannot prove."""
 
 import json
+import os
+import signal
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -154,6 +156,19 @@ def test_patience_ends_before_a_long_analysis_does(client, real_service):
     with pytest.raises(gg.AnalysisTimeout):
         slow.wait(0.3)
     slow.cancel()
+
+
+def test_a_wait_outlives_the_api_process_it_was_talking_to(client, real_service, folder):
+    killed = []
+
+    def kill_once(_stage, _share):
+        if not killed:
+            killed.append(real_service.part("api"))
+            os.kill(killed[0], signal.SIGKILL)
+
+    asked = client.submit(folder / "deep-sigmoid.yaml", {"profile": "quick", "seed": 12})
+    assert asked.wait(60, kill_once).state == "succeeded"
+    assert real_service.part("api") != killed[0]
 
 
 def test_pages_of_a_list_join_without_gaps(client, real_service):
