@@ -8,8 +8,8 @@ import pytest
 from gradgauge.errors import NotFound
 from gradgauge.jobs.progress import Hub, LeaseLost, Teller, follow
 from gradgauge.jobs.queue import Queue
+from gradgauge.store.ids import DEFAULT_PROJECT
 from gradgauge.store.repository import analyses, attempts
-from gradgauge.store.tables import DEFAULT_PROJECT
 from tests.rows import analysis_of, new_project, ready_model
 
 pytestmark = pytest.mark.anyio

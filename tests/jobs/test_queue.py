@@ -7,8 +7,8 @@ from sqlalchemy import text
 
 from gradgauge.errors import KeyInFlight, KeyReused, ModelRejected, NotFound
 from gradgauge.jobs.queue import Idempotency, Queue
+from gradgauge.store.ids import DEFAULT_PROJECT
 from gradgauge.store.repository import analyses, attempts, models
-from gradgauge.store.tables import DEFAULT_PROJECT
 from tests.rows import analysis_of, new_model, new_project, ready_model
 
 pytestmark = pytest.mark.anyio

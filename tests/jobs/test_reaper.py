@@ -8,8 +8,8 @@ from sqlalchemy import text
 from gradgauge.errors import Unavailable
 from gradgauge.jobs.queue import Idempotency, Queue
 from gradgauge.jobs.reaper import Reaper
+from gradgauge.store.ids import DEFAULT_PROJECT
 from gradgauge.store.repository import analyses, attempts, models
-from gradgauge.store.tables import DEFAULT_PROJECT
 from tests.rows import analysis_of, new_model, ready_model
 
 pytestmark = pytest.mark.anyio

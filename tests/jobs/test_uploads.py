@@ -5,8 +5,8 @@ import pytest
 from gradgauge.errors import NotFound, StorageFull, Unavailable
 from gradgauge.jobs import uploads
 from gradgauge.jobs.queue import Queue
+from gradgauge.store.ids import DEFAULT_PROJECT
 from gradgauge.store.repository import models
-from gradgauge.store.tables import DEFAULT_PROJECT
 from tests.rows import new_project
 
 pytestmark = pytest.mark.anyio

@@ -14,8 +14,8 @@ from gradgauge.errors import Unavailable
 from gradgauge.settings import Settings
 from gradgauge.store import schema
 from gradgauge.store.database import Database, conninfo
+from gradgauge.store.ids import DEFAULT_PROJECT
 from gradgauge.store.repository import models
-from gradgauge.store.tables import DEFAULT_PROJECT
 from tests.postgres import open_folder
 from tests.rows import new_model
 

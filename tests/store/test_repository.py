@@ -3,9 +3,8 @@
 import pytest
 
 from gradgauge.errors import NotFound
-from gradgauge.store.ids import new_id
+from gradgauge.store.ids import DEFAULT_PROJECT, Project, new_id
 from gradgauge.store.repository import analyses, architectures, models
-from gradgauge.store.tables import DEFAULT_PROJECT, Project
 from tests.rows import analysis_of, new_architecture, new_model, new_project, ready_model
 
 pytestmark = pytest.mark.anyio

@@ -11,7 +11,7 @@ from gradgauge.jobs.queue import Queue
 from gradgauge.settings import Settings
 from gradgauge.store.blobs import BlobStore
 from gradgauge.store.database import Database
-from gradgauge.store.tables import DEFAULT_PROJECT
+from gradgauge.store.ids import DEFAULT_PROJECT
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ import time
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _LENGTH = 26
 LONGEST = 40
+# The project of a service without keys, where everything belongs to one tenant.
+DEFAULT_PROJECT = "prj_default"
 
 
 def new_id(prefix: str) -> str:

@@ -22,8 +22,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 from typing_extensions import override
 
-DEFAULT_PROJECT: Final = "prj_default"
-
 MODEL_STATES: Final = ("inspecting", "ready", "rejected")
 ANALYSIS_STATES: Final = ("queued", "running", "succeeded", "failed", "cancelled")
 FINAL_STATES: Final = frozenset({"succeeded", "failed", "cancelled"})
