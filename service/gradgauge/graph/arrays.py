@@ -56,16 +56,15 @@ def load(
     return used, target, notes
 
 
-def check(value: onnx_ir.Value, data: np.ndarray, axis: int | None) -> None:
-    """Numbers of the input's kind, in its shape; the axis of the batch (else the first) is free.
+def check(value: onnx_ir.Value, data: np.ndarray, axis: int) -> None:
+    """Numbers of the input's kind, in its shape; the axis that counts inputs is free.
 
     Raises:
         InvalidOptions: the array is none.
     """
     wanted: Sequence[int | onnx_ir.SymbolicDim] = list(value.shape or ())
-    free = axis if axis is not None else 0
     fits = data.ndim == len(wanted) and all(
-        size > 0 and (i == free or not isinstance(d, int) or d == size)
+        size > 0 and (i == axis or not isinstance(d, int) or d == size)
         for i, (d, size) in enumerate(zip(wanted, data.shape, strict=True))
     )
     if not fits:

@@ -4,7 +4,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +13,7 @@ import onnx_ir
 
 from gradgauge.errors import AnalysisFailed, InvalidOptions
 from gradgauge.graph import arrays
-from gradgauge.graph.kinds import FLOATS, INTEGERS
+from gradgauge.graph.kinds import FLOATS, INTEGERS, RECURRENT
 from gradgauge.graph.model import GraphWarning
 from gradgauge.schema.options import InputOptions
 
@@ -31,7 +31,8 @@ class InputPlan:
     """The law one graph input is drawn from.
 
     `shape` has None at the batch axis (None at most once); `batch_axis` is its position, or None
-    where the graph fixes every axis. For `integers`, `low` (inclusive) and `high` (exclusive);
+    where the graph fixes every axis: `fixed_axis` then holds as many inputs as it takes at once.
+    For `integers`, `low` (inclusive) and `high` (exclusive);
     for `normal` and `uniform`, `mean` and `scale` (standard deviation).
     """
 
@@ -45,6 +46,12 @@ class InputPlan:
     low: int = 0
     high: int = 2
     data: np.ndarray | None = None
+    fixed_axis: int = 0
+
+    @property
+    def row_axis(self) -> int:
+        """The axis that tells inputs apart, whether or not the graph fixes its length."""
+        return self.fixed_axis if self.batch_axis is None else self.batch_axis
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +92,7 @@ def read(
         name: _plan(value, batch, sizes, asked.get(name), fed.get(name))
         for name, value in zip(names, values, strict=True)
     }
-    rows = {n: a.shape[plans[n].batch_axis or 0] for n, a in fed.items() if a.ndim}
+    rows = {n: a.shape[plans[n].row_axis] for n, a in fed.items() if a.ndim}
     arrays.check_rows(rows, target)
     statistics, norm_notes = _norms(model, norm_mode)
     if any(p.kind in {"normal", "uniform"} for p in plans.values()):
@@ -164,14 +171,28 @@ def _plan(
     _refuse_type(name, dtype, asked)
     shape, axis = _resolve(value, batch, sizes, asked)
     if data is not None:
-        arrays.check(value, data, axis)
-        own = tuple(None if i == axis else size for i, size in enumerate(data.shape))
-        return InputPlan(name, "data", own if axis is not None else shape, dtype, axis, data=data)
-    if dtype in FLOATS:
-        return _float_plan(value, shape, axis, asked)
-    if dtype == onnx_ir.DataType.BOOL or _MASK.search(name):
-        return InputPlan(name, "ones", shape, dtype, axis)
-    low, high = _number(value, "low"), _number(value, "high")  # a spec's own law
+        plan = InputPlan(name, "data", shape, dtype, axis, data=data)
+    elif dtype in FLOATS:
+        plan = _float_plan(value, shape, axis, asked)
+    elif dtype == onnx_ir.DataType.BOOL or _MASK.search(name):
+        plan = InputPlan(name, "ones", shape, dtype, axis)
+    else:
+        plan = _integer_plan(value, shape, axis)
+    if any(use.node.op_type in RECURRENT and use.idx == 0 for use in value.uses()):
+        plan = replace(plan, fixed_axis=1)  # (time, batch, features)
+    if data is None:
+        return plan
+    arrays.check(value, data, plan.row_axis)
+    own = tuple(None if i == axis else size for i, size in enumerate(data.shape))
+    return plan if axis is None else replace(plan, shape=own)
+
+
+def _integer_plan(
+    value: onnx_ir.Value, shape: tuple[int | None, ...], axis: int | None
+) -> InputPlan:
+    """A spec's own law, else indices of the tables the input is looked up in."""
+    name, dtype = value.name or "", value.dtype or onnx_ir.DataType.INT64
+    low, high = _number(value, "low"), _number(value, "high")
     if low is None or high is None or not -(1 << 31) <= low < high < 1 << 31:
         return InputPlan(name, "integers", shape, dtype, axis, high=_vocabulary(value))
     return InputPlan(name, "integers", shape, dtype, axis, low=int(low), high=int(high))

@@ -125,10 +125,13 @@ def _outside(seen: Iterable[Seen], bounds: tuple[float, float]) -> bool:
 
 
 def _under(seen: Iterable[Seen]) -> bool:
-    """Whether float64 itself ran out: something non-zero is already near its smallest number."""
+    """Whether float64 itself ran out: something is near its smallest number, or zero behind that.
+
+    One layer may take a gradient from half way down past the end, where only a zero is left of it.
+    """
     grads = np.concatenate([g for s in seen for g in s.grads] or [np.zeros(0)])
-    held = grads[np.isfinite(grads)]
-    return bool((held < LIMITS64[0]).any())
+    limit = LIMITS64[0] / 2 if np.isneginf(grads).any() else LIMITS64[0]
+    return bool((grads[np.isfinite(grads)] < limit).any())
 
 
 def _over(seen: Iterable[Seen]) -> bool:

@@ -149,17 +149,18 @@ def _fixed_axes(
     setting: Setting,
 ) -> tuple[int, dict[str, int | None]]:
     """How many inputs the graph takes at once, and the axes; none where time leads."""
-    recurrent = [layer for layer in layers if layer.kind == "recurrent"]
-    timed = {e.value for layer in recurrent for e in layer.edges if e.index == 0}
-    sizes = {
-        plan.shape[plan.name in timed and len(plan.shape) > 1] or 1
-        for plan in reading.inputs.values()
-        if plan.shape
-    }
+    plans = [plan for plan in reading.inputs.values() if plan.shape]
+    sizes = {plan.shape[plan.row_axis] or 1 for plan in plans}
     rows = sizes.pop() if len(sizes) == 1 else 1
-    if rows == 1 or timed & reading.inputs.keys():
+    if rows == 1 or any(plan.row_axis for plan in plans):
         return rows, dict.fromkeys(names)
-    stepwise = timed | {layer.output for layer in recurrent}  # (time, ..., batch, features)
+    # (time, ..., batch, features), also where as many steps as inputs lead
+    stepwise = {
+        name
+        for layer in layers
+        if layer.kind == "recurrent"
+        for name in (layer.output, *layer.inputs)
+    }
     shapes = _shapes(exe, names, reading, setting, None)
     return rows, {
         name: 0 if shape and shape[0] == rows and name not in stepwise else None

@@ -99,8 +99,7 @@ def _rows(data: np.ndarray, plan: InputPlan, sizes: list[int], draw: int) -> Ten
     """The draw's own rows of the user's array, wrapping round at its end."""
     taken = data
     if data.ndim:
-        axis = plan.batch_axis if plan.batch_axis is not None else 0
-        taken = take_rows(data, sizes[axis], draw, axis=axis)
+        taken = take_rows(data, sizes[plan.row_axis], draw, axis=plan.row_axis)
     if plan.dtype in FLOATS:
         return torch.from_numpy(taken.astype(np.float64))
     return torch.from_numpy(taken).to(_integer(plan))
