@@ -24,6 +24,7 @@ check-examples: $(READY)
 
 openapi: $(READY)
 	$(BIN)/python -m gradgauge.api.export clients/openapi.json
+	$(BIN)/python clients/python/generate_models.py
 
 test: $(READY)
 	$(THREADS) $(BIN)/coverage run -m pytest -n 2 -m "not slow" $(ARGS)

@@ -1,10 +1,10 @@
 """Rows that tests begin with."""
 
-from gradgauge.store.ids import new_id
+from gradgauge.store.ids import DEFAULT_PROJECT, new_id
 from gradgauge.store.repository import architectures, models
 from gradgauge.store.repository.analyses import NewAnalysis
 from gradgauge.store.repository.models import NewModel
-from gradgauge.store.ids import DEFAULT_PROJECT, Project
+from gradgauge.store.tables import Project
 
 
 async def new_project(session, name="other"):

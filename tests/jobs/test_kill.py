@@ -16,9 +16,10 @@ from gradgauge.jobs.queue import Queue
 from gradgauge.store import postmaster
 from gradgauge.store.database import Database
 from gradgauge.store.embedded import EmbeddedPostgres
-from gradgauge.store.ids import DEFAULT_PROJECT, FINAL_STATES
+from gradgauge.store.ids import DEFAULT_PROJECT
 from gradgauge.store.repository import analyses, attempts
 from gradgauge.store.schema import migrate
+from gradgauge.store.tables import FINAL_STATES
 from tests.postgres import open_folder
 from tests.rows import analysis_of, ready_model
 

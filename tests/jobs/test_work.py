@@ -10,8 +10,9 @@ from gradgauge.jobs.outcome import Succeeded
 from gradgauge.jobs.progress import LeaseLost
 from gradgauge.jobs.queue import Queue
 from gradgauge.jobs.work import Work
-from gradgauge.store.ids import DEFAULT_PROJECT, FINAL_STATES
+from gradgauge.store.ids import DEFAULT_PROJECT
 from gradgauge.store.repository import analyses, attempts, models
+from gradgauge.store.tables import FINAL_STATES
 from tests.jobs.worker_process import ScriptedRunner
 from tests.rows import analysis_of, new_architecture, new_model, ready_model
 
