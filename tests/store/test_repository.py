@@ -3,9 +3,9 @@
 import pytest
 
 from gradgauge.errors import NotFound
-from gradgauge.store.ids import DEFAULT_PROJECT
+from gradgauge.store.ids import DEFAULT_PROJECT, new_id
 from gradgauge.store.repository import analyses, architectures, models
-from gradgauge.store.tables import Project, new_id
+from gradgauge.store.tables import Project
 from tests.rows import analysis_of, new_architecture, new_model, new_project, ready_model
 
 pytestmark = pytest.mark.anyio
