@@ -1,0 +1,67 @@
+"""Fresh or not: torch's own initialisers against weights that training has shaped."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gradgauge.graph.layers import find_layers
+from gradgauge.graph.read_onnx import read_onnx
+from gradgauge.graph.read_spec import read_spec
+from gradgauge.risk.weights import judge
+from tests.handmade import made, node
+
+INITIALISERS = [
+    nn.init.kaiming_normal_,
+    nn.init.kaiming_uniform_,
+    nn.init.xavier_normal_,
+    nn.init.xavier_uniform_,
+    nn.init.orthogonal_,
+    lambda W, generator: nn.init.trunc_normal_(W, std=0.02, a=-0.04, b=0.04, generator=generator),
+]
+
+
+def state(*weights, extra=(), stored=None):
+    nodes = [
+        node("MatMul", f"{f'h{i - 1}' if i else 'x'} W{i}", f"h{i}") for i in range(len(weights))
+    ]
+    nodes += extra
+    held = {f"W{i}": W for i, W in enumerate(weights)} | (stored or {})
+    graph = read_onnx(made(nodes, {"x": ["N", 64]}, nodes[-1].output[0], held))
+    return judge(graph, find_layers(graph.model))[0]
+
+
+@pytest.mark.parametrize("init", INITIALISERS)
+def test_every_law_of_torchs_is_fresh(init):
+    generator = torch.Generator().manual_seed(0)
+    weights = [init(torch.empty(64, 64), generator=generator).numpy() for _ in range(6)]
+    assert state(*weights) == "fresh"
+
+
+def test_heavy_tails_constants_and_rubbish_are_not_fresh():
+    rng = np.random.default_rng(0)
+    assert state(rng.standard_t(2, size=(64, 64))) == "unknown"
+    assert state(np.ones((64, 64))) == "unknown"
+    assert state(np.full((64, 64), np.nan)) == "unknown"
+    assert state(np.zeros((64, 64))) == "unknown"
+
+
+def test_a_law_is_known_at_any_scale():
+    W = np.random.default_rng(0).normal(size=(64, 64))
+    assert state(W * 1e37) == "fresh"
+    assert state(W * 1e-30) == "fresh"
+
+
+def test_running_statistics_that_moved_mean_training():
+    W = np.random.default_rng(0).normal(size=(64, 64))
+    norm = [node("BatchNormalization", "h0 g b m v", "y")]
+    held = {"g": np.ones(64), "b": np.zeros(64), "m": np.zeros(64), "v": np.ones(64)}
+    assert state(W, extra=norm, stored=held) == "fresh"
+    assert state(W, extra=norm, stored=held | {"m": np.full(64, 0.1)}) == "trained"
+
+
+def test_a_spec_is_fresh_by_construction_and_a_graph_without_matrices_unknown():
+    spec = read_spec(b"gradgauge: 1\ninput: {shape: [8]}\nlayers: [{type: dense, units: 4}]")
+    assert judge(spec, find_layers(spec.model))[0] == "fresh"
+    graph = read_onnx(made([node("Relu", "x", "y")], {"x": ["N", 8]}, "y"))
+    assert judge(graph, find_layers(graph.model))[0] == "unknown"
