@@ -41,6 +41,7 @@ lint: $(READY)
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/deptry service
 	$(BIN)/vulture
+	$(BIN)/hadolint Dockerfile
 	$(BIN)/codespell README.md CHANGELOG.md CONTRIBUTING.md docs service clients tests benchmarks examples
 
 format: $(READY)
