@@ -23,7 +23,8 @@ _UNLOGGED = frozenset({"/healthz", "/readyz"})
 # Whatever a page says, a browser is to believe our types and to load nothing from elsewhere.
 _ALWAYS = {
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    # With no-referrer a browser would send its own form with the Origin `null`.
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 

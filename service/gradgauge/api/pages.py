@@ -65,7 +65,10 @@ async def submit(request: Request, here: Here, project: Project) -> Response:
     """Take the form's file, ask for its analysis and show that; else the form with the reason."""
     try:
         upload = await receive(request, here.blobs, here.settings)
-        analysis_id = await _submitted(upload, here, project)
+        try:
+            analysis_id = await _submitted(upload, here, project)
+        finally:
+            upload.received.discard()
     except GradgaugeError as error:
         return await _overview(here, project, error=error)
     return RedirectResponse(f"/analyses/{analysis_id}", status_code=303)
@@ -113,11 +116,8 @@ async def _submitted(upload: Upload, here: Services, project: str) -> str:
 
 
 async def _architecture(upload: Upload, here: Services, project: str) -> str:
-    try:
-        with upload.received.path.open("rb") as file:
-            text = file.read(DEFAULT_LIMITS.max_bytes + 1)
-    finally:
-        upload.received.discard()
+    with upload.received.path.open("rb") as file:
+        text = file.read(DEFAULT_LIMITS.max_bytes + 1)
     spec = architectures.checked(text, None)
     async with here.database.session() as session:
         row, _ = await specs.add(session, project, name=spec.name, spec=architectures.stored(spec))

@@ -4,7 +4,9 @@
 const FINAL = new Set(["succeeded", "failed", "cancelled"]);
 const MOST_STREAMS = 4; // a browser opens six connections to one server
 
-function show(place, event) {
+// On an analysis's own page its state stands in the bar above, outside of the element.
+function show(element, event) {
+  const place = element.hasAttribute("data-page") ? document : element;
   const bar = place.querySelector("[data-progress]");
   const stage = place.querySelector("[data-stage]");
   const state = place.querySelector("[data-state]");
