@@ -96,12 +96,13 @@ def _swap_recurrent(
 
 
 def _replace(model: onnx_ir.Model, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
-    """Compute in float64, store in the initializer's own type and under its own name."""
+    """Compute in float64, store in the initializer's own type (which may overflow) and name."""
     value = model.graph.initializers[name]
     if value.const_value is None:
         raise AssertionError("unreachable")
     old = value.const_value.numpy()
-    new = change(old.astype(np.float64)).astype(old.dtype)
+    with np.errstate(over="ignore"):
+        new = change(old.astype(np.float64)).astype(old.dtype)
     value.const_value = onnx_ir.Tensor(new, dtype=value.const_value.dtype, name=name)
 
 

@@ -169,11 +169,11 @@ def _swappable(assessment: Assessment, finding: Finding) -> list[Layer]:
 
 
 def _is_hidden(layer: Layer, assessment: Assessment) -> bool:
-    """Whether an activation is neither the network's output nor the factor of a gate."""
+    """Whether an activation is neither the network's output nor only the factor of a gate."""
     layers = {held.id: held for held in assessment.layers}
     readers = [layers[key] for key, ids in assessment.before.items() if layer.id in ids]
     ends = {value.name for value in assessment.graph.model.graph.outputs}
-    return layer.output not in ends and not any(r.kind == "gate" for r in readers)
+    return layer.output not in ends and any(r.kind != "gate" for r in readers)
 
 
 def _is_tanh(layer: Layer, assessment: Assessment) -> bool:

@@ -50,6 +50,8 @@ def unit_variance(
 
     def rescale(name: str, y: Tensor) -> Tensor:
         layer = by_output[name]
+        if not y.numel():
+            return y
         mean, shift = _outlying_mean(y, layer) if layer.id in movable else (0.0, None)
         centred = y - mean
         deviation = float(centred.std(correction=0))

@@ -1,0 +1,92 @@
+"""Remedies tried and judged: verified where they help, refuted where they do not."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gradgauge.assess import assess
+from gradgauge.pipeline import load, plan
+from gradgauge.remedy import verify
+from gradgauge.remedy.patch import Scale
+from gradgauge.remedy.rules import RESCALE
+from gradgauge.remedy.verify import recommend, risk_of, try_all
+from gradgauge.schema.options import AnalysisOptions
+from tests.acceptance.fixtures import export, glorot, he, mlp
+from tests.handmade import made, node, orthogonal
+
+
+def assessed(model):
+    options = AnalysisOptions(profile="quick")
+    graph, reading = load(model, options)
+    return assess(graph, reading, plan(options, reading))
+
+
+@pytest.fixture(scope="module")
+def exploding():
+    return assessed(export(mlp(nn.ReLU, he(4.0), depth=8, width=48), torch.zeros(2, 48)))
+
+
+def test_a_remedy_that_helps_is_verified_with_what_it_did(exploding):
+    first = recommend(exploding)[0]
+    assert (first.action, first.verification, first.rank) == ("rescale_lsuv", "verified", 1)
+    spread, risk = first.verified
+    # 8 layers at 4 x He: log10(4) decades each
+    assert spread.before == pytest.approx(8 * np.log10(4), abs=0.5)
+    assert spread.after < 1.0
+    assert spread.ci_after.low <= spread.after <= spread.ci_after.high
+    assert risk.before == pytest.approx(0.7)
+    assert risk.after == 0.0
+    assert first.patched_model_id is None
+
+
+def test_a_remedy_that_makes_it_worse_is_refuted(exploding, monkeypatch):
+    worse = [Scale(layer.params[0], 10.0) for layer in exploding.layers if layer.kind == "linear"]
+    fake = verify.replace(RESCALE, rewrite=lambda _assessment, _finding: tuple(worse))
+    monkeypatch.setattr(verify, "REMEDIES", (fake, RESCALE))
+    helped, refuted = recommend(exploding)
+    assert (helped.verification, refuted.verification) == ("verified", "refuted")
+    assert refuted.verified[0].after > refuted.verified[0].before
+
+
+def test_a_remedy_that_changes_nothing_is_refuted(exploding, monkeypatch):
+    same = (Scale(exploding.layers[0].params[0], 1.0),)
+    monkeypatch.setattr(verify, "REMEDIES", (verify.replace(RESCALE, rewrite=lambda _a, _f: same),))
+    (tried,) = try_all(exploding)
+    assert tried.outcome == "refuted"
+    assert tried.after == pytest.approx(tried.before)
+
+
+def test_an_empty_patch_is_not_tried(exploding, monkeypatch):
+    monkeypatch.setattr(verify, "REMEDIES", (verify.replace(RESCALE, rewrite=lambda _a, _f: ()),))
+    assert recommend(exploding) == []
+
+
+def test_verified_remedies_rank_before_refuted_ones():
+    assessment = assessed(export(mlp(nn.Sigmoid, glorot, depth=12, width=48), torch.zeros(2, 48)))
+    found = recommend(assessment)
+    outcomes = [r.verification for r in found]
+    assert outcomes == sorted(outcomes, key=["verified", "refuted"].index)
+    assert [r.rank for r in found] == list(range(1, len(found) + 1))
+
+
+def test_low_findings_ask_for_no_remedy():
+    stored = {"A": orthogonal(8, 0), "B": np.zeros((8, 8))}
+    nodes = [node("MatMul", "x A", "a"), node("MatMul", "a B", "y")]
+    assessment = assessed(made(nodes, {"x": ["N", 8]}, "y", stored))
+    assert [f.severity for f in assessment.findings] == ["low"]
+    assert recommend(assessment) == []
+
+
+def test_progress_ends_at_the_whole(exploding):
+    told = []
+    recommend(exploding, on_progress=told.append)
+    assert told[-1] == 1.0
+    assert told == sorted(told)
+
+
+def test_risk_is_what_the_findings_leave_of_health(exploding):
+    assert risk_of([]) == 0.0
+    (finding,) = exploding.findings
+    worse = finding.model_copy(update={"severity": "critical"})
+    assert risk_of([finding, worse]) == pytest.approx(1 - 0.3 * 0.05)
