@@ -60,7 +60,7 @@ READY = re.compile(r"gradgauge is ready at (http://\S+)")
 class Service:
     """`gradgauge serve` over one data folder, as often as it is started."""
 
-    def __init__(self, folder, *, extra=(), **settings):
+    def __init__(self, folder, *, extra=(), environment=None, **settings):
         self.folder = folder
         self.flags = extra
         self.log = folder / "service.log"
@@ -70,6 +70,7 @@ class Service:
             "PYTHONPATH": str(ROOT / "service"),
             "GRADGAUGE_DATA_DIR": str(folder / "data"),
             **{f"GRADGAUGE_{k.upper()}": str(v) for k, v in settings.items()},
+            **(environment or {}),
         }
         self.process = None
         self.client = None
