@@ -23,6 +23,7 @@ SEED = 11
 # Kinds that have a rule for activations only: drawn samples reach them as moments.
 COMPUTING = frozenset({"linear", "normalisation", "recurrent", "contraction", "pooling"})
 ELEMENTWISE = frozenset({"pointwise", "binary"})
+MOST = 1 << 29  # elements of one value of a batch
 FAULTS = (RuntimeError, IndexError, ValueError, TypeError, ArithmeticError)  # ops.row.Row.run's
 
 
@@ -129,6 +130,8 @@ def _visit(
             step, shortcut = _carry_out(call, row.kind, trace, outputs)
         except FAULTS:  # the sampled engine names the fault; here the node is not supported
             step = None
+    if step is not None and any(isinstance(v, Signal) and v.size > MOST for v in step.outputs):
+        step = None  # nor is a value nobody could hold: the sampled engine names the limit
     if step is not None:
         trace.covered += 1
         trace.values.update(
