@@ -1,5 +1,6 @@
 """One op with its inputs and attributes, and the two oracles it is held against."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,22 +40,30 @@ def bools(*shape: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Case:
-    """`inputs` may hold None for an absent one; `skip` are float inputs without a gradient."""
+    """`inputs` may hold None for an absent one, or a list; `skip` are floats without a gradient.
+
+    The last `around` of them are the graph's, not the node's: its subgraphs take them from there.
+
+    `oracle` is onnxruntime, ONNX's reference implementation, or a function of the inputs (a closed
+    form in numpy, or what the specification's text says) that gives the outputs.
+    """
 
     op: str
     opset: int
-    inputs: tuple[np.ndarray | None, ...] = ()
+    inputs: tuple[np.ndarray | list | None, ...] = ()
     attributes: dict[str, Any] = field(default_factory=dict)
     outputs: int = 1
     domain: str = ""
-    oracle: str = "onnxruntime"
+    oracle: str | Callable[..., list] = "onnxruntime"
     skip: tuple[int, ...] = ()
     smooth: bool = True
     tolerance: float = 1e-5
+    around: int = 0
 
     def __str__(self) -> str:
-        settings = ",".join(f"{k}={v}" for k, v in self.attributes.items() if np.size(v) < 9)
-        shapes = "x".join("-" if x is None else str(list(x.shape)) for x in self.inputs)
+        plain = {k: v for k, v in self.attributes.items() if not isinstance(v, onnx.GraphProto)}
+        settings = ",".join(f"{k}={v}" for k, v in plain.items() if np.size(v) < 9)
+        shapes = "x".join(_named(x) for x in self.inputs)
         return f"{self.domain}{self.op}{self.opset}({settings}){shapes}".replace(" ", "")
 
     @property
@@ -68,13 +77,12 @@ class Case:
     def model(self) -> onnx.ModelProto:
         names = [f"x{i}" if x is not None else "" for i, x in enumerate(self.inputs)]
         outs = [f"y{i}" for i in range(self.outputs)]
+        own = names[: len(names) - self.around]
         node = helper.make_node(
-            self.op, names, outs, name="it", domain=self.domain, **self.attributes
+            self.op, own, outs, name="it", domain=self.domain, **self.attributes
         )
         values = [
-            helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
-            for n, x in zip(names, self.inputs, strict=True)
-            if x is not None
+            _value_info(n, x) for n, x in zip(names, self.inputs, strict=True) if x is not None
         ]
         results = [onnx.ValueInfoProto(name=o) for o in outs]
         opsets = [helper.make_opsetid("", self.opset if not self.domain else 20)]
@@ -84,6 +92,8 @@ class Case:
         return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
     def expected(self) -> list[np.ndarray]:
+        if callable(self.oracle):
+            return self.oracle(*self.inputs)
         feed = {f"x{i}": x for i, x in enumerate(self.inputs) if x is not None}
         if self.oracle == "reference":
             return list(ReferenceEvaluator(self.model()).run(None, feed))
@@ -96,20 +106,46 @@ class Case:
         return list(session.run(None, feed))
 
 
+def _named(x: np.ndarray | list | None) -> str:
+    return "-" if x is None else f"{len(x)}" if isinstance(x, list) else str(list(x.shape))
+
+
+def _value_info(name: str, x: np.ndarray | list) -> onnx.ValueInfoProto:
+    if isinstance(x, list):
+        kind = helper.np_dtype_to_tensor_dtype(x[0].dtype)
+        return helper.make_tensor_sequence_value_info(name, kind, None)
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
+
+
+def fed(x: np.ndarray | list) -> object:
+    """As the executor takes it: tensors, lists of them, arrays of strings."""
+    if isinstance(x, list):
+        return [fed(v) for v in x]
+    return x if x.dtype == object else torch.from_numpy(x)
+
+
 def agrees_forward(case: Case) -> None:
     """Same dtypes and shapes; values within the tolerance of the output's largest."""
-    ours = compile_graph(case.model())(*(torch.from_numpy(x) for x in case.fed))
+    ours = compile_graph(case.model())(*(fed(x) for x in case.fed))
     theirs = case.expected()
     assert len(ours) == len(theirs)
     for mine, other in zip(ours, theirs, strict=True):
-        got = mine.detach().numpy()
-        assert got.dtype == other.dtype
-        assert got.shape == other.shape
-        finite = np.abs(other[np.isfinite(other)]) if other.dtype.kind == "f" else other
-        scale = float(finite.max()) if finite.size and other.dtype.kind == "f" else 0.0
-        np.testing.assert_allclose(
-            got, other, rtol=case.tolerance, atol=case.tolerance * max(scale, 1e-30)
-        )
+        assert isinstance(mine, list) == isinstance(other, list)
+        pairs = zip(mine, other, strict=True) if isinstance(mine, list) else [(mine, other)]
+        for got, want in pairs:
+            _close(got, np.asarray(want), case.tolerance)
+
+
+def _close(mine: torch.Tensor | np.ndarray, other: np.ndarray, tolerance: float) -> None:
+    got = mine.detach().numpy() if isinstance(mine, torch.Tensor) else mine
+    assert got.shape == other.shape
+    if other.dtype.kind in "OU":
+        assert got.tolist() == other.tolist()
+        return
+    assert got.dtype == other.dtype
+    finite = np.abs(other[np.isfinite(other)]) if other.dtype.kind == "f" else other
+    scale = float(finite.max()) if finite.size and other.dtype.kind == "f" else 0.0
+    np.testing.assert_allclose(got, other, rtol=tolerance, atol=tolerance * max(scale, 1e-30))
 
 
 def agrees_backward(case: Case) -> None:
@@ -119,8 +155,8 @@ def agrees_backward(case: Case) -> None:
     for i, x in enumerate(case.inputs):
         if x is None:
             continue
-        tensor = torch.from_numpy(x)
-        if tensor.is_floating_point() and i not in case.skip:
+        tensor = fed(x)
+        if i not in case.skip and isinstance(tensor, torch.Tensor) and tensor.is_floating_point():
             wanted.add(len(inputs))
             tensor = tensor.double().requires_grad_()
         inputs.append(tensor)

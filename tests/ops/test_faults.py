@@ -47,9 +47,13 @@ def test_a_cast_to_float8_saturates_as_ml_dtypes_rounds_the_largest():
     np.testing.assert_array_equal(y.numpy(), [largest, -largest, rounded, np.nan])
 
 
-def test_a_cast_to_float8_that_is_to_overflow_is_refused():
-    with pytest.raises(ValueError, match="saturate=0 is not supported"):
-        lookup("", "Cast", 19).run(torch.tensor([1e9]), to=torch.float8_e4m3fn, saturate=0)
+@pytest.mark.parametrize(
+    "name", ["float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"]
+)
+def test_a_cast_to_float8_that_is_to_overflow_does_as_ml_dtypes_does(name):
+    values = np.array([1e9, -1e9, 448.1, 465.0, 0.3, -0.7, np.nan], np.float32)
+    y = lookup("", "Cast", 19).run(torch.from_numpy(values), to=getattr(torch, name), saturate=0)
+    np.testing.assert_array_equal(y.float(), values.astype(getattr(ml_dtypes, name)).astype("f4"))
 
 
 def test_casting_like_casts_to_the_other_inputs_type():

@@ -5,15 +5,20 @@ import pytest
 from gradgauge.ops.row import op
 from gradgauge.ops.table import lookup, rows
 from tests.ops import (
+    choices,
     contraction,
+    control,
     linear,
     movement,
     normalisation,
+    numbers,
     plumbing,
     pointwise,
     pooling,
     recurrent,
     reduction,
+    signals,
+    vision,
 )
 from tests.ops.case import Case, agrees_backward, agrees_forward
 
@@ -27,6 +32,11 @@ CASES: list[Case] = [
     *contraction.CASES,
     *recurrent.CASES,
     *plumbing.CASES,
+    *control.CASES,
+    *vision.CASES,
+    *signals.CASES,
+    *choices.CASES,
+    *numbers.CASES,
 ]
 SMOOTH = [case for case in CASES if case.smooth]
 

@@ -150,7 +150,7 @@ def test_every_unsupported_op_is_named_at_once_before_anything_runs():
         helper.make_node("Frobnicate", ["x"], ["a"], name="first", domain="com.example"),
         helper.make_node("Gelu", ["a"], ["b"], name="early"),
         helper.make_node("Relu", ["b"], ["c"], name="slow", sideways=1),
-        helper.make_node("Cast", ["c"], ["y"], name="text", to=TensorProto.STRING),
+        helper.make_node("Cast", ["c"], ["y"], name="text", to=999),
     ]
     model = _model(nodes, _X, ["y"], opset=18)
     model.opset_import.append(helper.make_opsetid("com.example", 3))
@@ -302,7 +302,7 @@ def test_inputs_that_do_not_fit_an_op_name_the_node(node, stored):
 
 def test_an_output_beyond_the_budget_names_node_op_size_and_limit():
     exe = compile_graph(_residual(), budget=Budget(output_bytes=20))
-    with pytest.raises(LimitExceeded, match="MatMul makes 24 bytes, the limit is 20") as caught:
+    with pytest.raises(LimitExceeded, match="MatMul asks for 24 bytes, the limit is 20") as caught:
         exe(_BATCH)
     assert caught.value.where == "node a"
     assert caught.value.limit == "output_bytes=20"

@@ -217,10 +217,11 @@ def DepthToSpace(x: Tensor, *, blocksize: int, mode: str = "DCR") -> Tensor:
 
 
 @op("movement")
-def SpaceToDepth(x: Tensor, *, blocksize: int) -> Tensor:
+def SpaceToDepth(x: Tensor, *, blocksize: int, mode: str = "DCR") -> Tensor:
     n, c, h, w = x.shape
     b = blocksize
-    y = x.reshape(n, c, h // b, b, w // b, b).permute(0, 3, 5, 1, 2, 4)
+    y = x.reshape(n, c, h // b, b, w // b, b)
+    y = y.permute(0, 3, 5, 1, 2, 4) if mode == "DCR" else y.permute(0, 1, 3, 5, 2, 4)
     return y.reshape(n, c * b * b, h // b, w // b)
 
 

@@ -1,12 +1,16 @@
 """Functions of each element alone, and of elements paired by broadcasting."""
 
 import math
+from collections.abc import Callable
 from functools import reduce
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from gradgauge.ops import chance
+from gradgauge.ops.arrays import Array, by_numpy
 from gradgauge.ops.row import op, plain
 
 plain(
@@ -44,7 +48,15 @@ plain(
         "Tanh": torch.tanh,
     },
 )
-plain("binary", {"Add": torch.add, "Sub": torch.sub, "Mul": torch.mul}, since=7)
+plain(
+    "binary",
+    {
+        "Add": by_numpy(torch.add, np.add),
+        "Sub": by_numpy(torch.sub, np.subtract),
+        "Mul": by_numpy(torch.mul, np.multiply),
+    },
+    since=7,
+)
 
 
 @op("pointwise")
@@ -133,27 +145,61 @@ def PRelu(x: Tensor, slope: Tensor) -> Tensor:
     return torch.where(x < 0, slope * x, x)
 
 
-@op("binary", since=7)
-def Div(a: Tensor, b: Tensor) -> Tensor:
-    """Integers round towards zero (ONNX Div-14)."""
+def _quotient(a: Tensor, b: Tensor) -> Tensor:
     if a.is_floating_point():
         return a / b
     _refuse_undefined_quotient(a, b)
     return torch.div(a, b, rounding_mode="trunc")
 
 
+def _unsigned_quotient(a: Array, b: Array) -> Array:
+    _refuse_zero(b)
+    return a // b
+
+
+@op("binary", since=7)
+def Div(a: Tensor, b: Tensor) -> Tensor:
+    """Integers round towards zero (ONNX Div-14)."""
+    divided: Tensor = _DIVIDED(a, b)
+    return divided
+
+
+_DIVIDED = by_numpy(_quotient, _unsigned_quotient)
+
+
 @op("binary", since=10)
 def Mod(a: Tensor, b: Tensor, *, fmod: int = 0) -> Tensor:
     """The remainder's sign is the divisor's (fmod=0, as Python) or the dividend's (fmod=1, C)."""
-    if not a.is_floating_point():
-        _refuse_undefined_quotient(a, b)
-    return torch.fmod(a, b) if fmod else torch.remainder(a, b)
+    left: Tensor = (_FMOD if fmod else _REMAINDER)(a, b)
+    return left
+
+
+def _guarded(run: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    def guarded(a: Tensor, b: Tensor) -> Tensor:
+        if not a.is_floating_point():
+            _refuse_undefined_quotient(a, b)
+        return run(a, b)
+
+    return guarded
+
+
+def _unsigned_remainder(a: Array, b: Array) -> Array:
+    _refuse_zero(b)
+    return a % b
+
+
+_FMOD = by_numpy(_guarded(torch.fmod), _unsigned_remainder)
+_REMAINDER = by_numpy(_guarded(torch.remainder), _unsigned_remainder)
+
+
+def _refuse_zero(b: Tensor | Array) -> None:
+    if bool((b == 0).any()):
+        raise ZeroDivisionError("integer division by zero")
 
 
 def _refuse_undefined_quotient(a: Tensor, b: Tensor) -> None:
     """On integers these two end the process with SIGFPE instead of an exception."""
-    if bool((b == 0).any()):
-        raise ZeroDivisionError("integer division by zero")
+    _refuse_zero(b)
     low = torch.iinfo(a.dtype).min
     if low < 0 and bool(((a == low) & (b == -1)).any()):
         raise OverflowError(f"{low} divided by -1 does not fit {a.dtype}")
@@ -161,17 +207,24 @@ def _refuse_undefined_quotient(a: Tensor, b: Tensor) -> None:
 
 @op("binary", since=7)
 def Pow(x: Tensor, y: Tensor) -> Tensor:
+    """In x's type; integers to a negative power have none (torch says so)."""
+    if x.is_floating_point() and not y.is_floating_point():
+        y = y.to(x.dtype)  # torch has no gradient for wide unsigned exponents
     return torch.pow(x, y).to(x.dtype)
+
+
+_MAXIMUM = by_numpy(torch.maximum, np.maximum)
+_MINIMUM = by_numpy(torch.minimum, np.minimum)
 
 
 @op("binary", since=8)
 def Max(*xs: Tensor) -> Tensor:
-    return reduce(torch.maximum, xs)
+    return reduce(_MAXIMUM, xs)
 
 
 @op("binary", since=8)
 def Min(*xs: Tensor) -> Tensor:
-    return reduce(torch.minimum, xs)
+    return reduce(_MINIMUM, xs)
 
 
 @op("binary", since=8)
@@ -203,6 +256,5 @@ def Dropout(
     drop = 0.5 if ratio is None else float(ratio.detach())
     if training_mode is None or not bool(training_mode) or math.isclose(drop, 0.0):
         return x, torch.ones_like(x, dtype=torch.bool)
-    generator = None if seed is None else torch.Generator(x.device).manual_seed(seed)
-    kept = torch.empty_like(x, requires_grad=False).bernoulli_(1 - drop, generator=generator)
-    return x * kept / (1 - drop), kept.bool()
+    kept = chance.uniform(x.shape, seed, x.device) >= drop
+    return x * kept / (1 - drop), kept

@@ -1,5 +1,6 @@
 """Ops that fold an axis: sums, extremes, running sums, sorting."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -23,11 +24,27 @@ def _prod(x: Tensor, axes: tuple[int, ...], keepdim: int) -> Tensor:
 
 
 def _extreme(fold: Callable[..., Tensor]) -> Fold:
-    return lambda x, axes, keep: (
-        fold(x.byte(), axes, bool(keep)).bool()
-        if x.dtype == torch.bool
-        else fold(x, axes, bool(keep))
-    )
+    def folded(x: Tensor, axes: tuple[int, ...], keepdim: int) -> Tensor:
+        if any(x.shape[a] == 0 for a in axes):
+            return _of_nothing(x, axes, keepdim, largest=fold is torch.amax)
+        if x.dtype == torch.bool:
+            return fold(x.byte(), axes, bool(keepdim)).bool()
+        return fold(x, axes, bool(keepdim))
+
+    return folded
+
+
+def _of_nothing(x: Tensor, axes: tuple[int, ...], keepdim: int, *, largest: bool) -> Tensor:
+    """The least number for a maximum, the greatest for a minimum (ONNX ReduceMax-20)."""
+    if x.is_floating_point():
+        bound: float = -math.inf if largest else math.inf
+    elif x.dtype == torch.bool:
+        bound = 0 if largest else 1
+    else:
+        bound = torch.iinfo(x.dtype).min if largest else torch.iinfo(x.dtype).max
+    # the sum over nothing keeps the shape and the path a gradient takes
+    zero = x.sum(axes, bool(keepdim)).to(x.dtype)
+    return torch.full_like(zero, bound) + zero if x.is_floating_point() else zero.fill_(bound)
 
 
 def _sum(x: Tensor, axes: tuple[int, ...], keepdim: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from torch import Tensor
 
@@ -20,7 +20,7 @@ Kind = Literal[
 ]
 Result = Tensor | tuple[Tensor, ...]
 Run = Callable[..., Result]
-RunT = TypeVar("RunT", bound=Run)
+RunT = TypeVar("RunT", bound=Callable[..., Any])  # wider than Run: sequences and arrays
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,10 @@ class Row:
 
     `run(*inputs, **attributes)` takes the node's inputs in order (None where an optional one is
     absent) and its attributes by their ONNX names, and returns the outputs in order: a Tensor where
-    there is one, a tuple otherwise. Element types among the attributes (`to`, `dtype`) arrive as
-    torch dtypes, tensors as Tensors. A `run` with a keyword `n_outputs` is told how many outputs
+    there is one, a tuple otherwise. A sequence is a list, an absent optional None, and an array of
+    strings, int2, uint2, int4, uint4 or float4 numpy's. Subgraphs arrive as functions from their
+    inputs to the list of their outputs. Element types among the attributes (`to`, `dtype`) arrive
+    as torch dtypes, tensors as Tensors. A `run` with a keyword `n_outputs` is told how many outputs
     the node has. It is differentiable wherever the op is, computes in its inputs' dtype and on
     their device, and changes no input.
 

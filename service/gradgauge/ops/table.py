@@ -3,16 +3,30 @@
 from collections.abc import Iterator
 
 from gradgauge.ops import (
+    chance,
     contraction,
+    control,
     indexing,
+    legacy,
     linear,
+    loss,
+    mapping,
     movement,
     normalisation,
     plumbing,
     pointwise,
     pooling,
+    quantisation,
     recurrent,
     reduction,
+    resize,
+    sampling,
+    selection,
+    sequence,
+    spectral,
+    stateful,
+    text,
+    training,
 )
 from gradgauge.ops.row import ROWS, Kind, Result, Row, Run
 
@@ -20,16 +34,30 @@ __all__ = ["Kind", "Result", "Row", "Run", "lookup", "rows"]
 
 # importing a file registers its rows
 FILES = (
+    chance,
     contraction,
+    control,
     indexing,
+    legacy,
     linear,
+    loss,
+    mapping,
     movement,
     normalisation,
     plumbing,
     pointwise,
     pooling,
+    quantisation,
     recurrent,
     reduction,
+    resize,
+    sampling,
+    selection,
+    sequence,
+    spectral,
+    stateful,
+    text,
+    training,
 )
 
 

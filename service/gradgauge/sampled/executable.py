@@ -1,36 +1,31 @@
 """Run a compiled graph: node after node in torch, values freed after their last use."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from gradgauge.errors import AnalysisFailed, InvalidInput, LimitExceeded
+from gradgauge.errors import AnalysisFailed, InvalidInput
 from gradgauge.ops.table import Run
+from gradgauge.sampled.budget import Budget, Spent
+from gradgauge.sampled.tensors import Value, from_numpy
 
 # what torch and the op table raise where inputs do not fit an op (torch's out-of-memory and
-# missing-kernel errors are RuntimeErrors)
-FAULTS = (RuntimeError, IndexError, ValueError, TypeError, ArithmeticError)
+# missing-kernel errors are RuntimeErrors; sequences and strings lack a tensor's methods)
+FAULTS = (RuntimeError, IndexError, ValueError, TypeError, AttributeError, ArithmeticError)
 Edge = tuple[str, int]
 Replace = Callable[[str, Tensor], Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """Limits checked during a run; None is no limit. `output_bytes` is per node, all outputs."""
-
-    output_bytes: int | None = None
-    node_executions: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """One node: what to call, which values it takes and makes, which are dead after it.
 
-    An absent optional input is None, an output nobody asked for is ''.
+    An absent optional input is None, an output nobody asked for is ''. `bodies` are its subgraphs
+    by attribute name, `captures` the values those take from around them.
     """
 
     node: str
@@ -40,11 +35,23 @@ class Step:
     inputs: tuple[str | None, ...]
     outputs: tuple[str, ...]
     dead: tuple[str, ...] = ()
+    bodies: Mapping[str, "Body"] = field(default_factory=dict)
+    captures: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
         """The first output that is not left out, which names the node in an edge."""
         return next((name for name in self.outputs if name), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A subgraph: inputs by position, steps, outputs, and what it takes from around it."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    steps: tuple[Step, ...]
+    captures: tuple[str, ...]
 
 
 class Executable:
@@ -74,7 +81,7 @@ class Executable:
         self.constants = constants
         self.watched: dict[str, Tensor] = {}
         self.watched_edges: dict[Edge, Tensor] = {}
-        self._steps = _with_dead(steps, outputs)
+        self._steps = with_dead(steps, outputs)
         self._dtype = dtype
         self._device = device
         self._budget = budget or Budget()
@@ -82,6 +89,7 @@ class Executable:
         self._edges: frozenset[Edge] = frozenset()
         self._replaced: frozenset[str] = frozenset()
         self._replace: Replace = _unchanged
+        self._spent = Spent(self._budget)
 
     def watch(self, names: Iterable[str]) -> None:
         """Keep these values of the next runs in `watched`; replaces what was watched before.
@@ -103,7 +111,7 @@ class Executable:
 
     def _known(self, names: Iterable[str], held: set[str]) -> frozenset[str]:
         wanted = frozenset(names)
-        made = {name for step in self._steps for name in step.outputs}
+        made = {name for step in _all(self._steps) for name in step.outputs}
         for name in wanted - made - held:
             raise KeyError(f"the graph has no value named {name!r}")
         return wanted
@@ -120,7 +128,7 @@ class Executable:
         wanted = frozenset(edges)
         known = {
             (step.key, index)
-            for step in self._steps
+            for step in _all(self._steps)
             for index, name in enumerate(step.inputs)
             if name is not None
         }
@@ -128,11 +136,13 @@ class Executable:
             raise KeyError(f"the graph has no edge {edge!r}")
         self._edges = wanted
 
-    def __call__(self, *inputs: Tensor, **named: Tensor) -> list[Tensor]:
+    def __call__(self, *inputs: Value, **named: Value) -> list[Any]:
         """The graph's outputs, in its order.
 
         Inputs are taken in the graph's order or by name and moved to the executable's device and,
-        if floating, its dtype; gradients flow back through that.
+        if floating, its dtype; gradients flow back through that. Tensors, but lists for sequences,
+        None for an absent optional, and numpy arrays for element types torch lacks (strings,
+        int2, uint2, int4, uint4, float4).
 
         Raises:
             InvalidInput: an input is missing, unknown or given twice.
@@ -142,14 +152,11 @@ class Executable:
         values = {**self.constants, **self.initializers, **self._bind(inputs, named)}
         self.watched = {name: values[name] for name in self._watch & values.keys()}
         self.watched_edges = {}
-        for count, step in enumerate(self._steps, start=1):
-            self._check_count(step, count)
-            self._run_step(step, values)
-            for name in step.dead:
-                values.pop(name, None)
+        self._spent = Spent(self._budget)
+        self._walk(self._steps, values)
         return [values[name] for name in self.output_names]
 
-    def _bind(self, inputs: tuple[Tensor, ...], named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _bind(self, inputs: tuple[Value, ...], named: Mapping[str, Value]) -> dict[str, Any]:
         given = dict(zip(self.input_names, inputs, strict=False))
         surplus = [name for name in named if name in given or name not in self.input_names]
         missing = [n for n in self.input_names if n not in given and n not in named]
@@ -161,20 +168,55 @@ class Executable:
             )
         return {name: self._placed(x) for name, x in {**given, **named}.items()}
 
-    def _placed(self, x: Tensor) -> Tensor:
+    def _placed(self, x: Value) -> Value:
+        if isinstance(x, list):
+            return [self._placed(v) for v in x]
+        if isinstance(x, np.ndarray):
+            x = from_numpy(x)
+        if not isinstance(x, Tensor):
+            return x
         return x.to(self._device, self._dtype if x.is_floating_point() else None)
 
-    def _run_step(self, step: Step, values: dict[str, Tensor]) -> None:
+    def _walk(self, steps: Iterable[Step], values: dict[str, Any]) -> None:
+        """Run the steps over `values`, which gains their outputs and loses what is dead."""
+        for step in steps:
+            self._spent.execution(step.node, step.op)
+            self._run_step(step, values)
+            self._spent.held(step.node, step.op, values.values())
+            for name in step.dead:
+                values.pop(name, None)
+
+    def _run_step(self, step: Step, values: dict[str, Any]) -> None:
         arguments = [None if name is None else values[name] for name in step.inputs]
         if self._edges:
             self._alias(step, arguments)
-        results = execute(step, arguments)
-        self._check_size(step, results)
+        self._spent.ask(step.node, step.op, arguments, step.attributes)
+        bodies = {name: self._closure(step, body, values) for name, body in step.bodies.items()}
+        results = execute(step, arguments, bodies)
+        self._spent.made(step.node, step.op, results)
         for name, result in zip(step.outputs, results, strict=False):
             if name:
                 values[name] = self._kept(name, result, arguments)
 
-    def _kept(self, name: str, result: Tensor, arguments: list[Tensor | None]) -> Tensor:
+    def _closure(
+        self, step: Step, body: Body, values: Mapping[str, Any]
+    ) -> Callable[..., list[Any]]:
+        """The subgraph as a function of its inputs, over the values around it as they are now."""
+        around = {name: values[name] for name in body.captures}
+
+        def run(*inputs: Any) -> list[Any]:
+            self._spent.trip(step.node, step.op)
+            self._spent.enter(step.node, step.op)
+            inner = {**around, **dict(zip(body.inputs, inputs, strict=True))}
+            self._walk(body.steps, inner)
+            self._spent.leave()
+            return [inner[name] for name in body.outputs]
+
+        return run
+
+    def _kept(self, name: str, result: Any, arguments: list[Any]) -> Any:
+        if not isinstance(result, Tensor):
+            return result
         if name in self._replaced:
             result = self._replace(name, result)
         if name in self._watch:
@@ -184,39 +226,27 @@ class Executable:
             self.watched[name] = result
         return result
 
-    def _alias(self, step: Step, arguments: list[Tensor | None]) -> None:
+    def _alias(self, step: Step, arguments: list[Any]) -> None:
         for index, x in enumerate(arguments):
             edge = (step.key, index)
-            if x is not None and edge in self._edges:
+            if isinstance(x, Tensor) and edge in self._edges:
                 arguments[index] = self.watched_edges[edge] = x.view_as(x)
 
-    def _check_count(self, step: Step, count: int) -> None:
-        limit = self._budget.node_executions
-        if limit is not None and count > limit:
-            raise _exceeded(step, f"is execution {count}", "node_executions", limit)
 
-    def _check_size(self, step: Step, results: tuple[Tensor, ...]) -> None:
-        limit = self._budget.output_bytes
-        if limit is None:
-            return
-        size = sum(math.prod(r.shape) * r.element_size() for r in results)
-        if size > limit:
-            raise _exceeded(step, f"makes {size} bytes", "output_bytes", limit)
-
-
-def execute(step: Step, arguments: list[Tensor | None]) -> tuple[Tensor, ...]:
+def execute(
+    step: Step,
+    arguments: list[Any],
+    bodies: Mapping[str, Callable[..., list[Any]]] | None = None,
+) -> tuple[Any, ...]:
     """One node's outputs.
 
     Raises:
         AnalysisFailed: the op could not run on these inputs (`execution_failed`).
     """
     try:
-        result = step.run(*arguments, **step.attributes)
+        result = step.run(*arguments, **step.attributes, **(bodies or {}))
     except FAULTS as fault:
-        shapes = ", ".join(
-            "absent" if a is None else f"{str(a.dtype).removeprefix('torch.')}{list(a.shape)}"
-            for a in arguments
-        )
+        shapes = ", ".join(_described(a) for a in arguments)
         raise AnalysisFailed(
             "execution_failed",
             f"{step.op} failed on inputs ({shapes}): {_first_line(fault)}",
@@ -245,27 +275,29 @@ def _first_line(fault: BaseException) -> str:
     return lines[0] if lines else type(fault).__name__
 
 
-def _exceeded(step: Step, what: str, limit: str, value: int) -> LimitExceeded:
-    return LimitExceeded(
-        "limit_exceeded",
-        f"{step.op} {what}, the limit is {value}",
-        where=f"node {step.node}",
-        op=step.op,
-        limit=f"{limit}={value}",
-        hint="raise the limit, or analyse a smaller model or batch",
-    )
+def _described(value: Any) -> str:
+    if value is None:
+        return "absent"
+    if isinstance(value, list):
+        return f"a sequence of {len(value)}"
+    return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
 
 
-def _with_dead(steps: list[Step], outputs: list[str]) -> list[Step]:
+def _all(steps: Iterable[Step]) -> Iterable[Step]:
+    """Every step, those of subgraphs included."""
+    for step in steps:
+        yield step
+        for body in step.bodies.values():
+            yield from _all(body.steps)
+
+
+def with_dead(steps: list[Step], outputs: Iterable[str]) -> list[Step]:
     """Note at each step the values no later step and no graph output reads."""
     needed = set(outputs)
     found = []
     for step in reversed(steps):
         made = {name for name in step.outputs if name}
-        taken = {name for name in step.inputs if name is not None}
-        dead = tuple(sorted((made | taken) - needed))
+        taken = {*step.captures, *(name for name in step.inputs if name is not None)}
+        found.append(replace(step, dead=tuple(sorted((made | taken) - needed))))
         needed |= taken
-        found.append(
-            Step(step.node, step.op, step.run, step.attributes, step.inputs, step.outputs, dead)
-        )
     return found[::-1]

@@ -1,7 +1,7 @@
 """Compile an ONNX graph into a differentiable torch function."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,18 +9,20 @@ from typing import Any
 import onnx
 import onnx_ir
 import torch
-from onnx_ir.passes.common import InlinePass
 from torch import Tensor
 
 from gradgauge.errors import InvalidModel, UnsupportedOps
 from gradgauge.ops.table import Row, Run, lookup
-from gradgauge.sampled.executable import Budget, Executable, Step, execute
-from gradgauge.sampled.tensors import decode, torch_dtype
+from gradgauge.sampled.budget import Budget
+from gradgauge.sampled.executable import Body, Executable, Step, execute, with_dead
+from gradgauge.sampled.inlining import inlined
+from gradgauge.sampled.tensors import decode, element_type
 
 __all__ = ["Budget", "Executable", "compile_graph"]
 
 Missing = tuple[str, str, int, str]
-_ELEMENT_TYPES = frozenset({"to", "dtype", "output_dtype"})  # attributes that are element types
+# attributes that are element types
+_ELEMENT_TYPES = frozenset({"to", "dtype", "output_datatype", "output_dtype", "softmax_precision"})
 
 
 def compile_graph(
@@ -42,39 +44,29 @@ def compile_graph(
         InvalidModel: a node reads a value that nothing before it makes (`undefined_value`).
         AnalysisFailed: a Constant node cannot be evaluated.
     """
-    graph = _inlined(model)
+    graph = inlined(model)
     place = torch.device(device or "cpu")
     compiler = _Compiler(graph, training=training, dtype=dtype, device=place)
-    steps = compiler.steps()
-    initializers, constants = compiler.stored()
-    _refuse_undefined(steps, compiler.inputs, {*initializers, *constants}, compiler.outputs)
+    steps, inputs, outputs = compiler.whole()
+    _refuse_undefined(steps, {*inputs, *compiler.leaves, *compiler.constants}, outputs)
     return Executable(
         steps,
-        inputs=compiler.inputs,
-        outputs=compiler.outputs,
-        initializers=initializers,
-        constants=constants,
+        inputs=inputs,
+        outputs=outputs,
+        initializers=compiler.leaves,
+        constants=compiler.constants,
         dtype=dtype,
         device=place,
         budget=budget,
     )
 
 
-def _inlined(model: onnx.ModelProto | onnx_ir.Model | Path) -> onnx_ir.Model:
-    """As onnx_ir, model-local functions expanded, the caller's model untouched."""
-    if isinstance(model, Path):
-        model = onnx_ir.load(model)
-    elif isinstance(model, onnx.ModelProto):
-        model = onnx_ir.from_proto(model)
-    if not model.functions:
-        return model
-    copy = model.clone()
-    InlinePass()(copy)
-    return copy
-
-
 class _Compiler:
-    """One pass over the nodes, collecting what is missing instead of stopping at the first."""
+    """One pass over the nodes, collecting what is missing instead of stopping at the first.
+
+    What subgraphs store lies beside what the graph stores, under a name of its own where two
+    subgraphs use the same; `names` maps a subgraph's names to those.
+    """
 
     def __init__(
         self,
@@ -90,40 +82,53 @@ class _Compiler:
         self._dtype = dtype
         self._device = device
         self._missing: list[Missing] = []
-        self._constants: dict[str, Tensor] = {}
-        held = self._graph.initializers
-        self.inputs = [v.name or "" for v in self._graph.inputs if v.name not in held]
-        self.outputs = [v.name or "" for v in self._graph.outputs]
+        self.leaves: dict[str, Tensor] = {}
+        self.constants: dict[str, Any] = {}
 
-    def steps(self) -> list[Step]:
-        found = [step for node in self._graph if (step := self._step(node)) is not None]
+    def whole(self) -> tuple[list[Step], list[str], list[str]]:
+        """The graph's steps, and its inputs (without defaults) and outputs by name."""
+        held = self._graph.initializers
+        inputs = [v.name or "" for v in self._graph.inputs if v.name not in held]
+        names: dict[str, str] = {}
+        steps = self._steps(self._graph, names, "")
         if self._missing:
             raise UnsupportedOps(self._missing)
-        return found
+        outputs = [v.name or "" for v in self._graph.outputs]
+        return steps, inputs, outputs
 
-    def stored(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Float initializers as leaves; everything else that is held."""
-        leaves: dict[str, Tensor] = {}
-        for name, value in self._graph.initializers.items():
-            if value.const_value is None:
-                raise InvalidModel(
-                    "undefined_value",
-                    f"initializer {name!r} holds no data",
-                    where=f"initializer {name}",
-                    hint="keep the external data file beside the model",
-                )
-            tensor = self._placed(decode(value.const_value))
-            if tensor.is_floating_point():
-                leaves[name] = tensor.detach().requires_grad_()
-            else:
-                self._constants[name] = tensor
-        return leaves, self._constants
+    def _steps(self, graph: onnx_ir.Graph, names: dict[str, str], owner: str) -> list[Step]:
+        for name, value in graph.initializers.items():
+            names[name] = self._store(name, value, owner)
+        found = (self._step(node, names, owner) for node in graph)
+        return [step for step in found if step is not None]
 
-    def _placed(self, x: Tensor) -> Tensor:
+    def _store(self, name: str, value: onnx_ir.Value, owner: str) -> str:
+        """A float initializer becomes a leaf, any other a constant."""
+        if value.const_value is None:
+            raise InvalidModel(
+                "undefined_value",
+                f"initializer {name!r} holds no data",
+                where=f"initializer {name}",
+                hint="keep the external data file beside the model",
+            )
+        key = self._key(name, owner)
+        tensor = self._placed(decode(value.const_value))
+        if isinstance(tensor, Tensor) and tensor.is_floating_point():
+            self.leaves[key] = tensor.detach().requires_grad_()
+        else:
+            self.constants[key] = tensor
+        return key
+
+    def _key(self, name: str, owner: str) -> str:
+        return f"{owner}/{name}" if owner else name
+
+    def _placed(self, x: Any) -> Any:
+        if not isinstance(x, Tensor):
+            return x
         return x.to(self._device, self._dtype if x.is_floating_point() else None)
 
-    def _step(self, node: onnx_ir.Node) -> Step | None:
-        opset = node.version or self._opsets.get(node.domain, 1)
+    def _step(self, node: onnx_ir.Node, names: dict[str, str], owner: str) -> Step | None:
+        opset = node.version or self._opset(node.domain)
         name = node.name or (node.outputs[0].name if node.outputs else "") or ""
         row = lookup(node.domain, node.op_type, opset)
         if row is None:
@@ -133,18 +138,47 @@ class _Compiler:
         if faults:
             self._missing += [(f"{row.name}[{f}]", node.domain, opset, name) for f in faults]
             return None
+        bodies = self._bodies(node, names, owner)
         step = Step(
             name,
             row.name,
             row.run,
             attributes,
-            tuple(None if v is None else v.name for v in node.inputs),
+            tuple(None if v is None else names.get(v.name or "", v.name) for v in node.inputs),
             tuple(v.name or "" for v in node.outputs),
+            bodies=bodies,
+            captures=tuple(sorted({c for body in bodies.values() for c in body.captures})),
         )
         if row.name != "Constant":
             return step
-        self._constants[step.outputs[0]] = self._placed(execute(step, [])[0])
+        key = self._key(step.outputs[0], owner)
+        names[step.outputs[0]] = key
+        self.constants[key] = self._placed(execute(step, [])[0])
         return None
+
+    def _opset(self, domain: str) -> int:
+        """Of the domain as the model writes it; the default one has two spellings."""
+        return self._opsets.get(domain, self._opsets.get("" if domain else "ai.onnx", 1))
+
+    def _bodies(self, node: onnx_ir.Node, names: dict[str, str], owner: str) -> dict[str, Body]:
+        found = {}
+        for name, attribute in node.attributes.items():
+            if attribute.type == onnx_ir.AttributeType.GRAPH:
+                key = node.name or (node.outputs[0].name if node.outputs else "") or ""
+                place = self._key(f"{key}.{name}", owner)
+                found[name] = self._body(attribute.as_graph(), dict(names), place)
+        return found
+
+    def _body(self, graph: onnx_ir.Graph, names: dict[str, str], owner: str) -> Body:
+        inputs = tuple(v.name or "" for v in graph.inputs)
+        for name in inputs:
+            names.pop(name, None)
+        steps = self._steps(graph, names, owner)
+        outputs = tuple(names.get(v.name or "", v.name or "") for v in graph.outputs)
+        made = {*inputs, *(name for step in steps for name in step.outputs)}
+        taken = {n for step in steps for n in (*step.inputs, *step.captures) if n is not None}
+        captures = tuple(sorted((taken | set(outputs)) - made))
+        return Body(inputs, outputs, tuple(with_dead(steps, outputs)), captures)
 
     def _attributes(self, node: onnx_ir.Node, row: Row) -> tuple[dict[str, Any], list[str]]:
         """Keyword arguments for `run`, and the attributes it cannot take."""
@@ -152,8 +186,12 @@ class _Compiler:
         attributes: dict[str, Any] = {}
         faults = []
         for name, attribute in node.attributes.items():
+            if name not in accepted:
+                faults.append(name)
+            if attribute.type == onnx_ir.AttributeType.GRAPH:
+                continue
             value, known = self._attribute(name, attribute)
-            if name not in accepted or not known:
+            if not known and name in accepted:
                 faults.append(name)
             attributes[name] = value
         if "n_outputs" in accepted:
@@ -163,18 +201,27 @@ class _Compiler:
         return attributes, faults
 
     def _attribute(self, name: str, attribute: onnx_ir.Attr) -> tuple[Any, bool]:
-        """The value as torch takes it, and whether torch can."""
+        """The value as an op takes it, and whether it can."""
         value = attribute.value
         if attribute.type == onnx_ir.AttributeType.TENSOR:
-            if torch_dtype(attribute.as_tensor().dtype) is None:
+            if element_type(attribute.as_tensor().dtype) is None:
                 return None, False
             return self._placed(decode(attribute.as_tensor())), True
         if name in _ELEMENT_TYPES:
-            element = torch_dtype(onnx_ir.DataType(attribute.as_int()))
-            if element is None:
-                return None, False
-            return (self._dtype if element.is_floating_point else None) or element, True
+            if value == 0:
+                return None, True  # unset
+            element = element_type(_data_type(value))
+            if isinstance(element, torch.dtype) and element.is_floating_point:
+                return self._dtype or element, True
+            return element, element is not None
         return value, attribute.type in _PLAIN
+
+
+def _data_type(value: Any) -> onnx_ir.DataType:
+    try:
+        return onnx_ir.DataType(value)
+    except ValueError:
+        return onnx_ir.DataType.UNDEFINED
 
 
 _PLAIN = frozenset(
@@ -185,6 +232,7 @@ _PLAIN = frozenset(
         onnx_ir.AttributeType.INTS,
         onnx_ir.AttributeType.STRING,
         onnx_ir.AttributeType.STRINGS,
+        onnx_ir.AttributeType.TYPE_PROTO,
     }
 )
 
@@ -200,17 +248,20 @@ def _accepted(run: Run) -> frozenset[str]:
 
 
 def _refuse_undefined(
-    steps: list[Step], inputs: list[str], held: set[str], outputs: list[str]
+    steps: Iterable[Step], held: set[str], outputs: Iterable[str], where: str = "the graph"
 ) -> None:
-    made = {*inputs, *held}
+    made = set(held)
     for step in steps:
         for name in step.inputs:
             if name is not None and name not in made:
                 raise _undefined(name, f"node {step.node}")
+        for body in step.bodies.values():
+            inner = f"the subgraph of {step.node}"
+            _refuse_undefined(body.steps, {*made, *body.inputs}, body.outputs, inner)
         made.update(step.outputs)
     for name in outputs:
         if name not in made:
-            raise _undefined(name, "the graph's outputs")
+            raise _undefined(name, f"{where}'s outputs")
 
 
 def _undefined(name: str, where: str) -> InvalidModel:

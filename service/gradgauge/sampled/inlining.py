@@ -1,0 +1,20 @@
+"""A model's own functions expanded before anything else reads it."""
+
+from pathlib import Path
+
+import onnx
+import onnx_ir
+from onnx_ir.passes.common import InlinePass
+
+
+def inlined(model: onnx.ModelProto | onnx_ir.Model | Path) -> onnx_ir.Model:
+    """As onnx_ir, model-local functions expanded, the caller's model untouched."""
+    if isinstance(model, Path):
+        model = onnx_ir.load(model)
+    elif isinstance(model, onnx.ModelProto):
+        model = onnx_ir.from_proto(model)
+    if not model.functions:
+        return model
+    copy = model.clone()
+    InlinePass()(copy)
+    return copy
