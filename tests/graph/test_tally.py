@@ -38,20 +38,27 @@ def test_other_warnings_name_what_they_are_about() -> None:
         [
             helper.make_node("RandomNormalLike", ["x"], ["r"], name="noise"),
             helper.make_node("Cast", ["w"], ["f"], to=TensorProto.FLOAT),
-            helper.make_node("Add", ["r", "f"], ["y"], name="=cmd|' /C calc'!A0"),
+            helper.make_node("QuantizeLinear", ["r", "s"], ["q"], name="to8"),
+            helper.make_node("DequantizeLinear", ["q", "s"], ["d"]),
+            helper.make_node("Add", ["d", "f"], ["y"], name="=cmd|' /C calc'!A0"),
         ],
         opset=23,
-        initializers=[helper.make_tensor("w", TensorProto.FLOAT4E2M1, [4], [1, 2, 3, 4])],
+        initializers=[
+            helper.make_tensor("w", TensorProto.FLOAT4E2M1, [4], [1, 2, 3, 4]),
+            helper.make_tensor("s", TensorProto.FLOAT, [], [0.1]),
+        ],
     )
     proto.training_info.add()
     told = {w.code: w.message for w in b.read(proto).warnings}
     assert set(told) == {
         "W_LOW_PRECISION_WEIGHTS",
         "W_RANDOM_OPS",
+        "W_STRAIGHT_THROUGH",
         "W_TRAINING_INFO_IGNORED",
         "W_UNUSUAL_NAMES",
     }
     assert "'noise'" in told["W_RANDOM_OPS"]
+    assert "'to8'" in told["W_STRAIGHT_THROUGH"]
 
 
 def test_a_loop_that_never_runs_is_warned_of() -> None:

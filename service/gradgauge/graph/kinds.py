@@ -63,6 +63,7 @@ NORMS = frozenset(
         "LRN",
         "SkipLayerNormalization",
         "SkipSimplifiedLayerNormalization",
+        "EmbedLayerNormalization",
     ]
 )
 RECURRENT = frozenset({"RNN", "LSTM", "GRU"})
@@ -75,10 +76,33 @@ POOLING = frozenset(
         "GlobalMaxPool",
         "GlobalLpPool",
         "ReduceMean",
+        "MaxRoiPool",
+        "RoiAlign",
+        "QLinearAveragePool",
+        "QLinearGlobalAveragePool",
     ]
 )
 LINEAR = frozenset(
-    ["Gemm", "MatMul", "FusedMatMul", "Conv", "FusedConv", "ConvTranspose", "Einsum"]
+    [
+        "Gemm",
+        "MatMul",
+        "FusedMatMul",
+        "FusedGemm",
+        "Conv",
+        "FusedConv",
+        "CausalConvWithState",
+        "ConvTranspose",
+        "DeformConv",
+        "Einsum",
+        "MatMulNBits",
+        "QLinearConv",
+        "QLinearMatMul",
+        "QGemm",
+        "MatMulInteger",
+        "ConvInteger",
+        "MatMulIntegerToFloat",
+        "DynamicQuantizeMatMul",
+    ]
 )
 RANDOM = frozenset(
     [
@@ -96,12 +120,42 @@ CHANNELS_SECOND = frozenset(
         "Conv",
         "FusedConv",
         "ConvTranspose",
+        "DeformConv",
+        "CausalConvWithState",
         "BatchNormalization",
         "InstanceNormalization",
         "GroupNormalization",
     ]
 )
-CONTRACTION = frozenset(["Softmax", "Attention", "MultiHeadAttention", "GroupQueryAttention"])
+CONTRACTION = frozenset(
+    [
+        "Softmax",
+        "Attention",
+        "FlexAttention",
+        "LinearAttention",
+        "MultiHeadAttention",
+        "GroupQueryAttention",
+    ]
+)
+# ops that round, through which gradients pass straight
+ROUNDING = frozenset(
+    [
+        "QuantizeLinear",
+        "DynamicQuantizeLinear",
+        "QLinearConv",
+        "QLinearMatMul",
+        "QGemm",
+        "QLinearAdd",
+        "QLinearMul",
+        "QLinearConcat",
+        "QLinearSigmoid",
+        "QLinearLeakyRelu",
+        "QLinearSoftmax",
+        "QLinearAveragePool",
+        "QLinearGlobalAveragePool",
+        "DynamicQuantizeMatMul",
+    ]
+)
 FLOATS = frozenset(
     {
         onnx_ir.DataType.FLOAT,

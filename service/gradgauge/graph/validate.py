@@ -22,6 +22,7 @@ from gradgauge.graph.functions import (
     plain,
     signatures,
 )
+from gradgauge.graph.kinds import RANDOM, ROUNDING
 from gradgauge.graph.limits import DEFAULT_LIMITS, Limits
 from gradgauge.graph.names import check_metadata, check_name, check_text, node_place
 from gradgauge.graph.refusals import refusal, shown
@@ -31,7 +32,6 @@ from gradgauge.graph.tally import Tally
 from gradgauge.graph.topology import Cycle, order
 from gradgauge.graph.validate_header import check_header
 from gradgauge.graph.validate_nodes import (
-    RANDOM,
     Signature,
     check_attribute,
     check_signature,
@@ -271,6 +271,8 @@ class _Walk:
             check_signature(node, known, where)
         if not domain and op in RANDOM:
             self.tally.notice("W_RANDOM_OPS", node.name or op)
+        if op in ROUNDING:
+            self.tally.notice("W_STRAIGHT_THROUGH", node.name or op)
 
     def _attribute(self, attribute: onnx.AttributeProto, place: Place, where: str) -> set[str]:
         """Check an attribute; the names its graphs take from outside."""

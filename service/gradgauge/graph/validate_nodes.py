@@ -26,14 +26,6 @@ _FIELDS = {
 }
 _MESSAGES = {"t", "g", "sparse_tensor", "tp"}  # these have no default: absent is wrong
 _AROUND = {"name", "type", "doc_string", "ref_attr_name"}
-RANDOM = {
-    "Bernoulli",
-    "Multinomial",
-    "RandomNormal",
-    "RandomNormalLike",
-    "RandomUniform",
-    "RandomUniformLike",
-}
 
 
 @dataclass(frozen=True, slots=True)

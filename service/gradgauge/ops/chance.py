@@ -76,3 +76,17 @@ def RandomNormalLike(
     seed: float | None = None,
 ) -> Tensor:
     return (mean + scale * _normal(x.shape, seed)).to(x.device, dtype or x.dtype)
+
+
+@op("plumbing", since=7)
+def Multinomial(
+    x: Tensor,
+    *,
+    dtype: torch.dtype | None = None,
+    sample_size: int = 1,
+    seed: float | None = None,
+) -> Tensor:
+    """Classes drawn from unnormalised log-probabilities [batch, classes]."""
+    below = torch.softmax(x.detach().double(), -1).cumsum(-1)
+    drawn = uniform((x.shape[0], sample_size), seed, x.device) * below[:, -1:]
+    return torch.searchsorted(below, drawn, right=True).to(dtype or torch.int32)

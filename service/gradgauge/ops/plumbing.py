@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gradgauge.ops.arrays import Array, array, by_numpy
 from gradgauge.ops.row import op, plain
+from gradgauge.ops.straight import carried
 
 plain(
     "plumbing",
@@ -93,6 +94,8 @@ def Cast(x: Any, *, to: Any, saturate: int = 1, round_mode: str = "up") -> Any:
         return _from_array(x, to)
     if isinstance(to, np.dtype):
         return _to_array(x, to)
+    if to.is_floating_point:
+        x = carried(x)
     if to == torch.float8_e8m0fnu:
         return _power_of_two(x, round_mode)
     if to.is_floating_point and to.itemsize == 1 and saturate and x.is_floating_point():

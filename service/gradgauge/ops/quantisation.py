@@ -1,9 +1,4 @@
-"""Quantised ops; gradients pass straight through the rounding (Bengio et al. 2013).
-
-Integers carry no gradient in torch, so a quantised tensor remembers the float it was rounded from:
-DequantizeLinear of that very tensor goes on from there. What moves it in between (Reshape,
-Transpose) forgets it.
-"""
+"""Quantised ops of ai.onnx; gradients pass straight through the rounding (ops/straight.py)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,9 +10,9 @@ from torch import Tensor
 
 from gradgauge.ops import linear
 from gradgauge.ops.row import op
+from gradgauge.ops.straight import carried, carry
 
 Stored = Tensor | np.ndarray[Any, Any]
-_CARRIED = "_gradgauge_rounded_from"
 # element types without arithmetic in torch: lowest, highest
 _NARROW = {
     np.dtype(ml_dtypes.int2): (-2, 1),
@@ -60,11 +55,8 @@ def _rounded(u: Tensor, dtype: Any, zero: Tensor | None) -> Stored:
     bounded = steps.clamp(low, high)
     if isinstance(dtype, torch.dtype):
         result = bounded.detach().to(torch.int64).to(dtype)
-        if bounded.requires_grad:
-            # clamped, so that what saturates has no gradient
-            passed = (u + (0 if zero is None else zero)).clamp(low, high)
-            setattr(result, _CARRIED, passed + (bounded - passed).detach())
-        return result
+        # clamped, so that what saturates has no gradient
+        return carry(result, (u + (0 if zero is None else zero)).clamp(low, high))
     return bounded.detach().cpu().numpy().astype(dtype)
 
 
@@ -110,9 +102,8 @@ def DequantizeLinear(
     output_dtype: Any = None,
 ) -> Tensor:
     """(x - zero_point) * scale, in the scale's element type."""
-    held = getattr(x, _CARRIED, None)
     kind = torch.promote_types(scale.dtype, torch.float32)
-    wide = (numbers(x) if held is None else held).to(kind)
+    wide = numbers(carried(x)).to(kind)
     if zero_point is not None:
         zero = _spread(numbers(zero_point), wide, axis, block_size)
         wide = wide - zero.to(wide.dtype)
@@ -131,16 +122,23 @@ def DynamicQuantizeLinear(x: Tensor) -> tuple[Stored, Tensor, Tensor]:
 
 
 def _shifted(x: Tensor, zero: Tensor | None, axis: int) -> Tensor:
-    if zero is None:
-        return x.to(torch.int32)
-    return x.to(torch.int32) - _spread(zero.to(torch.int32), x, axis, 0)
+    """In int32, remembering what x does."""
+    offset = 0 if zero is None else _spread(zero.to(torch.int32), x, axis, 0)
+    exact = x.to(torch.int32) - offset
+    return exact if carried(x) is x else carry(exact, carried(x) - offset)
 
 
 @op("plumbing", since=10)
 def MatMulInteger(
     a: Tensor, b: Tensor, a_zero: Tensor | None = None, b_zero: Tensor | None = None
 ) -> Tensor:
-    return torch.matmul(_shifted(a, a_zero, -2), _shifted(b, b_zero, -1))
+    left, right = _shifted(a, a_zero, -2), _shifted(b, b_zero, -1)
+    y = torch.matmul(left, right)
+    if carried(left) is left and carried(right) is right:
+        return y
+    floats = [x if x.is_floating_point() else x.float() for x in (carried(left), carried(right))]
+    kind = torch.promote_types(floats[0].dtype, floats[1].dtype)
+    return carry(y, torch.matmul(floats[0].to(kind), floats[1].to(kind)))
 
 
 @op("plumbing", since=10)
@@ -158,9 +156,10 @@ def ConvInteger(
     strides: Sequence[int] | None = None,
 ) -> Tensor:
     """Computed in float64, which is exact for sums of products of bytes."""
+    left, right = _shifted(x, x_zero, 1), _shifted(w, w_zero, 0)
     y = linear.Conv(
-        _shifted(x, x_zero, 1).double(),
-        _shifted(w, w_zero, 0).double(),
+        carried(left).double(),
+        carried(right).double(),
         auto_pad=auto_pad,
         dilations=dilations,
         group=group,
@@ -168,7 +167,7 @@ def ConvInteger(
         pads=pads,
         strides=strides,
     )
-    return y.to(torch.int32)
+    return carry(y.detach().to(torch.int32), y)
 
 
 @op("plumbing", since=10)

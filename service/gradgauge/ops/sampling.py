@@ -192,6 +192,33 @@ def _corners(x: Tensor, rows: Tensor, across: Tensor) -> Tensor:
     )
 
 
+@op("pooling")
+def MaxRoiPool(
+    x: Tensor, rois: Tensor, *, pooled_shape: Sequence[int], spatial_scale: float = 1.0
+) -> Tensor:
+    """The largest element of each bin, 0 where a bin lies outside (Girshick 2015).
+
+    Shapes: x [n, c, h, w], rois [r, 5] as image x1 y1 x2 y2; result [r, c, height, width]. The
+    corners are rounded to elements, so that none of the gradient is theirs.
+    """
+    found = []
+    for image, *corners in rois.detach().tolist():
+        x1, y1, x2, y2 = (math.floor(v * spatial_scale + 0.5) for v in corners)
+        rows = _bins(y1, y2, pooled_shape[0], x.shape[2])
+        columns = _bins(x1, x2, pooled_shape[1], x.shape[3])
+        held = [x[int(image), :, a:b, c:d] for a, b in rows for c, d in columns]
+        largest = [v.amax((1, 2)) if v.numel() else x.new_zeros(x.shape[1]) for v in held]
+        found.append(torch.stack(largest, 1).reshape(-1, *pooled_shape))
+    return torch.stack(found) if found else x.new_zeros(0, x.shape[1], *pooled_shape)
+
+
+def _bins(first: int, last: int, count: int, size: int) -> list[tuple[int, int]]:
+    """Where each bin starts and ends, cut to the map."""
+    each = max(last - first + 1, 1) / count
+    ends = [(math.floor(k * each) + first, math.ceil((k + 1) * each) + first) for k in range(count)]
+    return [(min(max(a, 0), size), min(max(b, 0), size)) for a, b in ends]
+
+
 @op("linear", since=19)
 def DeformConv(
     x: Tensor,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gradgauge.errors import InvalidModel, UnsupportedOps
+from gradgauge.ops.straight import moving
 from gradgauge.ops.table import Row, Run, lookup
 from gradgauge.sampled.budget import Budget
 from gradgauge.sampled.executable import Body, Executable, Step, execute, with_dead
@@ -82,6 +83,7 @@ class _Compiler:
         self._dtype = dtype
         self._device = device
         self._missing: list[Missing] = []
+        self._rounds = any("Quantize" in n.op_type or "QLinear" in n.op_type for n in model.graph)
         self.leaves: dict[str, Tensor] = {}
         self.constants: dict[str, Any] = {}
 
@@ -142,7 +144,7 @@ class _Compiler:
         step = Step(
             name,
             row.name,
-            row.run,
+            moving(row.run) if self._rounds and _moves(row) else row.run,
             attributes,
             tuple(None if v is None else names.get(v.name or "", v.name) for v in node.inputs),
             tuple(v.name or "" for v in node.outputs),
@@ -235,6 +237,10 @@ _PLAIN = frozenset(
         onnx_ir.AttributeType.TYPE_PROTO,
     }
 )
+
+
+def _moves(row: Row) -> bool:
+    return row.kind == "movement" or row.name == "MaxPool"
 
 
 @cache
