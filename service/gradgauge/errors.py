@@ -94,7 +94,7 @@ class UnsupportedOps(GradgaugeError):
             f"no implementation of {named}",
             op=ops[0][0],
             where=ops[0][3],
-            hint="see `gradgauge doctor` or /v1/capabilities for the supported ops",
+            hint="docs/ops.md lists the supported ops; export with others, or ask for this one",
         )
         self.ops = ops
 
