@@ -179,6 +179,8 @@ CASES = [
     _case("RotaryEmbedding", normal(2, 3, 8), ints([0, 1, 2], [4, 5, 6]), _COS, _SIN),
     _case("RotaryEmbedding", normal(2, 3, 8), ints(4), _COS, _SIN, interleaved=1),
     _case("RotaryEmbedding", normal(2, 2, 3, 4), ints([0, 1, 2], [4, 5, 6]), _COS, _SIN),
+    _case("QuantizeLinear", normal(2, 3), _SCALES[0], _ZEROS[1], smooth=False),
+    _case("DequantizeLinear", *_FIRST),
     _case("QLinearAdd", *_FIRST, *_SECOND, *_OUT, smooth=False),
     _case("QLinearMul", *_FIRST, *_SECOND, *_OUT, smooth=False),
     _case("QLinearSigmoid", *_FIRST, np.array(0.004, np.float32), _ZEROS[0], smooth=False),
