@@ -267,7 +267,7 @@ def _swap_title(assessment: Assessment, finding: Finding) -> str:
 
 
 def _count(layers: Sequence[Layer]) -> str:
-    return layers[0].scope if len(layers) == 1 else f"{len(layers)} layers"
+    return layers[0].name if len(layers) == 1 else f"{len(layers)} layers"
 
 
 def _rescale_snippet(layers: Sequence[Layer]) -> str:

@@ -83,9 +83,9 @@ def confidence(case: Case) -> float:
 
 
 def describe(origins: Sequence[str], signals: Signals) -> str:
-    """`18 Sigmoid layers (/layers/1 to /layers/35)`; at least one origin."""
+    """`18 Sigmoid layers (/layers.1/Sigmoid to /layers.35/Sigmoid)`; at least one origin."""
     ops = sorted({signals.layers[o].op for o in origins})
-    first, last = signals.layers[origins[0]].scope, signals.layers[origins[-1]].scope
+    first, last = signals.layers[origins[0]].name, signals.layers[origins[-1]].name
     place = first if len(origins) == 1 else f"{first} to {last}"
     return f"{len(origins)} {'/'.join(ops)} layer{'s' * (len(origins) > 1)} ({place})"
 
