@@ -52,13 +52,17 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """The folder a model file lies in, opened once; `model` is the model's (device, inode)."""
+    """The folder a model file lies in, opened once; `model` is the model's (device, inode).
+
+    `access` is mmap's: ACCESS_COPY gives views that may be written to without the file's knowing.
+    """
 
     path: Path
     model: tuple[int, int]
+    access: int = mmap.ACCESS_READ
 
     def view(self, name: str) -> memoryview:
-        """A read-only map of the regular file called `name`, reached through no link."""
+        """A map of the regular file called `name`, reached through no link."""
         handle = self._open(name)
         try:
             found = os.fstat(handle)
@@ -68,7 +72,7 @@ class Folder:
                 raise _unsafe(name, "it is the model itself")
             if not found.st_size:
                 return memoryview(b"")
-            return memoryview(mmap.mmap(handle, found.st_size, access=mmap.ACCESS_READ))
+            return memoryview(mmap.mmap(handle, found.st_size, access=self.access))
         finally:
             os.close(handle)
 

@@ -51,7 +51,7 @@ def read_onnx(
         LimitExceeded: one of Limits.
     """
     if isinstance(source, Path):
-        data, files = _mapped(source, limits)
+        data, files = mapped(source, limits)
         given = name or source.name
     else:
         data, files, given = memoryview(source), NoFiles(), name or ""
@@ -83,8 +83,17 @@ def _read(data: memoryview, files: Files, name: str, limits: Limits) -> Graph:
     )
 
 
-def _mapped(path: Path, limits: Limits) -> tuple[memoryview, Files]:
-    """The file's bytes as a read-only map, and the folder its external data may lie in."""
+def mapped(
+    path: Path, limits: Limits, *, access: int = mmap.ACCESS_READ
+) -> tuple[memoryview, Files]:
+    """The file's bytes as a read-only map, and the folder its external data may lie in.
+
+    `access` is how that data is mapped.
+
+    Raises:
+        InvalidModel: model_unreadable.
+        LimitExceeded: archive_bytes.
+    """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as fault:
@@ -95,7 +104,7 @@ def _mapped(path: Path, limits: Limits) -> tuple[memoryview, Files]:
         if not stat.S_ISREG(found.st_mode):
             raise refusal("model_unreadable", f"{shown(path.name)} is not a regular file")
         hold(limits, "archive_bytes", found.st_size)
-        files = Folder(path.parent, (found.st_dev, found.st_ino))
+        files = Folder(path.parent, (found.st_dev, found.st_ino), access)
         if not found.st_size:
             return memoryview(b""), files
         return memoryview(mmap.mmap(handle, found.st_size, access=mmap.ACCESS_READ)), files

@@ -6,11 +6,13 @@ import onnx
 import onnx_ir
 from onnx_ir.passes.common import InlinePass
 
+from gradgauge.sampled.stored import opened
+
 
 def inlined(model: onnx.ModelProto | onnx_ir.Model | Path) -> onnx_ir.Model:
     """As onnx_ir, model-local functions expanded, the caller's model untouched."""
     if isinstance(model, Path):
-        model = onnx_ir.load(model)
+        model = opened(model)
     elif isinstance(model, onnx.ModelProto):
         model = onnx_ir.from_proto(model)
     if not model.functions:

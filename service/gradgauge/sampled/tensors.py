@@ -63,12 +63,19 @@ def element_type(dtype: onnx_ir.DataType) -> torch.dtype | np.dtype[Any] | None:
     return _DTYPES.get(dtype) or _ARRAYS.get(dtype)
 
 
-def decode(tensor: onnx_ir.TensorProtocol) -> Tensor | np.ndarray[Any, Any]:
-    """A copy of the stored elements, bit for bit.
+class Private(onnx_ir.Tensor):
+    """Elements nobody else reads, on memory that may be written to: `decode` need not copy them."""
 
-    A copy because the bytes may be a read-only map of the file, and initializers are changed in
-    place by remedies.
+    __slots__ = ()
+
+
+def decode(tensor: onnx_ir.TensorProtocol) -> Tensor | np.ndarray[Any, Any]:
+    """The stored elements, bit for bit, to be changed in place as their owner likes.
+
+    A copy, unless they are private: the bytes may be a read-only map of the file, or the caller's.
     """
+    if isinstance(tensor, Private):
+        return from_numpy(tensor.numpy())
     if tensor.dtype == onnx_ir.DataType.STRING:
         return _text(np.asarray(tensor.numpy()))
     return from_numpy(np.array(tensor.numpy(), order="C"))
