@@ -25,27 +25,48 @@ def BatchNormalization(
     momentum: float = 0.9,
     spatial: int = 1,
     training_mode: int = 0,
+    n_outputs: int = 1,
 ) -> Result:
     """Shapes: x [n, c, ...], the rest [c]; in training mode also the new mean and variance.
 
-    Written out in evaluation mode: functional.batch_norm gives no gradient to `mean` and `var`, and
-    they are stored initializers like any other. The new variance is the population's
-    (ONNX BatchNormalization-15), not torch's unbiased one.
+    The new variance is the population's (ONNX BatchNormalization-15), not torch's unbiased one.
     """
     if not spatial:
         raise ValueError("BatchNormalization with spatial=0 (per element) is not supported")
     if training_mode:
-        axes = [0, *range(2, x.dim())]
-        now_var, now_mean = torch.var_mean(x.detach(), axes, correction=0)
         y = functional.batch_norm(x, None, None, scale, bias, training=True, eps=epsilon)
-        new = [
-            old * momentum + now * (1 - momentum) for old, now in ((mean, now_mean), (var, now_var))
-        ]
-        return y, new[0], new[1]
+        return y if n_outputs == 1 else (y, *_running(x.detach(), mean, var, momentum))
+    if {scale.dtype, bias.dtype, mean.dtype, var.dtype} == {x.dtype}:
+        return _by_statistics(x, scale, bias, mean, var, epsilon)
     factor = scale * torch.rsqrt(var + epsilon)
     centred = x - _per_channel(mean, x)
     y = torch.addcmul(_per_channel(bias, x), centred, _per_channel(factor, x))
     return y.to(x.dtype)
+
+
+def _running(x: Tensor, mean: Tensor, var: Tensor, momentum: float) -> tuple[Tensor, Tensor]:
+    now_var, now_mean = torch.var_mean(x, [0, *range(2, x.dim())], correction=0)
+    return (
+        mean * momentum + now_mean * (1 - momentum),
+        var * momentum + now_var * (1 - momentum),
+    )
+
+
+def _by_statistics(
+    x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor, epsilon: float
+) -> Tensor:
+    """By torch's kernel, which gives no gradient to `mean` and `var`; stored, they are leaves.
+
+    They get it by way of scale and bias, as factor 1 and summand 0: with m, v the statistics'
+    values and d(u) = 1 / sqrt(u + epsilon), the scale is scale d(var) / d(v), and from the bias
+    goes (mean - m) d(v) of it.
+    """
+    held_mean, held_var = mean.detach(), var.detach()
+    if mean.requires_grad or var.requires_grad:
+        inverse = torch.rsqrt(held_var + epsilon)
+        scale = scale * (torch.rsqrt(var + epsilon) / inverse)
+        bias = bias - (mean - held_mean) * inverse * scale
+    return functional.batch_norm(x, held_mean, held_var, scale, bias, eps=epsilon)
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -166,8 +166,13 @@ def _run(
         results.append((_reversed(y, lengths) if backwards else y, *last))
     ys, *states = zip(*results, strict=True)
     if options.layout:
-        return torch.stack(ys, 2).transpose(0, 1), *(torch.stack(s, 1) for s in states)
-    return torch.stack(ys, 1), *(torch.stack(s, 0) for s in states)
+        return _stacked(ys, 2).transpose(0, 1), *(_stacked(s, 1) for s in states)
+    return _stacked(ys, 1), *(_stacked(s, 0) for s in states)
+
+
+def _stacked(parts: Sequence[Tensor], axis: int) -> Tensor:
+    """Directions side by side; one alone is not copied."""
+    return parts[0].unsqueeze(axis) if len(parts) == 1 else torch.stack(list(parts), axis)
 
 
 @op("recurrent", since=7)
