@@ -1,4 +1,4 @@
-"""Who runs an ONNX file in torch: this project's executor and the two peers, as one kind of thing."""
+"""Who runs an ONNX file in torch: our executor and the two peers, as one kind of thing."""
 
 import contextlib
 import importlib.metadata

@@ -1,4 +1,4 @@
-"""The networks the executor is timed on: native torch modules with their inputs, and their exports."""
+"""The networks the executor is timed on: torch modules, their inputs and their exports."""
 
 import contextlib
 import io

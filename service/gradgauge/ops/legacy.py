@@ -108,6 +108,7 @@ def BatchNormalization_1(
     momentum: float = 0.9,
     spatial: int = 1,
     training_mode: int = 0,
+    n_outputs: int = 1,
 ) -> Result:
     """Read for inference whatever `is_test` says, as onnxruntime does."""
     del consumed_inputs, is_test
@@ -121,6 +122,7 @@ def BatchNormalization_1(
         momentum=momentum,
         spatial=spatial,
         training_mode=training_mode,
+        n_outputs=n_outputs,
     )
 
 

@@ -50,26 +50,26 @@ def _weights(
     """By name, all that is stored as raw bytes of whole elements; the proto keeps the rest."""
     tally = Tally(DEFAULT_LIMITS)
     for index, proto in enumerate(graph.initializer):
-        dtype = onnx_ir.DataType(proto.data_type)
         element = ELEMENTS.get(proto.data_type)
-        if element is None or element.bits % 8 or not element.bits:
-            if index in views:
-                proto.raw_data = bytes(views[index])
+        raw = views.get(index)
+        if element is None or not element.bits:
             continue
         shape = tuple(proto.dims)
         if proto.data_location == onnx.TensorProto.EXTERNAL:
             size = element.size(math.prod(shape))
-            where = f"initializer {proto.name}"
-            array = np.frombuffer(external.resolve(proto, size, tally, where), dtype.numpy())
-            array = array if array.flags.aligned else array.copy()
+            raw = external.resolve(proto, size, tally, f"initializer {proto.name}")
             proto.ClearField("external_data")
             proto.ClearField("data_location")
-        elif index in views:
-            array = np.frombuffer(views[index], dtype.numpy()).copy()
-        elif proto.HasField("raw_data"):
-            array = np.frombuffer(bytearray(proto.raw_data), dtype.numpy())
-        else:
+        if element.bits % 8:
+            if raw is not None:
+                proto.raw_data = bytes(raw)
             continue
+        if raw is None and not proto.HasField("raw_data"):
+            continue
+        dtype = onnx_ir.DataType(proto.data_type)
+        array = np.frombuffer(bytearray(proto.raw_data) if raw is None else raw, dtype.numpy())
+        if not (array.flags.writeable and array.flags.aligned):
+            array = array.copy()
         yield proto.name, Private(array.reshape(shape), dtype, name=proto.name)
 
 

@@ -63,7 +63,7 @@ def element_type(dtype: onnx_ir.DataType) -> torch.dtype | np.dtype[Any] | None:
     return _DTYPES.get(dtype) or _ARRAYS.get(dtype)
 
 
-class Private(onnx_ir.Tensor):
+class Private(onnx_ir.Tensor[np.ndarray[Any, Any]]):
     """Elements nobody else reads, on memory that may be written to: `decode` need not copy them."""
 
     __slots__ = ()
