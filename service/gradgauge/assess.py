@@ -13,6 +13,7 @@ from gradgauge.risk.case import Case
 from gradgauge.risk.findings import find
 from gradgauge.risk.signals import Signals, read_signals
 from gradgauge.sampled import measure
+from gradgauge.sampled.budget import NO_BUDGET, Budget
 from gradgauge.sampled.probes import Loss
 from gradgauge.schema.profile import AnalyticLayer, AnalyticProfile, SampledLayer, SampledProfile
 from gradgauge.schema.report import Check, Finding
@@ -31,6 +32,7 @@ class Plan:
     samples: int | None
     seed: int
     loss: Loss
+    budget: Budget = NO_BUDGET
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ def assess(
             samples=plan.samples,
             seed=plan.seed,
             loss=plan.loss,
+            budget=plan.budget,
             on_progress=lambda share: tell("sampled", share),
         )
     signals = read_signals(layers, before, analytic, sampled)

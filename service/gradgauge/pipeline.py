@@ -9,12 +9,14 @@ from pathlib import Path
 from gradgauge import compose
 from gradgauge.assess import Plan, assess
 from gradgauge.errors import InvalidModel
+from gradgauge.graph.extent import refuse_larger
 from gradgauge.graph.layers import find_layers, parameters
 from gradgauge.graph.model import Graph
 from gradgauge.graph.read_onnx import read_onnx
 from gradgauge.graph.read_spec import read_spec
 from gradgauge.graph.reading import Reading, read
 from gradgauge.remedy.verify import recommend
+from gradgauge.sampled.budget import NO_BUDGET, Budget, of_analysis
 from gradgauge.schema.options import AnalysisOptions
 from gradgauge.schema.report import Recommendation, Report
 from gradgauge.schema.spec import ArchSpec
@@ -61,23 +63,27 @@ def analyze(
     options: AnalysisOptions | None = None,
     *,
     on_progress: Progress | None = None,
+    budget: Budget | None = None,
 ) -> Report:
     """Read, measure, judge, mend, report.
 
     `on_progress` is told the stage (read, analytic, sampled, remedy) and its share done, 0 to 1.
+    Every run of the graph, remedies' included, is held to `budget`; without one, to what no
+    machine has and the options' own time limit.
 
     Raises:
         InvalidInput: the source or the options are not valid.
-        LimitExceeded: the source is larger than a limit.
+        LimitExceeded: the source is larger than a limit, or a run asks for more than its budget.
         AnalysisFailed: the graph cannot be run to its end.
     """
     options = options or AnalysisOptions()
     tell = on_progress or (lambda _stage, _share: None)
     clock = Clock()
+    budget = budget or of_analysis(None, options.time_limit_s, time.monotonic())
     tell("read", 0.0)
-    graph, reading = load(source, options)
+    graph, reading = load(source, options, budget)
     clock.lap("read")
-    assessment = assess(graph, reading, plan(options, reading), on_progress=tell)
+    assessment = assess(graph, reading, plan(options, reading, budget), on_progress=tell)
     clock.lap("measure")
     recommendations: list[Recommendation] = []
     if options.remediate:
@@ -86,9 +92,12 @@ def analyze(
     return compose.report(assessment, recommendations, options, clock.started, clock.stages)
 
 
-def load(source: bytes | Path | ArchSpec, options: AnalysisOptions) -> tuple[Graph, Reading]:
+def load(
+    source: bytes | Path | ArchSpec, options: AnalysisOptions, budget: Budget | None = None
+) -> tuple[Graph, Reading]:
     """The checked graph and how it is to be read."""
     graph = _graph(source, options.seed)
+    refuse_larger(graph.model, budget.output_bytes if budget is not None else None)
     _refuse_empty(graph)
     reading = read(
         graph.model, asked=options.inputs, norm_mode=options.norm_mode, data=options.data
@@ -148,7 +157,7 @@ def _refuse_empty(graph: Graph) -> None:
         )
 
 
-def plan(options: AnalysisOptions, reading: Reading) -> Plan:
+def plan(options: AnalysisOptions, reading: Reading, budget: Budget | None = None) -> Plan:
     """What the options and the user's data ask both engines to do; a target sets the loss."""
     loss = options.loss
     if "loss" not in options.model_fields_set and reading.target is not None:
@@ -159,4 +168,5 @@ def plan(options: AnalysisOptions, reading: Reading) -> Plan:
         samples=options.samples,
         seed=options.seed,
         loss=loss,
+        budget=budget or NO_BUDGET,
     )

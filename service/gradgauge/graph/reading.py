@@ -168,7 +168,7 @@ def _plan(
 ) -> InputPlan:
     name = value.name or ""
     dtype = value.dtype or onnx_ir.DataType.FLOAT
-    _refuse_type(name, dtype, asked)
+    _refuse_type(value, dtype, asked)
     shape, axis = _resolve(value, batch, sizes, asked)
     if data is not None:
         plan = InputPlan(name, "data", shape, dtype, axis, data=data)
@@ -198,7 +198,15 @@ def _integer_plan(
     return InputPlan(name, "integers", shape, dtype, axis, low=int(low), high=int(high))
 
 
-def _refuse_type(name: str, dtype: onnx_ir.DataType, asked: InputOptions | None) -> None:
+def _refuse_type(value: onnx_ir.Value, dtype: onnx_ir.DataType, asked: InputOptions | None) -> None:
+    name = value.name or ""
+    if value.type is not None and not isinstance(value.type, onnx_ir.TensorType):
+        raise AnalysisFailed(
+            "input_type",
+            f"graph input {name!r} is no tensor but {type(value.type).__name__}",
+            where=f"inputs.{name}",
+            hint="export the model from where its inputs are tensors",
+        )
     if dtype not in FLOATS and dtype not in INTEGERS and dtype != onnx_ir.DataType.BOOL:
         raise AnalysisFailed(
             "input_type",

@@ -12,6 +12,7 @@ from gradgauge.graph.tally import Tally
 _OLDEST_IR = 3  # 2017; IR 1 and 2 have untyped attributes
 _NEWEST_IR = int(onnx.IR_VERSION)
 _NEWEST = {"": onnx.defs.onnx_opset_version()}
+_OLDEST = {"": 2}  # the first one has ops that work in place, and few models
 _ANY = (1 << 31) - 1
 
 
@@ -50,16 +51,16 @@ def check_opsets(
     found: dict[str, int] = {}
     for entry in imports:
         domain = plain(check_name(entry.domain, tally, where))
-        newest = _NEWEST.get(domain, _ANY)
+        oldest, newest = _OLDEST.get(domain, 1), _NEWEST.get(domain, _ANY)
         if domain in found:
             message = f"the domain {shown(domain)} is imported twice"
             raise refusal("opset_duplicate", message, where=where)
-        if not 1 <= entry.version <= newest:
+        if not oldest <= entry.version <= newest:
             raise refusal(
                 "opset_unsupported",
                 f"operator set {entry.version} of the domain {shown(domain)} is not known",
                 where=where,
-                hint=f"versions 1 to {newest} are" if domain in _NEWEST else None,
+                hint=f"versions {oldest} to {newest} are" if domain in _NEWEST else None,
             )
         found[domain] = entry.version
     if not found:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from gradgauge.ops.axes import within
 from gradgauge.ops.row import op
 
 
@@ -74,6 +75,8 @@ def Concat(*xs: Tensor, axis: int) -> Tensor:
 
 def _even(size: int, parts: int) -> list[int]:
     """Chunks of ceil(size / parts), the last ones smaller (ONNX Split-18)."""
+    if parts < 1:
+        raise ValueError(f"num_outputs={parts}: there is at least one part")
     chunk = -(-size // parts)
     return [max(min(chunk, size - i * chunk), 0) for i in range(parts)]
 
@@ -94,7 +97,8 @@ def Split(
     num_outputs: int | None = None,
     n_outputs: int,
 ) -> tuple[Tensor, ...]:
-    sizes = _even(x.shape[axis], num_outputs or n_outputs) if split is None else split.tolist()
+    parts = n_outputs if num_outputs is None else num_outputs
+    sizes = _even(x.shape[axis], parts) if split is None else split.tolist()
     return torch.split_with_sizes(x, sizes, axis)
 
 
@@ -111,7 +115,7 @@ def _slice(
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         begin, stop, stride = slice(start, end, step).indices(x.shape[axis])
         if stride > 0:
-            x = x[(*[slice(None)] * (axis % x.dim()), slice(begin, max(begin, stop), stride))]
+            x = x[(*[slice(None)] * within(axis, x.dim()), slice(begin, max(begin, stop), stride))]
         else:
             x = x.index_select(axis, torch.arange(begin, min(begin, stop), stride, device=x.device))
     return x
@@ -178,7 +182,7 @@ def Pad(
 
 def _pad(x: Tensor, pads: Sequence[int], mode: str, value: Tensor, axes: Sequence[int]) -> Tensor:
     lows, highs = pads[: len(axes)], pads[len(axes) :]
-    ends = {a % x.dim(): both for a, *both in zip(axes, lows, highs, strict=True)}
+    ends = {within(a, x.dim()): both for a, *both in zip(axes, lows, highs, strict=True)}
     if mode != "constant":
         for axis, (low, high) in ends.items():
             if low or high:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from gradgauge.ops.axes import within
 from gradgauge.ops.row import Result, op
 
 
@@ -90,10 +91,11 @@ def LayerNormalization(
     Never narrower than x itself, whatever `stash_type` says. Outputs: y, mean, 1 / deviation.
     """
     del stash_type
-    shape = x.shape[axis % x.dim() :]
+    first = within(axis, x.dim())
+    shape = x.shape[first:]
     if n_outputs == 1 and scale.shape == shape and (bias is None or bias.shape == shape):
         return functional.layer_norm(x, shape, scale, bias, epsilon)
-    axes = tuple(range(axis % x.dim(), x.dim()))
+    axes = tuple(range(first, x.dim()))
     var, mean = torch.var_mean(_wide(x), axes, correction=0, keepdim=True)
     inverse = torch.rsqrt(var + epsilon)
     y = ((_wide(x) - mean) * inverse).to(x.dtype) * scale
@@ -110,7 +112,7 @@ def RMSNormalization(
     stash_type: int = 1,
 ) -> Tensor:
     del stash_type
-    axes = tuple(range(axis % x.dim(), x.dim()))
+    axes = tuple(range(within(axis, x.dim()), x.dim()))
     wide = _wide(x)
     inverse = torch.rsqrt(wide.square().mean(axes, keepdim=True) + epsilon)
     return (wide * inverse).to(x.dtype) * scale

@@ -207,9 +207,11 @@ def _refuse_undefined_quotient(a: Tensor, b: Tensor) -> None:
 
 @op("binary", since=7)
 def Pow(x: Tensor, y: Tensor) -> Tensor:
-    """In x's type; integers to a negative power have none (torch says so)."""
+    """In x's type, in which an integer's negative power has no value."""
     if x.is_floating_point() and not y.is_floating_point():
         y = y.to(x.dtype)  # torch has no gradient for wide unsigned exponents
+    elif not x.is_floating_point() and not y.is_floating_point() and bool((y < 0).any()):
+        raise ValueError("an integer to a negative power")
     return torch.pow(x, y).to(x.dtype)
 
 
@@ -254,6 +256,8 @@ def Dropout(
 ) -> tuple[Tensor, Tensor]:
     """A random mask only where the graph's own `training_mode` is true."""
     drop = 0.5 if ratio is None else float(ratio.detach())
+    if not 0.0 <= drop < 1.0:
+        raise ValueError(f"ratio {drop:g} is not in [0, 1)")
     if training_mode is None or not bool(training_mode) or math.isclose(drop, 0.0):
         return x, torch.ones_like(x, dtype=torch.bool)
     kept = chance.uniform(x.shape, seed, x.device) >= drop

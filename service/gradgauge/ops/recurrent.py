@@ -138,6 +138,33 @@ def _directions(
     return found
 
 
+def _refuse_misfits(
+    x: Tensor,
+    weights: tuple[Tensor, Tensor, Tensor | None, Tensor | None],
+    lengths: Tensor | None,
+    initial: Sequence[Tensor | None],
+    kind: _Kind,
+    options: _Options,
+) -> None:
+    """Raise ValueError for shapes that disagree: torch's kernels read them without looking."""
+    w, r, b, p = weights
+    ways, gates, hidden = w.shape[0], kind.gates, r.shape[-1]
+    batch, features = x.shape[1:]
+    wanted: list[tuple[str, Tensor | None, tuple[int, ...]]] = [
+        ("W", w, (ways, gates * hidden, features)),
+        ("R", r, (ways, gates * hidden, hidden)),
+        ("B", b, (ways, 2 * gates * hidden)),
+        ("P", p, (ways, 3 * hidden)),
+        ("sequence_lens", lengths, (batch,)),
+        *(("an initial state", s, (ways, batch, hidden)) for s in initial),
+    ]
+    for name, given, shape in wanted:
+        if given is not None and tuple(given.shape) != shape:
+            raise ValueError(f"{name} has shape {list(given.shape)} where {list(shape)} fits")
+    if options.hidden_size not in {None, hidden}:
+        raise ValueError(f"hidden_size={options.hidden_size}, and R is for {hidden}")
+
+
 def _run(
     x: Tensor,
     weights: tuple[Tensor, Tensor, Tensor | None, Tensor | None],
@@ -147,10 +174,11 @@ def _run(
     options: _Options,
 ) -> tuple[Tensor, ...]:
     """Y [t, directions, n, h] and last states [directions, n, h]; `layout` 1 puts n first."""
-    directions = _directions(*weights, kind, options)
     if options.layout:
         x = x.transpose(0, 1)
         initial = [None if s is None else s.transpose(0, 1) for s in initial]
+    _refuse_misfits(x, weights, lengths, initial, kind, options)
+    directions = _directions(*weights, kind, options)
     zeros = x.new_zeros(len(directions), x.shape[1], weights[1].shape[-1])
     starts = [zeros if s is None else s for s in initial]
     results = []

@@ -14,6 +14,8 @@ Fold = Callable[[Tensor, tuple[int, ...], int], Tensor]
 def _mean(x: Tensor, axes: tuple[int, ...], keepdim: int) -> Tensor:
     if x.is_floating_point():
         return x.mean(axes, bool(keepdim))
+    if any(x.shape[a] == 0 for a in axes):
+        raise ValueError("the mean of no integers")
     return x.double().mean(axes, bool(keepdim)).to(x.dtype)
 
 

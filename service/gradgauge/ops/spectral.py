@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from gradgauge.ops.axes import within
 from gradgauge.ops.row import op
 
 
@@ -17,7 +18,7 @@ def _complex(x: Tensor) -> Tensor:
 
 def _dft(x: Tensor, length: Tensor | None, axis: int, inverse: int, onesided: int) -> Tensor:
     """Shapes: x [..., 1 or 2]; result [..., 2], the axis counted in x (ONNX DFT-20)."""
-    at = axis % x.dim()
+    at = within(axis, x.dim())
     if at == x.dim() - 1:
         raise ValueError("the last axis holds real and imaginary parts")
     count = x.shape[at] if length is None else int(length)

@@ -112,6 +112,7 @@ def _rescale(assessment: Assessment, finding: Finding) -> Patch:
         assessment.reading,
         movable={head.id for head in heads if _own_bias(head, assessment) is not None},
         seed=assessment.seed,
+        budget=assessment.plan.budget,
     )
     changes: list[Change] = []
     for head in heads:

@@ -1,14 +1,20 @@
 """What a run may cost, and what it has cost so far."""
 
 import math
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from gradgauge.errors import LimitExceeded
-from gradgauge.ops.sizes import elements
+from gradgauge.graph.limits import DEFAULT_LIMITS
+from gradgauge.ops.sizes import output_bytes
+
+_GiB = 1 << 30
+_MEMORY = 16 * _GiB  # where nobody says how much there is: only what fits no machine is refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,14 +23,37 @@ class Budget:
 
     `output_bytes` is per node, all outputs; `live_bytes` all values held at once (what autograd
     saves besides is not counted); `node_executions` and `loop_trips` count over the whole run,
-    subgraphs included; `nesting_depth` is how deep control flow may lie within control flow.
+    subgraphs included; `nesting_depth` is how deep control flow may lie within control flow;
+    `seconds` is wall clock, looked at before each node: of the run, or since `since` (on
+    time.monotonic's clock), so that the runs of one analysis can share it.
     """
 
     output_bytes: int | None = None
     live_bytes: int | None = None
     node_executions: int | None = None
     loop_trips: int | None = None
-    nesting_depth: int | None = 24
+    nesting_depth: int | None = DEFAULT_LIMITS.nesting_depth
+    seconds: float | None = None
+    since: float | None = None
+
+
+NO_BUDGET = Budget()
+
+
+def of_analysis(memory_bytes: int | None, seconds: float | None, since: float) -> Budget:
+    """What each run of an analysis gets that has this much memory and time, from `since` on.
+
+    Half of the memory for one node's outputs: their gradient takes the other half.
+    """
+    memory = _MEMORY if memory_bytes is None else memory_bytes
+    return Budget(
+        output_bytes=memory // 2,
+        live_bytes=memory,
+        node_executions=10 * DEFAULT_LIMITS.inlined_nodes,
+        loop_trips=100_000,
+        seconds=seconds,
+        since=since,
+    )
 
 
 @dataclass(slots=True)
@@ -35,14 +64,22 @@ class Spent:
     executions: int = 0
     trips: int = 0
     depth: int = 0
-    live: dict[int, int] = field(default_factory=dict)
+    live: int = 0
+    began: float = field(default_factory=time.monotonic)
+    _holders: dict[int, int] = field(default_factory=dict)
 
     def execution(self, node: str, op: str) -> None:
-        """Count a node about to run."""
+        """Count a node about to run, and look at the clock."""
         self.executions += 1
         limit = self.budget.node_executions
         if limit is not None and self.executions > limit:
             raise _exceeded(node, op, f"is execution {self.executions}", "node_executions", limit)
+        seconds = self.budget.seconds
+        if seconds is not None:
+            since = self.began if self.budget.since is None else self.budget.since
+            gone = time.monotonic() - since
+            if gone > seconds:
+                raise _out_of_time(node, op, gone, seconds)
 
     def trip(self, node: str, op: str) -> None:
         """Count one run of a subgraph."""
@@ -58,9 +95,9 @@ class Spent:
         if limit is not None and self.depth > limit:
             raise _exceeded(node, op, f"lies {self.depth} deep", "nesting_depth", limit)
 
-    def leave(self) -> None:
-        """Come back from a subgraph."""
-        self.live.pop(self.depth, None)
+    def leave(self, values: Iterable[Any]) -> None:
+        """Come back from a subgraph, whose values are let go."""
+        self.release(values)
         self.depth -= 1
 
     def ask(self, node: str, op: str, arguments: list[Any], attributes: Mapping[str, Any]) -> None:
@@ -68,8 +105,7 @@ class Spent:
         limit = self.budget.output_bytes
         if limit is None:
             return
-        width = next((a.element_size() for a in arguments if isinstance(a, Tensor)), 1)
-        size = (elements(op, arguments, attributes) or 0) * width
+        size = output_bytes(op, arguments, attributes) or 0
         if size > limit:
             raise _exceeded(node, op, f"asks for {size} bytes", "output_bytes", limit)
 
@@ -82,22 +118,49 @@ class Spent:
         if size > limit:
             raise _exceeded(node, op, f"makes {size} bytes", "output_bytes", limit)
 
-    def held(self, node: str, op: str, values: Iterable[Any]) -> None:
-        """All values a run holds, each storage once."""
-        limit = self.budget.live_bytes
-        if limit is None:
+    def hold(self, values: Iterable[Any]) -> None:
+        """Count what these values are stored in; a storage that several share counts once."""
+        if self.budget.live_bytes is None:
             return
-        stored = {
-            t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()
-            for v in values
-            for t in _tensors(v)
-        }
-        self.live[self.depth] = sum(stored.values())
-        total = sum(self.live.values())
-        if total > limit:
+        for key, size in _storages(values):
+            holders = self._holders.get(key, 0)
+            self._holders[key] = holders + 1
+            if not holders:
+                self.live += size
+
+    def release(self, values: Iterable[Any]) -> None:
+        """Take back a `hold` of the same values."""
+        if self.budget.live_bytes is None:
+            return
+        for key, size in _storages(values):
+            self._holders[key] -= 1
+            if not self._holders[key]:
+                del self._holders[key]
+                self.live -= size
+
+    def held(self, node: str, op: str) -> None:
+        """Refuse more than may be held, once a node has brought its outputs."""
+        limit = self.budget.live_bytes
+        if limit is not None and self.live > limit:
             raise _exceeded(
-                node, op, f"brings the values held to {total} bytes", "live_bytes", limit
+                node, op, f"brings the values held to {self.live} bytes", "live_bytes", limit
             )
+
+
+def gathered(op: str, inputs: int, attributes: Mapping[str, Any]) -> int | None:
+    """From which output on a subgraph's results pile up in the op that runs it; None: nowhere."""
+    if op == "Loop":
+        return inputs - 1
+    if op == "Scan":
+        return inputs - int(attributes["num_scan_inputs"])
+    return 0 if op == "SequenceMap" else None
+
+
+def _storages(values: Iterable[Any]) -> Iterable[tuple[int, int]]:
+    for value in values:
+        for tensor in _tensors(value):
+            storage = tensor.untyped_storage()
+            yield storage.data_ptr(), storage.nbytes()
 
 
 def _tensors(value: Any) -> Iterable[Tensor]:
@@ -113,6 +176,8 @@ def _bytes(value: Any) -> int:
         return sum(_bytes(v) for v in value)
     if isinstance(value, Tensor):
         return math.prod(value.shape) * value.element_size()
+    if isinstance(value, np.ndarray) and value.dtype.kind == "O":
+        return sum(map(len, value.flat))
     return int(getattr(value, "nbytes", 0))
 
 
@@ -124,4 +189,15 @@ def _exceeded(node: str, op: str, what: str, limit: str, value: int) -> LimitExc
         op=op,
         limit=f"{limit}={value}",
         hint="raise the limit, or analyse a smaller model or batch",
+    )
+
+
+def _out_of_time(node: str, op: str, gone: float, seconds: float) -> LimitExceeded:
+    return LimitExceeded(
+        "limit_exceeded",
+        f"{op} would start after {gone:.1f} s, the limit is {seconds:g} s",
+        where=f"node {node}",
+        op=op,
+        limit=f"seconds={seconds:g}",
+        hint="raise time_limit_s, or use the quick profile or fewer samples",
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradgauge.errors import AnalysisFailed, InvalidInput
 from gradgauge.ops.table import Run
-from gradgauge.sampled.budget import Budget, Spent
+from gradgauge.sampled.budget import Budget, Spent, gathered
 from gradgauge.sampled.tensors import Value, from_numpy
 
 # what torch and the op table raise where inputs do not fit an op (torch's out-of-memory and
@@ -153,6 +153,7 @@ class Executable:
         self.watched = {name: values[name] for name in self._watch & values.keys()}
         self.watched_edges = {}
         self._spent = Spent(self._budget)
+        self._spent.hold(values.values())
         self._walk(self._steps, values)
         return [values[name] for name in self.output_names]
 
@@ -182,35 +183,46 @@ class Executable:
         for step in steps:
             self._spent.execution(step.node, step.op)
             self._run_step(step, values)
-            self._spent.held(step.node, step.op, values.values())
-            for name in step.dead:
-                values.pop(name, None)
+            self._spent.held(step.node, step.op)
+            self._spent.release([values.pop(name, None) for name in step.dead])
 
     def _run_step(self, step: Step, values: dict[str, Any]) -> None:
         arguments = [None if name is None else values[name] for name in step.inputs]
         if self._edges:
             self._alias(step, arguments)
         self._spent.ask(step.node, step.op, arguments, step.attributes)
-        bodies = {name: self._closure(step, body, values) for name, body in step.bodies.items()}
+        piled: list[Any] = []
+        bodies = {n: self._closure(step, body, values, piled) for n, body in step.bodies.items()}
         results = execute(step, arguments, bodies)
         self._spent.made(step.node, step.op, results)
         for name, result in zip(step.outputs, results, strict=False):
             if name:
                 values[name] = self._kept(name, result, arguments)
+                self._spent.hold((values[name],))
+        self._spent.release(piled)
 
     def _closure(
-        self, step: Step, body: Body, values: Mapping[str, Any]
+        self, step: Step, body: Body, values: Mapping[str, Any], piled: list[Any]
     ) -> Callable[..., list[Any]]:
-        """The subgraph as a function of its inputs, over the values around it as they are now."""
+        """The subgraph as a function of its inputs, over the values around it as they are now.
+
+        What of its outputs the op gathers run by run goes to `piled` too, counted as held.
+        """
         around = {name: values[name] for name in body.captures}
+        first = gathered(step.op, len(body.inputs), step.attributes)
 
         def run(*inputs: Any) -> list[Any]:
             self._spent.trip(step.node, step.op)
             self._spent.enter(step.node, step.op)
             inner = {**around, **dict(zip(body.inputs, inputs, strict=True))}
+            self._spent.hold(inner.values())
             self._walk(body.steps, inner)
-            self._spent.leave()
-            return [inner[name] for name in body.outputs]
+            outputs = [inner[name] for name in body.outputs]
+            if first is not None:
+                self._spent.hold(outputs[first:])
+                piled.extend(outputs[first:])
+            self._spent.leave(inner.values())
+            return outputs
 
         return run
 

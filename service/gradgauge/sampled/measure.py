@@ -12,6 +12,7 @@ import torch
 from gradgauge.errors import UnsupportedOps
 from gradgauge.graph.layers import Layer
 from gradgauge.graph.reading import Reading
+from gradgauge.sampled.budget import NO_BUDGET, Budget
 from gradgauge.sampled.executor import Executable, compile_graph
 from gradgauge.sampled.passes import SAFE_LOG10, Seen, Setting, find_frame, run_pass
 from gradgauge.sampled.probes import Draws, Loss, plan_draws
@@ -41,6 +42,7 @@ def profile(
     seed: int = 0,
     loss: Loss = "random_cotangent",
     device: str | None = None,
+    budget: Budget | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> SampledProfile:
     """Measure every layer over inputs and cotangents.
@@ -51,10 +53,11 @@ def profile(
 
     Raises:
         AnalysisFailed: a node could not be run, or no output has a gradient.
+        LimitExceeded: a run asked for more than `budget` allows.
     """
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     draws = plan_draws(reading, depth, samples)
-    setting = Setting(torch.float32, 0, loss, seed, draws.batch, where)
+    setting = Setting(torch.float32, 0, loss, seed, draws.batch, where, budget or NO_BUDGET)
     try:
         seen = _attempt(model, layers, reading, setting, draws, on_progress)
     except UnsupportedOps as fault:
@@ -80,7 +83,11 @@ def _attempt(
     on_progress: Callable[[float], None] | None,
 ) -> dict[str, Seen]:
     exe = compile_graph(
-        model, training=reading.batch_statistics, dtype=setting.dtype, device=setting.device
+        model,
+        training=reading.batch_statistics,
+        dtype=setting.dtype,
+        device=setting.device,
+        budget=setting.budget,
     )
     frame = find_frame(exe, layers, reading, setting)
     exe.watch(layer.output for layer in layers)

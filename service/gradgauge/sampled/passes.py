@@ -12,6 +12,7 @@ from gradgauge.errors import AnalysisFailed
 from gradgauge.graph.kinds import CHANNELS_SECOND, RECTIFIERS
 from gradgauge.graph.layers import Edge, Layer
 from gradgauge.graph.reading import Reading
+from gradgauge.sampled.budget import NO_BUDGET, Budget
 from gradgauge.sampled.executor import Executable
 from gradgauge.sampled.probes import Loss, cotangents, draw_inputs, take_rows
 from gradgauge.sampled.statistics import log10_rms, pairwise_cosine, rows_of
@@ -45,7 +46,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How passes are run: number type, a power of ten on the cotangents, seeds and loss."""
+    """How passes are run: number type, a power of ten on the cotangents, seeds, loss and budget."""
 
     dtype: torch.dtype
     shift: int
@@ -53,6 +54,7 @@ class Setting:
     seed: int
     batch: int | None
     device: torch.device
+    budget: Budget = NO_BUDGET
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,7 @@ def _feed(
         generator=generator.manual_seed(setting.seed + draw),
         dtype=setting.dtype,
         device=setting.device,
+        most=setting.budget.output_bytes,
     )
     return [drawn[name] for name in exe.input_names]
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradgauge.errors import InvalidOptions
+from gradgauge.errors import InvalidOptions, LimitExceeded
 from gradgauge.graph.kinds import FLOATS
 from gradgauge.graph.reading import InputPlan, Reading
 
@@ -64,16 +64,34 @@ def draw_inputs(
     generator: torch.Generator,
     dtype: torch.dtype,
     device: torch.device | None = None,
+    most: int | None = None,
 ) -> dict[str, Tensor]:
     """One batch of every graph input; float inputs in `dtype`, requiring grad.
 
     The generator is the CPU's, so that every device is fed the same numbers.
+
+    Raises:
+        LimitExceeded: a batch of one input has more than `most` bytes.
     """
     found = {}
     for name, plan in plans.items():
+        _refuse_larger(plan, batch, most)
         x = _one(plan, batch, draw, generator).to(device)
         found[name] = x.to(dtype).requires_grad_() if plan.dtype in FLOATS else x
     return found
+
+
+def _refuse_larger(plan: InputPlan, batch: int | None, most: int | None) -> None:
+    sizes = [batch if d is None else d for d in plan.shape]
+    size = math.prod(d or 1 for d in sizes) * plan.dtype.bitwidth // 8
+    if most is not None and size > most:
+        raise LimitExceeded(
+            "limit_exceeded",
+            f"a batch of graph input {plan.name!r}, {sizes}, has {size} bytes, the limit is {most}",
+            where=f"inputs.{plan.name}",
+            limit=f"output_bytes={most}",
+            hint="ask for fewer samples or a smaller shape, or raise the memory limit",
+        )
 
 
 def _one(plan: InputPlan, batch: int | None, draw: int, generator: torch.Generator) -> Tensor:

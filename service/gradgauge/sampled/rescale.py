@@ -10,7 +10,7 @@ from torch import Tensor
 from gradgauge.graph.kinds import CHANNELS_SECOND
 from gradgauge.graph.layers import Layer
 from gradgauge.graph.reading import Reading
-from gradgauge.sampled.executor import compile_graph
+from gradgauge.sampled.executor import Budget, compile_graph
 from gradgauge.sampled.probes import draw_inputs, plan_draws
 
 OUTLIER = 3.0  # |mean| over standard deviation from which a unit's bias is moved
@@ -36,6 +36,7 @@ def unit_variance(
     *,
     movable: Collection[str],
     seed: int,
+    budget: Budget | None = None,
 ) -> dict[str, Moments]:
     """By layer id, what the output must be divided by to have unit variance (Mishkin & Matas 2016).
 
@@ -44,7 +45,9 @@ def unit_variance(
     in layers named in `movable` (those with a bias of their own). A layer whose output does not
     vary is left out.
     """
-    exe = compile_graph(model, training=reading.batch_statistics, dtype=torch.float64)
+    exe = compile_graph(
+        model, training=reading.batch_statistics, dtype=torch.float64, budget=budget
+    )
     found: dict[str, Moments] = {}
     by_output = {layer.output: layer for layer in layers}
 

@@ -35,15 +35,16 @@ def analyze(
             options["data"] = _readable(options["data"], "the data file")
     except InvalidInput as error:
         return {"problem": frames.problem(error).model_dump(), "sandbox": None, "log": ""}
+    wall_s = options.get("time_limit_s") if time_limit_s is None else time_limit_s
     request = Request(
         task="analyze",
         source=source,
         options=options,
         read_only=_allowed(source, options.get("data")),
+        wall_s=wall_s,
         threads=min(os.cpu_count() or 1, _MOST_THREADS),
         require=(),
     )
-    wall_s = options.get("time_limit_s") if time_limit_s is None else time_limit_s
     outcome = spawn.run(request, wall_s=wall_s, on_progress=on_progress)
     answer = (
         {"report": outcome.result}

@@ -66,8 +66,9 @@ class ConfinedRunner:
     async def inspect(self, job: InspectionJob) -> Outcome:
         """Read and check the upload; the result is the JSON of its facts."""
         async with self._laid_out(job.upload) as source:
-            request = self._request("inspect", source, {}, job.upload.size_bytes, threads=1)
-            answer = await self._answer(request, self._settings.inspection_time_limit_s, _deaf)
+            wall_s = self._settings.inspection_time_limit_s
+            request = self._request("inspect", source, {}, job.upload.size_bytes, wall_s, threads=1)
+            answer = await self._answer(request, wall_s, _deaf)
         if not isinstance(answer, dict):
             return answer
         return Succeeded(_encoded(answer | {"name": job.upload.name}))
@@ -79,7 +80,7 @@ class ConfinedRunner:
         size = job.source.size_bytes if isinstance(job.source, Upload) else 0
         threads = max(1, min(_MOST_THREADS, (os.cpu_count() or 1) // self._settings.analysis_slots))
         async with self._laid_out(job.source) as source:
-            request = self._request("analyze", source, job.options, size, threads=threads)
+            request = self._request("analyze", source, job.options, size, wall_s, threads=threads)
             answer = await self._answer(request, wall_s, tell)
         if not isinstance(answer, dict):
             return answer
@@ -111,14 +112,15 @@ class ConfinedRunner:
         await self._blobs.fetch(key, path)
 
     def _request(
-        self, task: str, source: Path, options: dict[str, Any], size: int, *, threads: int
+        self,
+        task: str,
+        source: Path,
+        options: dict[str, Any],
+        size: int,
+        wall_s: float,
+        *,
+        threads: int,
     ) -> Request:
-        inspection = task == "inspect"
-        wall_s = (
-            self._settings.inspection_time_limit_s
-            if inspection
-            else self._settings.analysis_time_limit_s
-        )
         return Request(
             task=task,
             source=str(source),
@@ -126,6 +128,7 @@ class ConfinedRunner:
             read_only=(str(source.parent),),
             memory_bytes=self._settings.analysis_memory_bytes,
             mapped_bytes=size,
+            wall_s=wall_s,
             cpu_s=math.ceil(wall_s * threads) + 1,
             result_bytes=self._settings.max_report_bytes,
             threads=threads,
