@@ -15,10 +15,17 @@ from gradgauge.risk.signals import Signals, read_signals
 from gradgauge.sampled import measure
 from gradgauge.sampled.budget import NO_BUDGET, Budget
 from gradgauge.sampled.probes import Loss
-from gradgauge.schema.profile import AnalyticLayer, AnalyticProfile, SampledLayer, SampledProfile
+from gradgauge.schema.profile import (
+    AnalyticLayer,
+    AnalyticProfile,
+    ForwardCheck,
+    SampledLayer,
+    SampledProfile,
+)
 from gradgauge.schema.report import Check, Finding
 
 Progress = Callable[[str, float], None]
+Forward = Callable[[], ForwardCheck | None]
 CLOSE = 0.3  # decades within which two engines agree whatever their bands
 NOISE = 0.05  # decades by which autograd differs from itself between draws (THEORY.md section 2)
 
@@ -58,6 +65,7 @@ class Assessment:
     sampled: SampledProfile | None
     agreement: Mapping[str, Agreement]
     signals: Signals
+    forward: ForwardCheck | None
     findings: tuple[Finding, ...]
     checks: tuple[Check, ...]
 
@@ -68,9 +76,17 @@ class Assessment:
 
 
 def assess(
-    graph: Graph, reading: Reading, plan: Plan, *, on_progress: Progress | None = None
+    graph: Graph,
+    reading: Reading,
+    plan: Plan,
+    *,
+    forward: Forward | None = None,
+    on_progress: Progress | None = None,
 ) -> Assessment:
-    """Run the engines the plan asks for and read findings from what they say."""
+    """Run the engines the plan asks for and read findings from what they say.
+
+    `forward` is asked once both have run: what another runtime made of the forward pass meanwhile.
+    """
     layers = find_layers(graph.model)
     before = links(graph.model, layers)
     tell = on_progress or (lambda _stage, _share: None)
@@ -93,7 +109,8 @@ def assess(
             on_progress=lambda share: tell("sampled", share),
         )
     signals = read_signals(layers, before, analytic, sampled)
-    found, checks = find(Case(signals, analytic, sampled))
+    checked = forward() if forward is not None else None
+    found, checks = find(Case(signals, analytic, sampled, checked))
     return Assessment(
         graph=graph,
         reading=reading,
@@ -104,6 +121,7 @@ def assess(
         sampled=sampled,
         agreement=_agreements(layers, analytic, sampled),
         signals=signals,
+        forward=checked,
         findings=tuple(found),
         checks=tuple(checks),
     )

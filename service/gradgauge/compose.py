@@ -24,7 +24,7 @@ from gradgauge.schema.layer import (
     SampledBlock,
 )
 from gradgauge.schema.options import AnalysisOptions
-from gradgauge.schema.profile import Measurement, TimeProfile
+from gradgauge.schema.profile import ForwardCheck, Measurement, TimeProfile
 from gradgauge.schema.report import (
     Coverage,
     Finding,
@@ -44,7 +44,7 @@ from gradgauge.schema.wire import SEVERITIES
 from gradgauge.verdict.gate import decide
 from gradgauge.verdict.policy import Policy
 
-LIBRARIES = ("torch", "onnx", "onnx_ir", "numpy", "scipy")
+LIBRARIES = ("torch", "onnx", "onnx_ir", "onnxruntime", "numpy", "scipy")
 
 
 def report(
@@ -144,9 +144,12 @@ def _coverage(assessment: Assessment) -> Coverage:
 
 def _doubts(assessment: Assessment) -> list[str]:
     """Why no verdict can be given whatever the findings: unknown is not safe."""
-    if assessment.signals.trunk:
-        return []
-    return ["no dense, convolution, recurrent or embedding layer's gradient is known"]
+    doubts = []
+    if not assessment.signals.trunk:
+        doubts.append("no dense, convolution, recurrent or embedding layer's gradient is known")
+    if assessment.forward is not None and assessment.forward.disagrees:
+        doubts.append("the forward pass differs from onnxruntime's")
+    return doubts
 
 
 def _covered(key: str, assessment: Assessment) -> bool:
@@ -299,7 +302,19 @@ def _measurement(held: Measurement) -> MeasurementBlock:
 def _measurements(assessment: Assessment) -> list[MeasurementBlock]:
     found = [*(assessment.analytic.measurements if assessment.analytic is not None else ())]
     found += assessment.sampled.measurements if assessment.sampled is not None else ()
+    found += [_forward(assessment.forward)] if assessment.forward is not None else []
     return [_measurement(held) for held in found]
+
+
+def _forward(held: ForwardCheck) -> Measurement:
+    if held.reason is not None:
+        note = f"not compared: {held.reason}"
+    else:
+        note = f"output {held.output!r}, {held.inputs} inputs, tolerance {held.tolerance:.3g}"
+        if held.rounding is not None:
+            note += f"; float32 alone differs from float64 by {held.rounding:.3g}"
+    value = _finite(held.difference)
+    return Measurement("onnxruntime_difference", value, "relative", "sampled", note=note)
 
 
 def _series(assessment: Assessment) -> list[SeriesBlock]:
@@ -338,6 +353,13 @@ def _warnings(assessment: Assessment, state: str, options: AnalysisOptions) -> l
             (
                 "W_FLOAT64",
                 "some sizes lie outside what float32 holds safely and were measured in float64",
+            )
+        )
+    if assessment.forward is not None and assessment.forward.reason is not None:
+        told.append(
+            (
+                "W_FORWARD_NOT_COMPARED",
+                f"the forward pass was not compared with onnxruntime: {assessment.forward.reason}",
             )
         )
     return [Warning_(code=code, message=message, layer_ids=[]) for code, message in told]

@@ -8,6 +8,7 @@ GradgaugeError
 ├── LimitExceeded         valid, but larger than a limit allows (exit 5)
 ├── UnsupportedOps        the graph needs ops the executor lacks
 └── AnalysisFailed        the graph could not be run to its end (exit 5)
+    └── NotCompared       another runtime did not run the graph; never ends an analysis
 """
 
 from typing import Any
@@ -101,6 +102,10 @@ class UnsupportedOps(GradgaugeError):
 
 class AnalysisFailed(GradgaugeError):
     """The graph was accepted but could not be run to its end."""
+
+
+class NotCompared(AnalysisFailed):
+    """Another runtime, asked for the same outputs, has none to give; the message says why."""
 
 
 class NotFound(GradgaugeError):

@@ -16,8 +16,12 @@ from gradgauge.graph.read_onnx import read_onnx
 from gradgauge.graph.read_spec import read_spec
 from gradgauge.graph.reading import Reading, read
 from gradgauge.remedy.verify import recommend
+from gradgauge.sampled import reference
 from gradgauge.sampled.budget import NO_BUDGET, Budget, of_analysis
+from gradgauge.sampled.probes import plan_draws
+from gradgauge.sampled.reference import Runtime
 from gradgauge.schema.options import AnalysisOptions
+from gradgauge.schema.profile import ForwardCheck
 from gradgauge.schema.report import Recommendation, Report
 from gradgauge.schema.spec import ArchSpec
 
@@ -64,12 +68,14 @@ def analyze(
     *,
     on_progress: Progress | None = None,
     budget: Budget | None = None,
+    runtime: Runtime | None = None,
 ) -> Report:
     """Read, measure, judge, mend, report.
 
     `on_progress` is told the stage (read, analytic, sampled, remedy) and its share done, 0 to 1.
     Every run of the graph, remedies' included, is held to `budget`; without one, to what no
-    machine has and the options' own time limit.
+    machine has and the options' own time limit. `runtime` is another runtime for the source as it
+    was given, which the sampled engine's forward pass is checked against.
 
     Raises:
         InvalidInput: the source or the options are not valid.
@@ -83,13 +89,36 @@ def analyze(
     tell("read", 0.0)
     graph, reading = load(source, options, budget)
     clock.lap("read")
-    assessment = assess(graph, reading, plan(options, reading, budget), on_progress=tell)
+    planned = plan(options, reading, budget)
+    forward = _forward(graph, reading, planned, runtime, clock)
+    assessment = assess(graph, reading, planned, forward=forward, on_progress=tell)
     clock.lap("measure")
     recommendations: list[Recommendation] = []
     if options.remediate:
         recommendations = recommend(assessment, on_progress=lambda share: tell("remedy", share))
         clock.lap("remedy")
     return compose.report(assessment, recommendations, options, clock.started, clock.stages)
+
+
+def _forward(
+    graph: Graph, reading: Reading, plan: Plan, runtime: Runtime | None, clock: Clock
+) -> Callable[[], ForwardCheck] | None:
+    """Have `runtime` start on the sampled inputs; what is waited for later is booked as its own."""
+    if runtime is None or "sampled" not in plan.engines:
+        return None
+    draws = plan_draws(reading, plan.depth, plan.samples)
+    settle = reference.start(
+        graph.model, reading, draws.batch, seed=plan.seed, budget=plan.budget, runtime=runtime
+    )
+    clock.lap("onnxruntime")
+
+    def settled() -> ForwardCheck:
+        clock.lap("measure")
+        found = settle()
+        clock.lap("onnxruntime")
+        return found
+
+    return settled
 
 
 def load(

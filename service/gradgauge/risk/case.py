@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gradgauge.risk.signals import Signals
-from gradgauge.schema.profile import AnalyticProfile, SampledLayer, SampledProfile
+from gradgauge.schema.profile import AnalyticProfile, ForwardCheck, SampledLayer, SampledProfile
 from gradgauge.schema.report import Evidence
 from gradgauge.schema.wire import Category, Severity
 
@@ -16,6 +16,7 @@ class Case:
     signals: Signals
     analytic: AnalyticProfile | None
     sampled: SampledProfile | None
+    forward: ForwardCheck | None = None
 
     def measured(self) -> Mapping[str, SampledLayer]:
         """The sampled layers by id; empty where nothing was measured."""

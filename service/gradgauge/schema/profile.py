@@ -136,6 +136,29 @@ class TimeProfile:
 
 
 @dataclass(frozen=True, slots=True)
+class ForwardCheck:
+    """Our forward pass against another runtime's on the same inputs, at the output that fits worst.
+
+    `difference` is max |ours - theirs| / max |theirs| of a float output, the share of elements that
+    differ of any other; infinite where one is finite and the other is not, or shapes differ.
+    `tolerance` is what it may be, `rounding` the same difference between our own float32 and
+    float64 passes (None: not needed). Where nothing was compared, `reason` says why.
+    """
+
+    difference: float | None
+    tolerance: float
+    rounding: float | None = None
+    output: str | None = None
+    inputs: int = 0
+    reason: str | None = None
+
+    @property
+    def disagrees(self) -> bool:
+        """Whether the two runtimes compute different functions."""
+        return self.difference is not None and self.difference > self.tolerance
+
+
+@dataclass(frozen=True, slots=True)
 class SampledProfile:
     """The sampled engine's answer: layers, time profiles, and how it was measured."""
 

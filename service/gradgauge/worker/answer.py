@@ -14,13 +14,11 @@ from pydantic import ValidationError
 
 from gradgauge.errors import GradgaugeError
 from gradgauge.worker import frames, sandbox
-from gradgauge.worker.frames import PROBE, Problem, Request
+from gradgauge.worker.frames import PROBE, Answer, Problem, Request
 from gradgauge.worker.memory import private_bytes
 
-Report = Callable[[str, float], None]
-Task = Callable[[Request, Report], dict[str, Any]]
-
 _REQUEST_LIMIT = 4 << 20
+_ANSWER_LIMIT = 1 << 16
 _STEP = 0.005
 _PERIOD_S = 0.2
 
@@ -55,6 +53,29 @@ class Sender:
         self.send("progress", {"stage": stage, "fraction": min(max(fraction, 0.0), 1.0)})
 
 
+class Link:
+    """The child's end of the pipes while its task runs: calling it tells progress."""
+
+    def __init__(self, incoming: BinaryIO, sender: Sender) -> None:
+        self._incoming = incoming
+        self._sender = sender
+
+    def __call__(self, stage: str, fraction: float) -> None:
+        """As Sender.progress."""
+        self._sender.progress(stage, fraction)
+
+    def ask(self) -> None:
+        """Have the worker run onnxruntime on what lies in the exchange folder, meanwhile."""
+        self._sender.send("question", {})
+
+    def answer(self) -> Answer:
+        """Wait for what came of it."""
+        return Answer.model_validate_json(self._incoming.readline(_ANSWER_LIMIT))
+
+
+Task = Callable[[Request, Link], dict[str, Any]]
+
+
 def main(tasks: Mapping[str, Task]) -> NoReturn:
     """Answer the request on descriptor 0 over descriptor 1, logs going to 2, and leave.
 
@@ -77,14 +98,14 @@ def main(tasks: Mapping[str, Task]) -> NoReturn:
 
 def answer(incoming: BinaryIO, tasks: Mapping[str, Task], sender: Sender) -> None:
     """Read the request, confine this process, run its task, send the outcome."""
-    tasks = {PROBE.task: lambda _request, _report: {}, **tasks}
-    request = Request.model_validate_json(incoming.read(_REQUEST_LIMIT))
+    tasks = {PROBE.task: lambda _request, _link: {}, **tasks}
+    request = Request.model_validate_json(incoming.readline(_REQUEST_LIMIT))
     held = private_bytes()
     states = sandbox.enter(_policy(request))
     sender.send("started", {"sandbox": states, "held_bytes": held})
     try:
         _refuse_unconfined(sandbox.missing(states, request.require))
-        line = frames.encode("result", tasks[request.task](request, sender.progress))
+        line = frames.encode("result", tasks[request.task](request, Link(incoming, sender)))
         _check_size(line, request.result_bytes)
     except Exception as error:  # noqa: BLE001 - the outermost frame: all becomes a problem
         sender.send("problem", explain(error).model_dump())

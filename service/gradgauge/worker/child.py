@@ -1,22 +1,27 @@
 """What runs in the confined child: the engine's two entries, behind plain dictionaries."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from gradgauge import pipeline
+from gradgauge.errors import NotCompared
 from gradgauge.sampled.budget import of_analysis
+from gradgauge.sampled.reference import Answer, Runtime
 from gradgauge.schema.options import AnalysisOptions
-from gradgauge.worker.answer import Report, Task, main
-from gradgauge.worker.frames import Request
+from gradgauge.worker import exchange
+from gradgauge.worker.answer import Link, Task, main
+from gradgauge.worker.frames import INPUTS, OUTPUTS, Request
 
 _SHARE = 0.95  # of the wall clock: what names the node is to come before what kills the child
 
 
-def analyze(request: Request, report: Report) -> dict[str, Any]:
+def analyze(request: Request, link: Link) -> dict[str, Any]:
     """The whole analysis of the file at `request.source`, as the report's JSON."""
     # Only now: a pool started before the confinement would have stayed outside of it.
     torch.set_num_threads(request.threads)
@@ -26,15 +31,38 @@ def analyze(request: Request, report: Report) -> dict[str, Any]:
     found = pipeline.analyze(
         Path(request.source),
         options,
-        on_progress=report,
+        on_progress=link,
         budget=of_analysis(request.memory_bytes, seconds, began),
+        runtime=elsewhere(request, link) if request.exchange else None,
     )
     return found.model_dump(mode="json")
 
 
-def inspect(request: Request, report: Report) -> dict[str, Any]:
+def elsewhere(request: Request, link: Link) -> Runtime:
+    """onnxruntime, which never runs in this process: the worker has another child run it."""
+    folder = Path(request.exchange)
+
+    def start(fed: Mapping[str, np.ndarray]) -> Answer:
+        exchange.write(folder / INPUTS, list(fed.items()))
+        link.ask()
+
+        def answer() -> list[np.ndarray | None]:
+            reason = link.answer().reason
+            if reason is not None:
+                raise NotCompared("not_compared", reason)
+            try:
+                return [a for _, a in exchange.read(folder / OUTPUTS)]
+            except exchange.Damaged as error:
+                raise NotCompared("not_compared", f"the outputs are damaged: {error}") from error
+
+        return answer
+
+    return start
+
+
+def inspect(request: Request, link: Link) -> dict[str, Any]:
     """What the file at `request.source` holds, checked but not run."""
-    report("inspect", 0.0)
+    link("inspect", 0.0)
     return asdict(pipeline.inspect(Path(request.source)))
 
 

@@ -2,17 +2,19 @@
 
 import os
 import selectors
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gradgauge.worker import endings, frames
-from gradgauge.worker.frames import Frame, Problem, Request
+from gradgauge.worker.frames import Answer, Frame, Problem, Request
 from gradgauge.worker.memory import private_bytes
 
 Progress = Callable[[str, float], None]
 Cancelled = Callable[[], bool]
+Respond = Callable[[Request, Cancelled], Answer]
 
 _TICK_S = 0.05
 _GRACE_S = 1.0
@@ -98,13 +100,16 @@ def follow(
     wall_s: float | None,
     on_progress: Progress | None = None,
     cancelled: Cancelled | None = None,
+    respond: Respond | None = None,
 ) -> Outcome:
     """Send `request` to a child just started and stay with it to its end.
 
     The child is dead and reaped when this returns or raises, whatever it did; `on_progress` and
-    `cancelled` are called in this thread, every 50 ms at most.
+    `cancelled` are called in this thread, every 50 ms at most. `respond` answers the one question
+    a child may have, in a thread of its own that has ended by then.
     """
-    watch = _Watch(process, pipes, request, wall_s, on_progress, cancelled)
+    reply = _Reply(request, respond)
+    watch = _Watch(process, pipes, request, wall_s, on_progress, cancelled, reply)
     final = status = None
     try:
         final = watch.run()
@@ -112,6 +117,7 @@ def follow(
             status = process.wait(_GRACE_S)
     finally:
         process.kill()
+        reply.stop()
         status = process.wait(_GRACE_S) if status is None else status
         process.reap()
     watch.drain_log()
@@ -121,6 +127,42 @@ def follow(
         sandbox=watch.sandbox,
         log=watch.log.decode("utf-8", "replace"),
     )
+
+
+class _Reply:
+    """The answer to a child's question, made in a thread while the child works on."""
+
+    def __init__(self, request: Request, respond: Respond | None) -> None:
+        self._request = request
+        self._respond = respond
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._ready: list[Answer] = []
+
+    def start(self) -> bool:
+        """Begin; False where no question may be asked, or one was."""
+        if self._respond is None or not self._request.exchange or self._thread is not None:
+            return False
+        self._thread = threading.Thread(target=self._make, args=(self._respond,))
+        self._thread.start()
+        return True
+
+    def take(self) -> bytes:
+        """The line for the child, once, when it is ready; empty otherwise."""
+        return self._ready.pop().model_dump_json().encode() + b"\n" if self._ready else b""
+
+    def stop(self) -> None:
+        """Nobody waits for it any more: return when the thread has ended."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _make(self, respond: Respond) -> None:
+        try:
+            found = respond(self._request, self._stop.is_set)
+        except OSError as error:
+            found = Answer(reason=f"the second child could not be started: {error.strerror}")
+        self._ready.append(found)
 
 
 class _Watch:
@@ -134,7 +176,9 @@ class _Watch:
         wall_s: float | None,
         on_progress: Progress | None,
         cancelled: Cancelled | None,
+        reply: _Reply,
     ) -> None:
+        self._reply = reply
         self._final: Frame | None = None
         self.sandbox: dict[str, str] = {}
         self.log = b""
@@ -145,7 +189,7 @@ class _Watch:
         self._cancelled = cancelled or (lambda: False)
         self._wall_s = wall_s
         self._deadline = None if wall_s is None else time.monotonic() + wall_s
-        self._unsent = memoryview(request.model_dump_json().encode())
+        self._unsent = memoryview(request.model_dump_json().encode() + b"\n")
         self._line = bytearray()
         self._received = self._progressed = 0
         self._held_at_start = 0
@@ -156,7 +200,7 @@ class _Watch:
         """The final frame, the child's or our own where we gave up; None: it hung up."""
         ours = self._pipes.ours
         with selectors.DefaultSelector() as self._selector:
-            self._selector.register(ours.request, selectors.EVENT_WRITE, self._feed)
+            self._send()
             self._selector.register(ours.result, selectors.EVENT_READ, self._read_result)
             self._selector.register(ours.log, selectors.EVENT_READ, self._read_log)
             while self._open and self._final is None:
@@ -173,6 +217,9 @@ class _Watch:
             if not self._take_log():
                 return
 
+    def _send(self) -> None:
+        self._selector.register(self._pipes.ours.request, selectors.EVENT_WRITE, self._feed)
+
     def _feed(self) -> None:
         try:
             self._unsent = self._unsent[os.write(self._pipes.ours.request, self._unsent) :]
@@ -180,7 +227,6 @@ class _Watch:
             self._unsent = self._unsent[:0]
         if not self._unsent:
             self._selector.unregister(self._pipes.ours.request)
-            self._pipes.drop(self._pipes.ours.request)
 
     def _read_log(self) -> None:
         if not self._take_log():
@@ -221,6 +267,9 @@ class _Watch:
             self._held_at_start = frame.started.held_bytes
         elif frame.progress:
             self._pass_on(frame.progress, len(line))
+        elif frame.question:
+            if not self._reply.start():
+                self._give_up(endings.malformed("a question nobody may ask"))
         else:
             self._final = frame
 
@@ -232,6 +281,11 @@ class _Watch:
             self._on_progress(progress.stage, progress.fraction)
 
     def _check(self) -> None:
+        if line := self._reply.take():
+            idle = not self._unsent
+            self._unsent = memoryview(bytes(self._unsent) + line)
+            if idle:
+                self._send()
         budget = self._request.memory_bytes
         if self._deadline is not None and time.monotonic() > self._deadline:
             self._give_up(endings.time_limit(self._wall_s))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from gradgauge.errors import AnalysisFailed
-from gradgauge.worker.confined import Cancelled, Outcome, PipePair, Progress, follow
+from gradgauge.worker.confined import Cancelled, Outcome, PipePair, Progress, Respond, follow
 from gradgauge.worker.frames import EMPTY, JOB, PROBE, READY, Request
 from gradgauge.worker.spawn import environment
 
@@ -120,6 +120,7 @@ class Zygote:
         wall_s: float | None,
         on_progress: Progress | None = None,
         cancelled: Cancelled | None = None,
+        respond: Respond | None = None,
     ) -> Outcome:
         """Answer `request` in a forked child; see `confined.follow`. Raises ZygoteLost."""
         with closing(PipePair()) as pipes:
@@ -132,10 +133,16 @@ class Zygote:
                 wall_s=wall_s,
                 on_progress=on_progress,
                 cancelled=cancelled,
+                respond=respond,
             )
 
     async def arun(
-        self, request: Request, *, wall_s: float | None, on_progress: Progress | None = None
+        self,
+        request: Request,
+        *,
+        wall_s: float | None,
+        on_progress: Progress | None = None,
+        respond: Respond | None = None,
     ) -> Outcome:
         """`run` for asyncio: where the task is cancelled, the child is dead before it ends.
 
@@ -144,7 +151,12 @@ class Zygote:
         stop = threading.Event()
         running = asyncio.ensure_future(
             asyncio.to_thread(
-                self.run, request, wall_s=wall_s, on_progress=on_progress, cancelled=stop.is_set
+                self.run,
+                request,
+                wall_s=wall_s,
+                on_progress=on_progress,
+                cancelled=stop.is_set,
+                respond=respond,
             )
         )
         try:

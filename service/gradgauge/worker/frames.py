@@ -20,6 +20,9 @@ _STAGE_LIMIT = 80
 JOB = b"J"
 READY = b"ready\n"
 
+# In the exchange folder: what the analysis asks another runtime to do, and what it did.
+INPUTS, OUTPUTS = "inputs.bin", "outputs.bin"
+
 EMPTY = "gradgauge-empty-"
 """How the name of a child's empty working directory begins."""
 
@@ -47,6 +50,9 @@ class Request(_Line):
     read_only: tuple[str, ...] = ()
     """Files and folders the child may read; the interpreter's own come on top."""
     writable: tuple[str, ...] = ()
+    exchange: str = ""
+    """Folder of the two files through which a check against onnxruntime goes; empty: none may be
+    asked for."""
     memory_bytes: _Bytes | None = None
     """Memory of its own beyond what the child holds when it starts."""
     mapped_bytes: _Bytes = 0
@@ -93,18 +99,29 @@ class Progress(_Line):
     fraction: Annotated[float, Field(ge=0, le=1)]
 
 
+class Question(_Line):
+    """A check against onnxruntime is wanted, once; its inputs lie in the exchange folder."""
+
+
+class Answer(_Line):
+    """What came of it, as a line to the child: the outputs lie beside the inputs, or why not."""
+
+    reason: _Text | None
+
+
 class Frame(_Line):
-    """One line from the child; exactly one of the four is there."""
+    """One line from the child; exactly one of the five is there."""
 
     started: Started | None = None
     progress: Progress | None = None
+    question: Question | None = None
     result: dict[str, Any] | None = None
     problem: Problem | None = None
 
     @model_validator(mode="after")
     def _one(self) -> "Frame":
         if len(self.model_fields_set) != 1:
-            raise ValueError("exactly one of started, progress, result and problem")
+            raise ValueError("exactly one of started, progress, question, result and problem")
         return self
 
 

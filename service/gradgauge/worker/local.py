@@ -2,11 +2,12 @@
 
 import os
 import stat
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from gradgauge.errors import InvalidInput
-from gradgauge.worker import frames, sandbox, spawn
+from gradgauge.worker import frames, runtime, sandbox, spawn
 from gradgauge.worker.confined import Progress
 from gradgauge.worker.frames import Request
 
@@ -45,7 +46,13 @@ def analyze(
         threads=min(os.cpu_count() or 1, _MOST_THREADS),
         require=(),
     )
-    outcome = spawn.run(request, wall_s=wall_s, on_progress=on_progress)
+    with tempfile.TemporaryDirectory(prefix="gradgauge-exchange-") as exchange:
+        outcome = spawn.run(
+            runtime.with_exchange(request, Path(exchange)),
+            wall_s=wall_s,
+            on_progress=on_progress,
+            respond=runtime.answer,
+        )
     answer = (
         {"report": outcome.result}
         if outcome.problem is None

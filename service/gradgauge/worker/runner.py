@@ -30,7 +30,7 @@ from gradgauge.schema.report import Report
 from gradgauge.settings import Settings
 from gradgauge.store.blobs import BlobStore
 from gradgauge.store.folders import make_folder
-from gradgauge.worker import confined
+from gradgauge.worker import confined, runtime
 from gradgauge.worker.forks import Zygote, ZygoteLost
 from gradgauge.worker.frames import Problem, Request
 
@@ -81,6 +81,9 @@ class ConfinedRunner:
         threads = max(1, min(_MOST_THREADS, (os.cpu_count() or 1) // self._settings.analysis_slots))
         async with self._laid_out(job.source) as source:
             request = self._request("analyze", source, job.options, size, wall_s, threads=threads)
+            exchange = source.parent / "exchange"
+            exchange.mkdir(mode=0o700)
+            request = runtime.with_exchange(request, exchange)
             answer = await self._answer(request, wall_s, tell)
         if not isinstance(answer, dict):
             return answer
@@ -153,7 +156,7 @@ class ConfinedRunner:
         """Run the child and pass its progress on; where that is refused, the child is killed."""
         news = _News()
         running = asyncio.create_task(
-            self._zygote.arun(request, wall_s=wall_s, on_progress=news.put)
+            self._zygote.arun(request, wall_s=wall_s, on_progress=news.put, respond=runtime.answer)
         )
         telling = asyncio.create_task(news.pass_on(tell))
         try:

@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import gradgauge
-from gradgauge.worker.confined import Cancelled, Outcome, PipePair, Progress, follow
+from gradgauge.worker.confined import Cancelled, Outcome, PipePair, Progress, Respond, follow
 from gradgauge.worker.frames import EMPTY, PROBE, Request
 
 CHILD = (sys.executable, "-P", "-m", "gradgauge.worker.child")
@@ -81,6 +81,7 @@ def run(
     wall_s: float | None,
     on_progress: Progress | None = None,
     cancelled: Cancelled | None = None,
+    respond: Respond | None = None,
     command: Sequence[str] | None = None,
 ) -> Outcome:
     """Answer `request` in a child that ends with it; see `confined.follow`."""
@@ -102,6 +103,7 @@ def run(
             wall_s=wall_s,
             on_progress=on_progress,
             cancelled=cancelled,
+            respond=respond,
         )
 
 
