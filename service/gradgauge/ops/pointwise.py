@@ -3,11 +3,13 @@
 import math
 from collections.abc import Callable
 from functools import reduce
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from typing_extensions import override
 
 from gradgauge.ops import chance
 from gradgauge.ops.arrays import Array, by_numpy
@@ -205,9 +207,47 @@ def _refuse_undefined_quotient(a: Tensor, b: Tensor) -> None:
         raise OverflowError(f"{low} divided by -1 does not fit {a.dtype}")
 
 
+class _Power(torch.autograd.Function):
+    """x to the power of one number, which has a gradient: as torch.pow, many times as fast.
+
+    torch.pow of two tensors takes a general power of every element twice and its logarithm once;
+    the logarithm is NaN where x is negative, and so is then the exponent's gradient as a whole.
+    """
+
+    @staticmethod
+    @override
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        z = x.pow(float(y))
+        ctx.save_for_backward(x, y, z)
+        return z
+
+    @staticmethod
+    @override
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, y, z = ctx.saved_tensors
+        (g,) = grads
+        if torch.is_grad_enabled():  # to be differentiated again
+            with torch.enable_grad():
+                held = x.view_as(x), y.view_as(y)
+                again = torch.autograd.grad(torch.pow(*held), held, g, create_graph=True)
+            return again[0], again[1]
+        power = float(y)
+        gx = g * x.pow(power - 1).mul_(power) if power else torch.zeros_like(g)
+        if bool((x < 0).any()):
+            return gx, torch.full_like(y, math.nan)
+        terms = torch.where(x > 0, z * torch.log(x), 0.0 if power >= 0 else -math.inf)
+        return gx, (g * terms).sum().reshape(y.shape)
+
+
 @op("binary", since=7)
 def Pow(x: Tensor, y: Tensor) -> Tensor:
     """In x's type, in which an integer's negative power has no value."""
+    if x.is_floating_point() and y.numel() == 1 and y.dim() <= x.dim():
+        if not y.requires_grad:
+            return torch.pow(x, float(y))
+        if y.is_floating_point():
+            powered: Tensor = _Power.apply(x, y)  # type: ignore[no-untyped-call]
+            return powered
     if x.is_floating_point() and not y.is_floating_point():
         y = y.to(x.dtype)  # torch has no gradient for wide unsigned exponents
     elif not x.is_floating_point() and not y.is_floating_point() and bool((y < 0).any()):
