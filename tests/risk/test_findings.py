@@ -98,7 +98,8 @@ HEALTHY = {
 }
 
 
-@pytest.mark.parametrize("rule", [rule.id for rule in RULES])
+# GF401 needs another runtime beside: tests/sampled/test_reference.py
+@pytest.mark.parametrize("rule", [rule.id for rule in RULES if rule.id != "GF401"])
 def test_every_rule_has_a_network_on_which_it_fires(rule):
     report = analysed(SICK[rule]())
     assert rule in {f.rule_id for f in report.findings}

@@ -100,7 +100,7 @@ async def test_the_child_may_read_its_own_model_and_no_other_projects(runner, bl
     outcome = await runner.analyse(analysis(source, **QUICK), look)
     assert isinstance(outcome, Succeeded)
     assert seen
-    assert all(names == ["model.onnx"] for names in seen)
+    assert all(set(names) == {"exchange", "model.onnx"} for names in seen)
 
 
 async def test_a_model_that_is_none_fails_with_its_code(runner, blobs):
@@ -108,6 +108,18 @@ async def test_a_model_that_is_none_fails_with_its_code(runner, blobs):
     assert isinstance(outcome, Failed)
     assert outcome.fault["code"] == "model_truncated"
     assert set(outcome.fault) == {"code", "message", "where", "op", "limit", "hint"}
+
+
+@pytest.mark.parametrize("kind", ["upload", "spec"])
+async def test_the_forward_pass_is_checked_against_onnxruntime(runner, blobs, settings, kind):
+    source = await upload(blobs, MODEL) if kind == "upload" else Spec("mlp", SPEC)
+    outcome = await runner.analyse(analysis(source, **QUICK), deaf)
+    report = Report.model_validate_json(outcome.result)
+    found = next(m for m in report.measurements if m.name == "onnxruntime_difference")
+    assert 0 <= found.value < 1e-5
+    assert next(c for c in report.checks if c.rule_id == "GF401").status == "passed"
+    assert report.provenance.stage_ms["onnxruntime"] > 0
+    assert list((settings.data_dir / "work").iterdir()) == []
 
 
 async def test_progress_never_goes_back_and_names_the_stages(runner):
@@ -187,7 +199,7 @@ class Answering:
     def __init__(self, answer):
         self.answer = answer
 
-    async def arun(self, request, *, wall_s, on_progress=None):
+    async def arun(self, request, *, wall_s, on_progress=None, respond=None):
         if isinstance(self.answer, Exception):
             raise self.answer
         return Outcome(result=self.answer, problem=None, sandbox={}, log="")

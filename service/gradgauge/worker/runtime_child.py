@@ -1,6 +1,7 @@
 """What runs in the second confined child: onnxruntime on the model and inputs of an analysis."""
 
 import mmap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,11 @@ def infer(request: Request, link: Link) -> dict[str, Any]:
     options.enable_cpu_mem_arena = False
     options.log_severity_level = _SERIOUS
     try:
-        model = _model(Path(request.source), int(request.options["seed"]), options)
+        model, beside = _model(Path(request.source), int(request.options["seed"]))
+        bodies = [np.frombuffer(body, np.uint8) for body in beside.values()]
+        options.add_external_initializers_from_files_in_memory(
+            list(beside), bodies, [body.size for body in bodies]
+        )  # which does not keep them: they have to outlive the session's making
         session = onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
         values = {name: _value(onnxruntime, a) for name, a in fed.items()}
         outputs = session.run_with_ort_values(None, values)
@@ -47,30 +52,24 @@ def infer(request: Request, link: Link) -> dict[str, Any]:
     return {}
 
 
-def _model(source: Path, seed: int, options: Any) -> str | bytes:
-    """As it was uploaded: a path, else the bytes of a spec's graph or of a zip's one model."""
+def _model(source: Path, seed: int) -> tuple[str | bytes, Mapping[str, memoryview]]:
+    """As it was uploaded: a path, else the bytes of a spec's graph or a zip's model and files."""
     if source.suffix.lower() in _SPECS:
         import onnx_ir  # noqa: PLC0415 - most models need none of these
 
         from gradgauge.graph.read_spec import read_spec  # noqa: PLC0415
 
         graph = read_spec(source, seed=seed)
-        return bytes(onnx_ir.serde.serialize_model(graph.model).SerializeToString())
+        return bytes(onnx_ir.serde.serialize_model(graph.model).SerializeToString()), {}
     with source.open("rb") as file:
         if file.read(len(_ZIP)) != _ZIP:
-            return str(source)
+            return str(source), {}
         data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     from gradgauge.graph.archive import open_archive  # noqa: PLC0415
     from gradgauge.graph.limits import DEFAULT_LIMITS  # noqa: PLC0415
 
     archive = open_archive(data, DEFAULT_LIMITS)
-    beside = archive.files.members
-    if beside:
-        bodies = [np.frombuffer(body, np.uint8) for body in beside.values()]
-        options.add_external_initializers_from_files_in_memory(
-            list(beside), bodies, [body.size for body in bodies]
-        )
-    return bytes(archive.model)
+    return bytes(archive.model), archive.files.members
 
 
 def _value(onnxruntime: Any, a: np.ndarray) -> Any:
