@@ -212,7 +212,7 @@ def report(depth: int = 20, **changes: Any) -> dict:
         ],
         "measurements": [
             {
-                "name": "onnxruntime_forward_difference",
+                "name": "onnxruntime_difference",
                 "value": 1.1e-06,
                 "low": None,
                 "high": None,

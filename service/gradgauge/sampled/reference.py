@@ -14,7 +14,7 @@ import onnx_ir
 import torch
 from torch import Tensor
 
-from gradgauge.errors import GradgaugeError, NotCompared
+from gradgauge.errors import GradgaugeError, LimitExceeded, NotCompared
 from gradgauge.graph.reading import Reading
 from gradgauge.sampled.budget import Budget
 from gradgauge.sampled.executor import Executable, compile_graph
@@ -68,8 +68,11 @@ def start(
 ) -> Callable[[], ForwardCheck]:
     """Run the graph on the first inputs sampled and have `runtime` do the same meanwhile.
 
-    What is returned waits for it. Never raises for what either makes of the graph: a run that fails
-    here fails in the sampled engine too, which says so.
+    What is returned waits for it. A graph that either cannot run is not compared: where ours fails
+    here, it fails in the sampled engine too, which says so.
+
+    Raises:
+        LimitExceeded: our own run asked for more than `budget` allows.
     """
     random = _random(model)
     if random is not None:
@@ -77,6 +80,8 @@ def start(
     try:
         exe = compile_graph(model, budget=budget)
         fed, ours = _ours(exe, reading, batch, seed, budget)
+    except LimitExceeded:
+        raise
     except GradgaugeError as fault:
         return _without(fault.message)
     answer = runtime(fed)
