@@ -70,6 +70,72 @@ def test_floats_are_normal_masks_ones_and_ids_below_the_smallest_table_they_inde
     assert (plans["ids"].low, plans["ids"].high) == (0, 7)
 
 
+def test_token_ids_are_drawn_from_the_table_they_index_behind_offsets_and_transposes():
+    model = made(
+        [
+            node("Transpose", "ids", "t"),
+            node("Add", "t two", "moved"),
+            node("Clip", "moved low high", "kept"),
+            node("Gather", "words kept", "y", axis=1),
+        ],
+        {"ids": (INT64, ["N", 5])},
+        "y",
+        {
+            "words": np.ones((3, 40)),
+            "two": np.array(2),
+            "low": np.array(0),
+            "high": np.array(39),
+        },
+    )
+    plan = read(read_onnx(model).model).inputs["ids"]
+    assert (plan.kind, plan.high) == ("integers", 40)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "kind", "high"),
+    [
+        ("position_ids", ["N", "seq"], "positions", 9),
+        ("pos", ["N", "seq"], "positions", 9),
+        ("token_type_ids", ["N", "seq"], "integers", 9),
+        ("attention_mask", ["N", "seq"], "ones", 2),
+        ("composition", ["N", "seq"], "integers", 9),
+    ],
+)
+def test_the_role_of_an_integer_input_follows_from_its_name(name, shape, kind, high):
+    nodes = [node("Gather", f"table {name}", "y")]
+    model = read_onnx(made(nodes, {name: (INT64, shape)}, "y", {"table": np.ones((9, 4))})).model
+    plan = read(model).inputs[name]
+    assert (plan.kind, plan.high) == (kind, high)
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(7, 7), ("seq", SEQUENCE)])
+def test_lengths_of_sequences_are_whole_by_use_as_by_name(steps, expected):
+    stored = {"W": np.ones((1, 4, 3)), "R": np.ones((1, 4, 4))}
+    nodes = [
+        node("Cast", "how_long", "l32", to=6),
+        node("RNN", "x W R - l32", "Y", hidden_size=4),
+        node("Cast", "src_lengths", "l", to=1),
+    ]
+    inputs = {"x": [steps, "N", 3], "how_long": (INT64, ["N"]), "src_lengths": (INT64, ["N"])}
+    plans = read(read_onnx(made(nodes, inputs, "Y l", stored)).model).inputs
+    for name in ("how_long", "src_lengths"):
+        assert (plans[name].kind, plans[name].high) == ("lengths", expected)
+    assert plans["x"].shape == (expected, None, 3)
+
+
+@pytest.mark.parametrize(
+    ("scale", "told"), [(1e-3, True), (1.0, False), (0.02, False), (500.0, True)]
+)
+def test_data_far_from_unit_scale_are_told_with_their_size(tmp_path, scale, told):
+    model = identity({"x": ["N", 8]})
+    rng = np.random.default_rng(0)
+    x = scale * rng.normal(size=(50, 8))
+    found = [w for w in read(model, data=saved(tmp_path, x=x)).warnings if "SCALE" in w.code]
+    assert bool(found) is told
+    if told:
+        assert f"{np.sqrt((x**2).mean()):.3g}" in found[0].message
+
+
 def test_text_cannot_be_drawn():
     model = read_onnx(
         made(

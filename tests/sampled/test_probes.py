@@ -67,6 +67,14 @@ def test_integers_fill_their_range_and_masks_are_open():
     assert draw(plan("ones", (None, 4), onnx_ir.DataType.BOOL)).all()
 
 
+def test_positions_count_up_and_wrap_at_their_table_and_lengths_are_whole():
+    assert (
+        draw(plan("positions", (None, 7), INT64, high=5), batch=2).tolist()
+        == [[0, 1, 2, 3, 4, 0, 1]] * 2
+    )
+    assert draw(plan("lengths", (None,), INT64, high=7), batch=3).tolist() == [7, 7, 7]
+
+
 def test_floats_ask_for_a_gradient_also_where_the_users_array_holds_whole_numbers():
     pixels = np.arange(30, dtype=np.uint8).reshape(10, 3)
     x = draw(plan("data", data=pixels), batch=4, draw=1)
@@ -112,6 +120,18 @@ def test_cross_entropy_over_positions_is_each_inputs_mean():
     expected = (logits.softmax(-1) - torch.eye(4)[labels.clamp_min(0)]) / 6
     expected[0, 0] = 0.0
     assert torch.allclose(sent, expected, atol=1e-7)
+
+
+def test_cross_entropy_of_an_image_has_its_classes_second():
+    logits = torch.randn(2, 4, 3, 5, generator=generator())
+    labels = torch.randint(0, 4, (2, 3, 5), generator=generator())
+    (sent,) = cotangents([logits], "cross_entropy", target=labels, generator=generator())
+    fed = logits.clone().requires_grad_()
+    each = torch.nn.functional.cross_entropy(fed, labels, reduction="none").flatten(1).mean(1)
+    (expected,) = torch.autograd.grad(each.sum(), fed)
+    assert torch.allclose(sent, expected, atol=1e-7)
+    (drawn,) = cotangents([logits], "cross_entropy", target=None, generator=generator())
+    assert torch.allclose(drawn.sum(1), torch.zeros(2, 3, 5), atol=1e-6)
 
 
 @pytest.mark.parametrize(

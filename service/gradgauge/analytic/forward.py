@@ -81,9 +81,9 @@ def run(model: onnx_ir.Model, reading: Reading) -> Trace:
 
 def _input(plan: InputPlan, batch: int, generator: np.random.Generator) -> Value:
     shape = tuple(batch if n is None else n for n in plan.shape)
-    if plan.kind == "ones":
-        dtype = attributes.element(plan.dtype)
-        return Known(torch.ones(shape, dtype=dtype))
+    held = plan.constant(shape)
+    if held is not None:
+        return Known(torch.from_numpy(held))
     if plan.kind == "integers":
         drawn = generator.integers(plan.low, plan.high, size=shape)
         return Known(torch.from_numpy(drawn).to(attributes.element(plan.dtype)), varying=True)

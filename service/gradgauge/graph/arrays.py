@@ -1,5 +1,6 @@
 """The user's arrays: read from their file and held against the graph's inputs."""
 
+import math
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -54,6 +55,15 @@ def load(
             hint=f"name arrays as the graph's inputs: {', '.join(names)}",
         )
     return used, target, notes
+
+
+def root_mean_square(data: np.ndarray) -> float:
+    """Of an array of any number type; squares that overflow are avoided."""
+    held = data.astype(np.float64)
+    top = float(np.abs(held).max(initial=0.0))
+    if not 0.0 < top < math.inf:
+        return top
+    return top * float(np.sqrt(np.mean(np.square(held / top))))
 
 
 def check(value: onnx_ir.Value, data: np.ndarray, axis: int) -> None:

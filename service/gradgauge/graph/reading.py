@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -15,15 +15,16 @@ from gradgauge.errors import AnalysisFailed, InvalidOptions
 from gradgauge.graph import arrays
 from gradgauge.graph.kinds import FLOATS, INTEGERS, RECURRENT
 from gradgauge.graph.model import GraphWarning
+from gradgauge.graph.roles import role_of, vocabulary
 from gradgauge.schema.options import InputOptions
 
 SEQUENCE = 16  # a dynamic axis that is not the batch: tokens, steps
+SCALES = (1e-2, 1e2)  # root mean squares of data within which no word is said
 SPATIAL = 32  # a dynamic height or width of an image
 _BATCH = re.compile(r"(^|_)(n|b|bs|batch\w*|unk__\d+)($|_)", re.IGNORECASE)
 # names of a dynamic axis along one input
 _ALONG = re.compile(r"seq|len|time|step|tok|frame|height|width|(^|_)[hwlt]($|_)", re.IGNORECASE)
-_MASK = re.compile(r"mask", re.IGNORECASE)
-InputKind = Literal["normal", "uniform", "integers", "ones", "data"]
+InputKind = Literal["normal", "uniform", "integers", "ones", "positions", "lengths", "data"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,8 @@ class InputPlan:
 
     `shape` has None at the batch axis (None at most once); `batch_axis` is its position, or None
     where the graph fixes every axis: `fixed_axis` then holds as many inputs as it takes at once.
-    For `integers`, `low` (inclusive) and `high` (exclusive);
-    for `normal` and `uniform`, `mean` and `scale` (standard deviation).
+    For `integers`, `low` (inclusive) and `high` (exclusive); `positions` count up below `high`,
+    `lengths` all are `high`; for `normal` and `uniform`, `mean` and `scale` (standard deviation).
     """
 
     name: str
@@ -52,6 +53,18 @@ class InputPlan:
     def row_axis(self) -> int:
         """The axis that tells inputs apart, whether or not the graph fixes its length."""
         return self.fixed_axis if self.batch_axis is None else self.batch_axis
+
+    def constant(self, sizes: Sequence[int]) -> np.ndarray | None:
+        """What a mask, positions or lengths hold; None where the input is drawn."""
+        dtype = self.dtype.numpy()
+        if self.kind == "ones":
+            return np.ones(sizes, dtype)
+        if self.kind == "lengths":
+            return np.full(sizes, self.high, dtype)
+        if self.kind == "positions":
+            counted = np.arange(sizes[-1]) % self.high
+            return np.broadcast_to(counted, sizes).astype(dtype)
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +105,17 @@ def read(
         name: _plan(value, batch, sizes, asked.get(name), fed.get(name))
         for name, value in zip(names, values, strict=True)
     }
+    plans = _with_lengths(plans)
     rows = {n: a.shape[plans[n].row_axis] for n, a in fed.items() if a.ndim}
     arrays.check_rows(rows, target)
     statistics, norm_notes = _norms(model, norm_mode)
+    notes += _scale_notes(plans)
+    return Reading(plans, statistics, target, tuple(notes + norm_notes))
+
+
+def _scale_notes(plans: Mapping[str, InputPlan]) -> list[GraphWarning]:
+    """A word on the inputs' scale: assumed where they are drawn, measured where data came."""
+    notes = []
     if any(p.kind in {"normal", "uniform"} for p in plans.values()):
         notes.append(
             GraphWarning(
@@ -103,7 +124,19 @@ def read(
                 "pass a batch with --data for data-dependent results",
             )
         )
-    return Reading(plans, statistics, target, tuple(notes + norm_notes))
+    for name, plan in plans.items():
+        if plan.data is None or plan.dtype not in FLOATS:
+            continue
+        size = arrays.root_mean_square(plan.data)
+        if not SCALES[0] <= size <= SCALES[1]:
+            notes.append(
+                GraphWarning(
+                    "W_INPUT_SCALE",
+                    f"the data for {name!r} have a root mean square of {size:.3g}; networks are "
+                    "initialised for inputs of about 1: normalise them",
+                )
+            )
+    return notes
 
 
 def _refuse_unknown(asked: Mapping[str, InputOptions], names: list[str]) -> None:
@@ -174,8 +207,6 @@ def _plan(
         plan = InputPlan(name, "data", shape, dtype, axis, data=data)
     elif dtype in FLOATS:
         plan = _float_plan(value, shape, axis, asked)
-    elif dtype == onnx_ir.DataType.BOOL or _MASK.search(name):
-        plan = InputPlan(name, "ones", shape, dtype, axis)
     else:
         plan = _integer_plan(value, shape, axis)
     if any(use.node.op_type in RECURRENT and use.idx == 0 for use in value.uses()):
@@ -190,12 +221,36 @@ def _plan(
 def _integer_plan(
     value: onnx_ir.Value, shape: tuple[int | None, ...], axis: int | None
 ) -> InputPlan:
-    """A spec's own law, else indices of the tables the input is looked up in."""
+    """A spec's own law, else what the input's role asks for.
+
+    Token ids are indices of the tables the input is looked up in.
+    """
     name, dtype = value.name or "", value.dtype or onnx_ir.DataType.INT64
     low, high = _number(value, "low"), _number(value, "high")
-    if low is None or high is None or not -(1 << 31) <= low < high < 1 << 31:
-        return InputPlan(name, "integers", shape, dtype, axis, high=_vocabulary(value))
-    return InputPlan(name, "integers", shape, dtype, axis, low=int(low), high=int(high))
+    if low is not None and high is not None and -(1 << 31) <= low < high < 1 << 31:
+        return InputPlan(name, "integers", shape, dtype, axis, low=int(low), high=int(high))
+    role = role_of(value)
+    high = vocabulary(value) if role in {"integers", "positions"} else 2
+    return InputPlan(name, role, shape, dtype, axis, high=int(high))
+
+
+def _with_lengths(plans: dict[str, InputPlan]) -> dict[str, InputPlan]:
+    """Sequences are as long as the longest axis of an input that is neither batch nor features.
+
+    Without such an input a length is that of an axis of unknown size.
+    """
+    steps = [
+        size
+        for plan in plans.values()
+        if plan.kind != "lengths" and len(plan.shape) in {2, 3}
+        for i, size in enumerate(plan.shape[: 2 if len(plan.shape) == 3 else None])
+        if i != plan.row_axis and size is not None
+    ]
+    whole = max(steps, default=SEQUENCE)
+    return {
+        name: replace(plan, high=whole) if plan.kind == "lengths" else plan
+        for name, plan in plans.items()
+    }
 
 
 def _refuse_type(value: onnx_ir.Value, dtype: onnx_ir.DataType, asked: InputOptions | None) -> None:
@@ -296,29 +351,6 @@ def _with_given(
             hint="give one size per axis; only dynamic axes may differ",
         )
     return [None if i == axis else g for i, g in enumerate(given)]
-
-
-def _vocabulary(value: onnx_ir.Value) -> int:
-    """Rows of the smallest table this integer input indexes; 2 where it indexes none."""
-    todo, seen, rows = [value], set(), []
-    while todo:
-        v = todo.pop()
-        for use in v.uses():
-            node = use.node
-            if node.op_type in {"Gather", "EmbedLayerNormalization"} and use.idx == 1:
-                table = node.inputs[0]
-                if (
-                    table is not None
-                    and table.shape is not None
-                    and isinstance(table.shape[0], int)
-                ):
-                    rows.append(table.shape[0])
-            if node.op_type in {"Cast", "Reshape", "Squeeze", "Unsqueeze", "Identity"}:
-                out = node.outputs[0]
-                if out not in seen:
-                    seen.add(out)
-                    todo.append(out)
-    return min(rows, default=2)
 
 
 def _norms(

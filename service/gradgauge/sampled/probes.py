@@ -100,8 +100,9 @@ def _one(plan: InputPlan, batch: int | None, draw: int, generator: torch.Generat
     sizes = [1 if d is None else d for d in shape]
     if plan.kind == "data" and plan.data is not None:
         return _rows(plan.data, plan, sizes, draw)
-    if plan.kind == "ones":
-        return torch.ones(sizes, dtype=_integer(plan))
+    held = plan.constant(sizes)
+    if held is not None:
+        return torch.from_numpy(held)
     if plan.kind == "integers":
         high = max(plan.high, plan.low + 1)
         return torch.randint(plan.low, high, sizes, generator=generator).to(_integer(plan))
@@ -145,14 +146,13 @@ def cotangents(
 ) -> list[Tensor]:
     """dL/d(output) for every differentiable output.
 
-    `random_cotangent`: N(0, 1) for every element, the reference of the decades in the report.
+    `random_cotangent`: N(0, 1) for every element, the reference of the decades in the report, drawn
+    in float32 for every number type.
     `cross_entropy` and `mse`: the gradient of the sum over inputs of each input's own loss on the
     first output, zero on the others; without a target, a random one is drawn.
     """
     if loss == "random_cotangent":
-        return [
-            torch.randn(y.shape, generator=generator, dtype=torch.float64).to(y) for y in outputs
-        ]
+        return [torch.randn(y.shape, generator=generator).to(y) for y in outputs]
     first = outputs[0].detach().requires_grad_()
     if loss == "cross_entropy":
         value = _cross_entropy(first, target, generator)
@@ -167,8 +167,8 @@ def cotangents(
 
 
 def _cross_entropy(logits: Tensor, target: Tensor | None, generator: torch.Generator) -> Tensor:
-    """Sum over inputs of the mean cross-entropy over an input's positions; classes: last axis."""
-    flat = logits.reshape(-1, logits.shape[-1] if logits.ndim else 1)
+    """Sum over inputs of the mean cross-entropy over an input's positions."""
+    flat = _classes_last(logits, target)
     per_input = flat.shape[0] / logits.shape[0] if logits.ndim > 1 else 1.0
     if target is None:
         target = torch.randint(0, flat.shape[1], (flat.shape[0],), generator=generator)
@@ -178,11 +178,26 @@ def _cross_entropy(logits: Tensor, target: Tensor | None, generator: torch.Gener
         raise InvalidOptions(
             "target_mismatch",
             f"targets of shape {tuple(target.shape)} do not fit an output of shape "
-            f"{tuple(logits.shape)} with classes on its last axis",
+            f"{tuple(logits.shape)} with {flat.shape[1]} classes",
             where="data.target",
-            hint="give one class index below the last axis' size for each position, or ask for mse",
+            hint="give one class index below the number of classes for each position, "
+            "or ask for mse",
         )
     return torch.nn.functional.cross_entropy(flat, labels, reduction="sum") / per_input
+
+
+def _classes_last(logits: Tensor, target: Tensor | None) -> Tensor:
+    """(positions, classes): classes lie on the last axis, of images and by the target's word at 1.
+
+    Labels of shape (N, H, W) belong to an output of (N, classes, H, W).
+    """
+    second = logits.ndim >= 4
+    if target is not None and logits.ndim > 2:
+        others = (logits.shape[0], *logits.shape[2:])
+        second = tuple(target.shape) == others and tuple(target.shape) != logits.shape[:-1]
+    if second:
+        logits = logits.movedim(1, -1)
+    return logits.reshape(-1, logits.shape[-1] if logits.ndim else 1)
 
 
 def _same_size(output: Tensor, target: Tensor) -> None:
