@@ -24,7 +24,7 @@ from gradgauge.schema.layer import (
     SampledBlock,
 )
 from gradgauge.schema.options import AnalysisOptions
-from gradgauge.schema.profile import ForwardCheck, Measurement, TimeProfile
+from gradgauge.schema.profile import ForwardCheck, Measurement, Series, TimeProfile
 from gradgauge.schema.report import (
     Coverage,
     Finding,
@@ -254,9 +254,6 @@ def _sampled(key: str, assessment: Assessment) -> SampledBlock:
         "seeds": list(profile.seeds),
         "loss": profile.loss,
         "input_kind": profile.input_kind,
-        "cosine_between_samples": None,
-        "underflow": {},
-        "overflow": {},
     }
     own = asdict(held)
     taken = {k: _finite(own[k]) for k in SampledBlock.model_fields if k in own}
@@ -283,20 +280,21 @@ def _layer_measurements(key: str, assessment: Assessment) -> list[MeasurementBlo
         return []
     told = (
         ("local_gain", held.local_log10_gain, "decades", "2-norm, through this layer alone"),
-        ("gradient_norm", held.log10_grad_norm, "decades", "2-norm of one input's gradient"),
         ("log10_grad_ratio", held.log10_grad_ratio, "decades", "weight gradient over weights"),
         ("forward_mean", held.forward_mean, "activation", None),
+        ("forward_variance", held.forward_variance, "activation^2", None),
         ("duplicate_fraction", held.duplicate_fraction, "1", None),
     )
-    return [
-        _measurement(Measurement(name, _finite(value), unit, "sampled", note=note))
+    typed = [
+        Measurement(name, _finite(value), unit, "sampled", note=note)
         for name, value, unit, note in told
         if value is not None
     ]
+    return [_measurement(m) for m in (*typed, *held.measurements)]
 
 
 def _measurement(held: Measurement) -> MeasurementBlock:
-    return MeasurementBlock.model_validate(asdict(held))
+    return MeasurementBlock.model_validate({k: _finite(v) for k, v in asdict(held).items()})
 
 
 def _measurements(assessment: Assessment) -> list[MeasurementBlock]:
@@ -318,8 +316,18 @@ def _forward(held: ForwardCheck) -> Measurement:
 
 
 def _series(assessment: Assessment) -> list[SeriesBlock]:
-    times = assessment.sampled.times if assessment.sampled is not None else ()
-    return [_time_series(time) for time in times]
+    if assessment.sampled is None:
+        return []
+    curves = [SeriesBlock.model_validate(_listed(s)) for s in assessment.sampled.series]
+    return [*(_time_series(time) for time in assessment.sampled.times), *curves]
+
+
+def _listed(held: Series) -> dict[str, Any]:
+    """Tuples as lists, what is not finite as null."""
+    return {
+        key: [_finite(v) for v in value] if isinstance(value, tuple) else value
+        for key, value in asdict(held).items()
+    }
 
 
 def _time_series(time: TimeProfile) -> SeriesBlock:
@@ -392,7 +400,7 @@ def _provenance(
         seeds=list(sampled.seeds) if sampled is not None else [],
         started_at=started,
         finished_at=datetime.now(UTC),
-        stage_ms=dict(stage_ms),
+        stage_ms={**stage_ms, **(sampled.stage_ms if sampled is not None else {})},
     )
 
 

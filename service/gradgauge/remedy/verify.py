@@ -155,7 +155,7 @@ def _interval(again: Assessment, after: float | None) -> Interval | None:
     if len(halves) < 2:
         return None
     half = math.hypot(*halves)
-    return Interval(max(0.0, after - half), after + half, 0.95, "bootstrap_percentile")
+    return Interval(max(0.0, after - half), after + half, 0.95, "order_statistics")
 
 
 def _recommendation(rank: int, tried: Tried, assessment: Assessment) -> Recommendation:

@@ -18,6 +18,7 @@ from gradgauge.sampled.tensors import Value, from_numpy
 FAULTS = (RuntimeError, IndexError, ValueError, TypeError, AttributeError, ArithmeticError)
 Edge = tuple[str, int]
 Replace = Callable[[str, Tensor], Tensor]
+Taken = Callable[[Edge, Tensor], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ class Executable:
         self._budget = budget or Budget()
         self._watch: frozenset[str] = frozenset()
         self._edges: frozenset[Edge] = frozenset()
+        self._taken: Taken | None = None
         self._replaced: frozenset[str] = frozenset()
         self._replace: Replace = _unchanged
         self._spent = Spent(self._budget)
@@ -116,8 +118,10 @@ class Executable:
             raise KeyError(f"the graph has no value named {name!r}")
         return wanted
 
-    def watch_edges(self, edges: Iterable[Edge]) -> None:
+    def watch_edges(self, edges: Iterable[Edge], taken: Taken | None = None) -> None:
         """Give each consumer an alias of its own of the input named, kept in `watched_edges`.
+
+        Where `taken` is given, the aliases are handed to it instead and not kept.
 
         An edge is (the consuming node's first output that is not left out, the input's index), so
         that the gradient through that consumer can be told from the value's whole gradient.
@@ -135,6 +139,7 @@ class Executable:
         for edge in wanted - known:
             raise KeyError(f"the graph has no edge {edge!r}")
         self._edges = wanted
+        self._taken = taken
 
     def __call__(self, *inputs: Value, **named: Value) -> list[Any]:
         """The graph's outputs, in its order.
@@ -229,12 +234,14 @@ class Executable:
     def _kept(self, name: str, result: Any, arguments: list[Any]) -> Any:
         if not isinstance(result, Tensor):
             return result
+        if name not in self._replaced and name not in self._watch:
+            return result
+        if any(result is a for a in arguments):
+            # an op may hand its input through; a value of its own has a gradient of its own
+            result = result.view_as(result)
         if name in self._replaced:
             result = self._replace(name, result)
         if name in self._watch:
-            if any(result is a for a in arguments):
-                # an op may hand its input through; a value of its own has a gradient of its own
-                result = result.view_as(result)
             self.watched[name] = result
         return result
 
@@ -242,7 +249,11 @@ class Executable:
         for index, x in enumerate(arguments):
             edge = (step.key, index)
             if isinstance(x, Tensor) and edge in self._edges:
-                arguments[index] = self.watched_edges[edge] = x.view_as(x)
+                arguments[index] = alias = x.view_as(x)
+                if self._taken is None:
+                    self.watched_edges[edge] = alias
+                else:
+                    self._taken(edge, alias)
 
 
 def execute(

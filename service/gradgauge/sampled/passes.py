@@ -2,26 +2,27 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
+import onnx_ir
 import torch
 from torch import Tensor
 
 from gradgauge.errors import AnalysisFailed
-from gradgauge.graph.kinds import CHANNELS_SECOND, RECTIFIERS
+from gradgauge.graph.kinds import RECTIFIERS
 from gradgauge.graph.layers import Edge, Layer
 from gradgauge.graph.reading import Reading
-from gradgauge.sampled.budget import NO_BUDGET, Budget
 from gradgauge.sampled.executor import Executable
-from gradgauge.sampled.probes import Loss, cotangents, draw_inputs, take_rows
-from gradgauge.sampled.statistics import log10_rms, pairwise_cosine, rows_of
+from gradgauge.sampled.frame import Frame, Setting, feed
+from gradgauge.sampled.probes import cotangents, take_rows
+from gradgauge.sampled.statistics import log10_rms, rows_of
+from gradgauge.sampled.tally import Gauge, Tally
 
-# below and above these a float32 pass may have lost elements to underflow or overflow
-SAFE_LOG10 = (-25.0, 30.0)
 SATURATED = {  # output -> where the slope is below 5 % of its largest
     "Sigmoid": lambda y: y * (1 - y) < 0.0125,
-    "Tanh": lambda y: 1 - y * y < 0.05,
+    "Tanh": lambda y: y.abs() > math.sqrt(0.95),
     "Softsign": lambda y: (1 - y.abs()).square() < 0.05,
     "HardSigmoid": lambda y: (y <= 0) | (y >= 1),
 }
@@ -29,7 +30,11 @@ SATURATED = {  # output -> where the slope is below 5 % of its largest
 
 @dataclass(slots=True)
 class Seen:
-    """What was seen of one layer, a list entry per pass; log10 sizes, one per input."""
+    """What was seen of one layer, a list entry per pass; log10 sizes, one per input.
+
+    `added` holds the sizes of the gradients of parameters besides the largest (biases), for the
+    whole batch, and `elements` those of the output's gradient that they add up.
+    """
 
     grads: list[np.ndarray] = field(default_factory=list)
     norms: list[np.ndarray] = field(default_factory=list)
@@ -41,186 +46,229 @@ class Seen:
     saturated: list[float] = field(default_factory=list)
     nonfinite: list[float] = field(default_factory=list)
     times: list[np.ndarray] = field(default_factory=list)
-    alive: Tensor | None = None
+    alive: np.ndarray | None = None
+    added: dict[str, list[float]] = field(default_factory=dict)
+    elements: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """How passes are run: number type, a power of ten on the cotangents, seeds, loss and budget."""
+class Watch:
+    """Which values are seen: layers by the value they make, and edges that need a look apart.
 
-    dtype: torch.dtype
-    shift: int
-    loss: Loss
-    seed: int
-    batch: int | None
-    device: torch.device
-    budget: Budget = NO_BUDGET
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """Where the inputs stand: the axis of each value that holds them, if any, and how many.
-
-    `units` is the axis of each value that counts its units (channels, features).
+    The gradient through an edge is the value's own wherever the value has no other reader, so most
+    edges are not looked at at all.
     """
 
-    axes: Mapping[str, int | None]
-    rows: int
-    units: Mapping[str, int]
+    layers: Mapping[str, Layer]
+    edges: Mapping[tuple[str, int], Edge]
+    timed: frozenset[str]
 
 
-def find_frame(
-    exe: Executable, layers: Sequence[Layer], reading: Reading, setting: Setting
-) -> Frame:
-    """Which axis of each value holds the inputs: found by running two batch sizes.
-
-    A value whose leading axis folds the batch with others (batch * tokens) counts as batch-major.
-    Where the graph fixes its batch, the leading axis counts if it is as long as the graph input's.
-    """
-    names = dict.fromkeys(
-        name for layer in layers for name in (layer.output, *(e.value for e in layer.edges))
-    )
-    units = _unit_axes(layers)
-    if setting.batch is None:
-        rows, axes = _fixed_axes(exe, list(names), layers, reading, setting)
-        return Frame(axes, rows, units)
-    small, large = 2, 3
-    shapes = [_shapes(exe, list(names), reading, setting, size) for size in (small, large)]
-    axes = {
-        name: _axis(shapes[0][name], shapes[1][name], small, large)
-        for name in names
-        if name in shapes[0]
+def watch_plan(model: onnx_ir.Model, layers: Sequence[Layer]) -> Watch:
+    """The values whose gradients tell every layer's own gain and, of recurrent nodes, time's."""
+    by_output = {layer.output: layer for layer in layers}
+    alone = {
+        value.name
+        for node in model.graph
+        for value in node.outputs
+        if value.name in by_output and len(tuple(value.uses())) == 1 and not value.is_graph_output()
     }
-    return Frame(axes, setting.batch, units)
-
-
-def _unit_axes(layers: Sequence[Layer]) -> dict[str, int]:
-    """1 behind a convolution or a channelwise norm, -1 behind a matrix; passed on elementwise."""
-    found: dict[str, int] = {}
-    for layer in layers:
-        if layer.kind in {"linear", "recurrent", "contraction", "embedding"}:
-            found[layer.output] = 1 if layer.op in CHANNELS_SECOND else -1
-        elif layer.op in CHANNELS_SECOND:
-            found[layer.output] = 1
-        else:
-            before = [found[name] for name in layer.inputs if name in found]
-            if before:
-                found[layer.output] = before[0]
-    return found
-
-
-def _axis(a: tuple[int, ...], b: tuple[int, ...], small: int, large: int) -> int | None:
-    if len(a) != len(b):
-        return None
-    moved = [i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y]
-    if len(moved) != 1 or a[moved[0]] * large != b[moved[0]] * small:
-        return None
-    folded = a[moved[0]] != small
-    return None if folded and moved[0] != 0 else moved[0]
-
-
-def _shapes(
-    exe: Executable, names: Sequence[str], reading: Reading, setting: Setting, size: int | None
-) -> dict[str, tuple[int, ...]]:
-    exe.watch(names)
-    with torch.no_grad():
-        exe(*_feed(exe, replace(setting, batch=size), reading, torch.Generator(), 0))
-    return {name: tuple(x.shape) for name, x in exe.watched.items()}
-
-
-def _feed(
-    exe: Executable, setting: Setting, reading: Reading, generator: torch.Generator, draw: int
-) -> list[Tensor]:
-    """The graph's inputs in its order (by position: an input may have any name)."""
-    drawn = draw_inputs(
-        reading.inputs,
-        setting.batch,
-        draw=draw,
-        generator=generator.manual_seed(setting.seed + draw),
-        dtype=setting.dtype,
-        device=setting.device,
-        most=setting.budget.output_bytes,
-    )
-    return [drawn[name] for name in exe.input_names]
-
-
-def _fixed_axes(
-    exe: Executable,
-    names: Sequence[str],
-    layers: Sequence[Layer],
-    reading: Reading,
-    setting: Setting,
-) -> tuple[int, dict[str, int | None]]:
-    """How many inputs the graph takes at once, and the axes; none where time leads."""
-    plans = [plan for plan in reading.inputs.values() if plan.shape]
-    sizes = {plan.shape[plan.row_axis] or 1 for plan in plans}
-    rows = sizes.pop() if len(sizes) == 1 else 1
-    if rows == 1 or any(plan.row_axis for plan in plans):
-        return rows, dict.fromkeys(names)
-    # (time, ..., batch, features), also where as many steps as inputs lead
-    stepwise = {
-        name
+    timed = frozenset(e.consumer for la in layers if la.kind == "recurrent" for e in la.edges)
+    edges = {
+        (edge.consumer, edge.index): edge
         for layer in layers
-        if layer.kind == "recurrent"
-        for name in (layer.output, *layer.inputs)
+        for edge in layer.edges
+        if edge.value not in alone or edge.consumer in timed
     }
-    shapes = _shapes(exe, names, reading, setting, None)
-    return rows, {
-        name: 0 if shape and shape[0] == rows and name not in stepwise else None
-        for name, shape in shapes.items()
-    }
+    return Watch(by_output, edges, timed)
+
+
+@dataclass(slots=True)
+class Looks:
+    """What one pass puts on the way: reductions of values as they are made and of gradients."""
+
+    frame: Frame
+    gauge: Gauge
+    tally: Tally
+    seen: Mapping[str, Seen]
+    watch: Watch
+    attached: set[str] = field(default_factory=set)
+    values: dict[str, tuple[np.ndarray, int]] = field(default_factory=dict)
+    edges: dict[Edge, tuple[np.ndarray, int]] = field(default_factory=dict)
+    times: dict[str, np.ndarray] = field(default_factory=dict)
+    faults: dict[str, float] = field(default_factory=dict)
+
+    def value(self, name: str, y: Tensor) -> Tensor:
+        """Look at a layer's output, and at its gradient when that comes."""
+        if y.is_floating_point() and y.numel():
+            with self.tally.clock(), torch.no_grad():
+                self._forward(self.watch.layers[name], y.detach())
+                if y.requires_grad:
+                    self.attached.add(name)
+                    _hook(y, partial(self._gradient, name))
+        return y
+
+    def edge(self, key: tuple[str, int], x: Tensor) -> None:
+        """Look at the gradient through one reader."""
+        if x.requires_grad:
+            _hook(x, partial(self._edge_gradient, self.watch.edges[key]))
+
+    def _forward(self, layer: Layer, y: Tensor) -> None:
+        seen, add = self.seen[layer.id], self.tally.add
+        axis = self.frame.axes.get(layer.output)
+        flat = rows_of(y, axis, self.frame.rows)
+        size = flat.shape[1]
+        sizes = self.gauge.sizes(flat)
+        add(sizes, lambda raw: seen.forward.append(self.gauge.decades(raw, size)))
+        add(flat.sum(dim=1), lambda raw: seen.means.append(_mean(raw, size)))
+        if axis is not None and flat.shape[0] > 1:
+            rows = flat.shape[0]
+            add(
+                self.gauge.together(flat, sizes),
+                lambda raw: seen.cosines.append(_cosine(raw, rows)),
+            )
+        if layer.op in SATURATED:
+            count = SATURATED[layer.op](y).sum(dtype=y.dtype)
+            add(count, lambda raw: seen.saturated.append(float(raw[0]) / y.numel()))
+        if layer.op in RECTIFIERS and y.ndim:
+            add(_alive(layer.op, y, self.frame.units.get(layer.output)), partial(_note_alive, seen))
+
+    def _gradient(self, name: str, g: Tensor) -> None:
+        with self.tally.clock(), torch.no_grad():
+            flat = rows_of(g, self.frame.axes.get(name), self.frame.rows)
+            size, count = flat.shape[1], g.numel()
+            self.tally.add(self.gauge.sizes(flat), lambda raw: self._note(name, raw, size))
+            faulty = self.gauge.faulty(g)
+            if faulty is not None:
+                self.tally.add(
+                    faulty, lambda raw: self.faults.update({name: float(raw[0]) / count})
+                )
+
+    def _note(self, name: str, raw: np.ndarray, size: int) -> None:
+        self.values[name] = (self.gauge.decades(raw, size), size)
+
+    def _edge_gradient(self, edge: Edge, g: Tensor) -> None:
+        with self.tally.clock(), torch.no_grad():
+            axis = self.frame.axes.get(edge.value)
+            flat = rows_of(g, axis, self.frame.rows)
+            size = flat.shape[1]
+            self.tally.add(self.gauge.sizes(flat), lambda raw: self._note_edge(edge, raw, size))
+            if edge.consumer in self.watch.timed and edge.index == 0 and g.ndim == 3:
+                steps = _by_time(g, axis)
+                self.tally.add(steps, lambda raw: self.times.update({edge.consumer: raw}))
+
+    def _note_edge(self, edge: Edge, raw: np.ndarray, size: int) -> None:
+        self.edges[edge] = (self.gauge.decades(raw, size), size)
+
+    def store(self, layer: Layer, shift: int) -> None:
+        """What the pass says of a layer's gradient, once everything is fetched."""
+        seen, held = self.seen[layer.id], self.values.get(layer.output)
+        if held is None:
+            if layer.output in self.attached:  # nothing differentiable leads on: exactly zero
+                axis = self.frame.axes.get(layer.output)
+                seen.grads.append(np.full(1 if axis is None else self.frame.rows, -math.inf))
+            return
+        grads, size = held
+        norms = grads + 0.5 * math.log10(max(size, 1))
+        seen.grads.append(grads - shift)
+        seen.norms.append(norms - shift)
+        seen.elements = size * len(grads)
+        seen.nonfinite.append(self.faults.get(layer.output, 0.0))
+        gain = self._gain(layer, norms)
+        if gain is not None:
+            seen.gains.append(gain)
+        for edge in layer.edges if layer.kind == "recurrent" else ():
+            if edge.consumer in self.times:
+                seen.times.append(self.times[edge.consumer] - shift)
+                break
+
+    def _gain(self, layer: Layer, out: np.ndarray) -> np.ndarray | None:
+        """log10 |g_in| - log10 |g_out| through this layer; of several inputs the largest."""
+        sums: dict[str, np.ndarray] = {}
+        for edge in layer.edges:
+            key = (edge.consumer, edge.index)
+            through = (
+                self.edges.get(edge) if key in self.watch.edges else self.values.get(edge.value)
+            )
+            if through is not None:
+                rms, size = through
+                squared = 2 * rms + math.log10(max(size, 1))
+                held = sums.get(edge.value)
+                sums[edge.value] = squared if held is None else _log10_add(held, squared)
+        if not sums:
+            return None
+        parts = [part for part in sums.values() if part.shape == out.shape]
+        if len(parts) < len(sums):
+            return None
+        with np.errstate(invalid="ignore"):
+            gain: np.ndarray = 0.5 * np.max(np.stack(parts), axis=0) - out
+        return gain
 
 
 def run_pass(
     exe: Executable,
     layers: Sequence[Layer],
-    seen: Mapping[str, Seen],
-    frame: Frame,
+    looks: Looks,
     reading: Reading,
     setting: Setting,
     draw: int,
 ) -> None:
-    """Run one batch forward and backward and append what was seen to `seen` (by layer id).
+    """Run one batch forward and backward; `looks` appends to what was seen of the layers.
 
     Raises:
         AnalysisFailed: an op failed on the way forward or back, or no output has a gradient.
         InvalidOptions: the user's targets do not fit the first output.
     """
     generator = torch.Generator()
-    feed = _feed(exe, setting, reading, generator, draw)
-    outputs = [y for y in exe(*feed) if _differentiable(y)]
+    fed = feed(exe, setting, reading, generator, draw)
+    exe.intercept(looks.watch.layers, looks.value)
+    exe.watch_edges(looks.watch.edges, looks.edge)
+    outputs = differentiable(exe(*fed))
+    target = target_rows(reading, looks.frame.rows, draw, setting.device)
+    sent = cotangents(outputs, setting.loss, target=target, generator=generator)
+    scale = 10.0**setting.shift
+    leaves = {k: v for k, v in exe.initializers.items() if v.requires_grad}
+    sources = [x for x in fed if x.requires_grad]  # so that the first layers' edges are seen
+    grads = backward(outputs, [*leaves.values(), *sources], [c * scale for c in sent])
+    with looks.tally.clock():
+        _see_parameters(layers, looks, dict(zip(leaves, grads, strict=False)), setting.shift)
+        looks.tally.fetch()
+        for layer in layers:
+            looks.store(layer, setting.shift)
+
+
+def differentiable(results: Sequence[object]) -> list[Tensor]:
+    """The outputs a gradient can start from.
+
+    Raises:
+        AnalysisFailed: there is none.
+    """
+    outputs = [
+        y for y in results if isinstance(y, Tensor) and y.is_floating_point() and y.requires_grad
+    ]
     if not outputs:
         raise AnalysisFailed(
             "no_gradient_path",
             "no float output of the graph depends on a float parameter or float input",
             hint="a gradient profile needs a differentiable path from a parameter to an output",
         )
-    for layer in layers:
-        _see_forward(layer, seen[layer.id], exe.watched.get(layer.output), frame)
-    hooks = _Hooks(frame)
-    hooks.attach(exe, layers)
-    sent = cotangents(
-        outputs,
-        setting.loss,
-        target=_target(reading, frame.rows, draw, setting.device),
-        generator=generator,
-    )
-    scale = 10.0**setting.shift
-    leaves = {k: v for k, v in exe.initializers.items() if v.requires_grad}
-    fed = [x for x in feed if x.requires_grad]  # so that the first layers' edges are seen
-    grads = _backward(outputs, [*leaves.values(), *fed], [c * scale for c in sent])
-    hooks.detach()
-    by_name = dict(zip(leaves, grads, strict=False))
-    for layer in layers:
-        hooks.store(layer, seen[layer.id], setting.shift)
-        _see_parameter(layer, seen[layer.id], by_name, frame.rows, setting.shift)
+    return outputs
 
 
-def _backward(
-    outputs: Sequence[Tensor], wanted: Sequence[Tensor], sent: Sequence[Tensor]
+def backward(
+    outputs: Sequence[Tensor],
+    wanted: Sequence[Tensor],
+    sent: Sequence[Tensor],
+    *,
+    keep: bool = False,
 ) -> tuple[Tensor | None, ...]:
+    """Run torch's own backward pass; None for what no output depends on.
+
+    Raises:
+        AnalysisFailed: it failed.
+    """
     try:
-        return torch.autograd.grad(outputs, wanted, sent, allow_unused=True)
+        return torch.autograd.grad(outputs, wanted, sent, allow_unused=True, retain_graph=keep)
     except RuntimeError as fault:
         raise AnalysisFailed(
             "backward_failed",
@@ -229,100 +277,21 @@ def _backward(
         ) from fault
 
 
-def _differentiable(y: object) -> bool:
-    return isinstance(y, Tensor) and y.is_floating_point() and y.requires_grad
-
-
-def _target(reading: Reading, rows: int, draw: int, device: torch.device) -> Tensor | None:
+def target_rows(reading: Reading, rows: int, draw: int, device: torch.device) -> Tensor | None:
+    """The user's targets that belong to a draw's inputs."""
     if reading.target is None:
         return None
     held = np.atleast_1d(reading.target)
     return torch.from_numpy(np.ascontiguousarray(take_rows(held, rows, draw))).to(device)
 
 
-class _Hooks:
-    """Gradient sizes taken as the backward pass produces them, so that none is kept."""
+def _hook(x: Tensor, hook: Callable[[Tensor], None]) -> None:
+    x.register_hook(hook)  # type: ignore[no-untyped-call]
 
-    def __init__(self, frame: Frame) -> None:
-        self.axes, self.rows = frame.axes, frame.rows
-        self.attached: set[str] = set()
-        self.values: dict[str, tuple[np.ndarray, int]] = {}
-        self.edges: dict[Edge, tuple[np.ndarray, int]] = {}
-        self.times: dict[str, np.ndarray] = {}
-        self.nonfinite: dict[str, float] = {}
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
-    def attach(self, exe: Executable, layers: Sequence[Layer]) -> None:
-        for layer in layers:
-            out = exe.watched.get(layer.output)
-            if out is not None and out.requires_grad:
-                self.attached.add(layer.output)
-                self._on(out, self._value(layer.output))
-            for edge in layer.edges:
-                x = exe.watched_edges.get((edge.consumer, edge.index))
-                if x is not None and x.requires_grad:
-                    self._on(x, self._edge(edge, timed=layer.kind == "recurrent"))
-
-    def detach(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def _on(self, x: Tensor, hook: Callable[[Tensor], None]) -> None:
-        self._handles.append(x.register_hook(hook))  # type: ignore[no-untyped-call]
-
-    def _value(self, name: str) -> Callable[[Tensor], None]:
-        def hook(g: Tensor) -> None:
-            flat = rows_of(g, self.axes.get(name), self.rows)
-            self.values[name] = (log10_rms(flat).cpu().numpy(), flat.shape[1])
-            self.nonfinite[name] = float((~g.isfinite()).double().mean())
-
-        return hook
-
-    def _edge(self, edge: Edge, *, timed: bool) -> Callable[[Tensor], None]:
-        def hook(g: Tensor) -> None:
-            flat = rows_of(g, self.axes.get(edge.value), self.rows)
-            self.edges[edge] = (log10_rms(flat).cpu().numpy(), flat.shape[1])
-            if timed and edge.index == 0 and g.ndim == 3:
-                self.times[edge.consumer] = _by_time(g, self.axes.get(edge.value))
-
-        return hook
-
-    def store(self, layer: Layer, seen: Seen, shift: int) -> None:
-        held = self.values.get(layer.output)
-        if held is None:
-            if layer.output in self.attached:  # nothing differentiable leads on: exactly zero
-                axis = self.axes.get(layer.output)
-                seen.grads.append(np.full(1 if axis is None else self.rows, -math.inf))
-            return
-        grads, size = held
-        seen.grads.append(grads - shift)
-        seen.norms.append(grads - shift + 0.5 * math.log10(max(size, 1)))
-        seen.nonfinite.append(self.nonfinite[layer.output])
-        gain = self._gain(layer, grads + 0.5 * math.log10(max(size, 1)))
-        if gain is not None:
-            seen.gains.append(gain)
-        for edge in layer.edges:
-            if edge.consumer in self.times and layer.kind == "recurrent":
-                seen.times.append(self.times[edge.consumer] - shift)
-                break
-
-    def _gain(self, layer: Layer, out: np.ndarray) -> np.ndarray | None:
-        """log10 |g_in| - log10 |g_out| through this layer; of several inputs the largest."""
-        sums: dict[str, np.ndarray] = {}
-        for edge in layer.edges:
-            if edge in self.edges:
-                rms, size = self.edges[edge]
-                squared = 2 * rms + math.log10(max(size, 1))
-                held = sums.get(edge.value)
-                sums[edge.value] = squared if held is None else _log10_add(held, squared)
-        if not sums:
-            return None
-        found: np.ndarray = 0.5 * np.max(np.stack(list(sums.values())), axis=0)
-        if found.shape != out.shape:
-            return None
-        with np.errstate(invalid="ignore"):
-            gain: np.ndarray = found - out
-        return gain
+def _cosine(raw: np.ndarray, rows: int) -> float:
+    """Mean cosine over all pairs of rows from the length of the sum of their directions."""
+    return float((raw[0] ** 2 - rows) / (rows * (rows - 1)))
 
 
 def _log10_add(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -330,48 +299,62 @@ def _log10_add(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return summed
 
 
-def _by_time(g: Tensor, axis: int | None) -> np.ndarray:
+def _by_time(g: Tensor, axis: int | None) -> Tensor:
     """Median over inputs of log10 RMS of dL/dx_t, from (time, batch, features) or batch first."""
     if axis == 0:
         g = g.transpose(0, 1)
     steps, rows, width = g.shape
-    sizes = log10_rms(g.reshape(steps * rows, width)).reshape(steps, rows)
-    return sizes.median(dim=1).values.cpu().numpy()
+    return log10_rms(g.reshape(steps * rows, width)).reshape(steps, rows).median(dim=1).values
 
 
-def _see_forward(layer: Layer, seen: Seen, y: Tensor | None, frame: Frame) -> None:
-    if y is None or not y.is_floating_point() or y.numel() == 0:
-        return
-    y = y.detach()
-    axis = frame.axes.get(layer.output)
-    flat = rows_of(y, axis, frame.rows)
-    seen.forward.append(log10_rms(flat).cpu().numpy())
-    seen.means.append(float(y.double().mean()))
-    if axis is not None:
-        cosine = pairwise_cosine(flat)
-        if cosine is not None:
-            seen.cosines.append(cosine)
-    if layer.op in SATURATED:
-        seen.saturated.append(float(SATURATED[layer.op](y).double().mean()))
-    if layer.op in RECTIFIERS and y.ndim:
-        alive = _alive(y, frame.units.get(layer.output))
-        seen.alive = alive if seen.alive is None else seen.alive | alive
-
-
-def _alive(y: Tensor, unit: int | None) -> Tensor:
+def _alive(op: str, y: Tensor, unit: int | None) -> Tensor:
     """Whether each unit was active anywhere; where its axis is unknown, an image's channels."""
     if unit is None:
         unit = 1 if y.ndim >= 4 else -1
-    unit = unit if unit < y.ndim else -1
-    return (y != 0).movedim(unit, 0).reshape(y.shape[unit], -1).any(dim=1)
+    unit = unit % y.ndim if unit < y.ndim else y.ndim - 1
+    others = [axis for axis in range(y.ndim) if axis != unit]
+    active = y if op == "Relu" else (y != 0).to(y.dtype)
+    return active.amax(dim=others) if others else active
 
 
-def _see_parameter(
-    layer: Layer, seen: Seen, grads: Mapping[str, Tensor | None], rows: int, shift: int
+def _note_alive(seen: Seen, raw: np.ndarray) -> None:
+    alive = raw > 0
+    seen.alive = alive if seen.alive is None else seen.alive | alive
+
+
+def _see_parameters(
+    layers: Sequence[Layer], looks: Looks, grads: Mapping[str, Tensor | None], shift: int
 ) -> None:
-    """The largest parameter's gradient over sqrt(batch): one input's own, whatever the batch."""
-    gradient = grads.get(layer.params[0]) if layer.params else None
-    if gradient is None:
-        return
-    size = float(log10_rms(gradient.reshape(1, -1))[0])
-    seen.params.append(size - 0.5 * math.log10(rows) - shift)
+    """Sizes of all parameters' gradients, in one call."""
+    held = [
+        (layer, name, g)
+        for layer in layers
+        for name in layer.params
+        if (g := grads.get(name)) is not None and g.numel()
+    ]
+    if held:
+        counts = np.array([g.numel() for _, _, g in held])
+        raw = looks.gauge.many([g for _, _, g in held])
+        owners = [(layer, name) for layer, name, _ in held]
+        looks.tally.add(raw, partial(_store_parameters, owners, counts, looks, shift))
+
+
+def _store_parameters(
+    owners: Sequence[tuple[Layer, str]],
+    counts: np.ndarray,
+    looks: Looks,
+    shift: int,
+    raw: np.ndarray,
+) -> None:
+    """Of the largest over sqrt(batch): one input's own, whatever the batch."""
+    share = 0.5 * math.log10(looks.frame.rows)
+    for (layer, name), size in zip(owners, looks.gauge.decades(raw, counts) - shift, strict=True):
+        seen = looks.seen[layer.id]
+        if name == layer.params[0]:
+            seen.params.append(float(size) - share)
+        else:
+            seen.added.setdefault(name, []).append(float(size))
+
+
+def _mean(sums: np.ndarray, size: int) -> float:
+    return float(sums.mean()) / size if np.isfinite(sums).all() else math.nan

@@ -2,16 +2,18 @@
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import torch
+from scipy.stats import binom
 from scipy.stats import t as student
 from torch import Tensor
 
 from gradgauge.schema.profile import Interval, Quantiles
 
 LEVEL = 0.95
-RESAMPLES = 400
+ENOUGH = 100  # values from which on a quantile's interval is told
 
 
 def rows_of(x: Tensor, axis: int | None, rows: int) -> Tensor:
@@ -36,20 +38,6 @@ def log10_rms(x: Tensor) -> Tensor:
     return torch.log10(top) + 0.5 * torch.log10(torch.where(top > 0, mean, torch.ones_like(mean)))
 
 
-def pairwise_cosine(x: Tensor) -> float | None:
-    """Mean cosine over all pairs of rows; None for fewer than two rows or a zero row."""
-    x = x.detach().double()
-    if x.shape[0] < 2:
-        return None
-    x = x / x.abs().amax().clamp_min(torch.finfo(torch.float64).tiny)
-    norms = x.norm(dim=1, keepdim=True)
-    if not bool((norms > 0).all()) or not bool(norms.isfinite().all()):
-        return None
-    total = (x / norms).sum(dim=0).square().sum()
-    count = x.shape[0]
-    return float((total - count) / (count * (count - 1)))
-
-
 def quantiles(values: np.ndarray) -> Quantiles | None:
     """Quantiles of log10 values; None where none is finite, q50 alone where there is one.
 
@@ -65,16 +53,49 @@ def quantiles(values: np.ndarray) -> Quantiles | None:
     return Quantiles(*(float(q) if np.isfinite(q) else None for q in found))
 
 
-def median_interval(values: np.ndarray, seed: int) -> Interval | None:
-    """Percentile bootstrap interval of the median over inputs and cotangents."""
+def median_interval(values: np.ndarray) -> Interval | None:
+    """Interval of the median over inputs and cotangents, both drawn anew for every value."""
     held = values[np.isfinite(values)]
-    if held.size < 8:
-        return t_interval(held)
-    rng = np.random.default_rng(seed)
-    picks = rng.integers(0, held.size, (RESAMPLES, held.size))
-    medians = np.median(held[picks], axis=1)
-    low, high = np.quantile(medians, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(low), float(high), LEVEL, "bootstrap_percentile")
+    return t_interval(held) if held.size < 8 else _between(np.sort(held), 0.5)
+
+
+def quantile_interval(values: np.ndarray, share: float) -> Interval | None:
+    """Interval of a quantile, free of any assumption on the values' law; None below 100 of them."""
+    held = values[np.isfinite(values)]
+    return None if held.size < ENOUGH else _between(np.sort(held), share)
+
+
+def _between(held: np.ndarray, share: float) -> Interval:
+    """Order statistics, interpolated so that both tails are what the level leaves (Nyblom 1992).
+
+    They are where the percentile bootstrap of a quantile ends too, without its draws.
+    """
+    (low, inward), (high, outward) = _places(held.size, share)
+    at_low = (1 - inward) * held[low - 1] + inward * held[low]
+    at_high = (1 - outward) * held[high - 1] + outward * held[high - 2]
+    return Interval(float(at_low), float(at_high), LEVEL, "order_statistics")
+
+
+@cache
+def _places(count: int, share: float) -> tuple[tuple[int, float], tuple[int, float]]:
+    """Lower and upper place (from 1) and the weight of the next one further in."""
+    return _low_place(count, share), _mirrored(count, *_low_place(count, 1 - share))
+
+
+def _mirrored(count: int, place: int, weight: float) -> tuple[int, float]:
+    return count + 1 - place, weight
+
+
+def _low_place(count: int, share: float) -> tuple[int, float]:
+    """The last place that lies above the quantile with a chance of at most the tail's."""
+    tail = (1 - LEVEL) / 2
+    above = binom.cdf(np.arange(-1, count), count, share)  # [l]: the l-th lies above it
+    place = max(1, int(np.searchsorted(above, tail, side="right")) - 1)
+    here, further = float(above[place]), float(above[place + 1])
+    if here >= tail:
+        return place, 0.0
+    odds = place * (1 - share) * (further - tail) / ((count - place) * share * (tail - here))
+    return place, 1 / (1 + odds)
 
 
 def median_halfwidth(values: np.ndarray) -> float:

@@ -101,11 +101,15 @@ class SampledLayer:
     local_log10_gain: float | None = None
     forward_rms: float | None = None
     forward_mean: float | None = None
+    forward_variance: float | None = None
     input_correlation: float | None = None
+    cosine_between_samples: float | None = None
     dead_fraction: float | None = None
     saturated_fraction: float | None = None
     duplicate_fraction: float | None = None
     nonfinite_fraction: float | None = None
+    underflow: dict[str, float] = field(default_factory=dict)
+    overflow: dict[str, float] = field(default_factory=dict)
     nonfinite_forward: bool = False
     zero_gradient: bool = False
     structurally_zero: bool = False
@@ -172,4 +176,6 @@ class SampledProfile:
     unsupported: dict[str, int] = field(default_factory=dict)
     times: tuple[TimeProfile, ...] = ()
     measurements: tuple[Measurement, ...] = ()
+    series: tuple[Series, ...] = ()
+    stage_ms: dict[str, float] = field(default_factory=dict)
     output_gradient: float | None = None

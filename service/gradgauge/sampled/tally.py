@@ -1,0 +1,133 @@
+"""Reductions taken on the way of a pass: kept on the device, brought back once at its end."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradgauge.sampled.statistics import log10_rms
+
+Store = Callable[[np.ndarray], None]
+
+
+class Tally:
+    """One pass's numbers: each a small tensor and where it goes.
+
+    Nothing is read before `fetch`, so that the host never waits for the device within the pass.
+    `seconds` is what the host spent inside the statistics.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._parts: list[Tensor] = []
+        self._stores: list[Store] = []
+
+    def add(self, part: Tensor, store: Store) -> None:
+        """Note a tensor; `store` is handed its elements as float64 once they are fetched."""
+        self._parts.append(part)
+        self._stores.append(store)
+
+    @contextmanager
+    def clock(self) -> Iterator[None]:
+        """Book the time within as spent inside the statistics."""
+        since = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - since
+
+    def fetch(self) -> None:
+        """Bring everything to the host in one copy and hand it out."""
+        if not self._parts:
+            return
+        flat = torch.cat([part.reshape(-1) for part in self._parts]).double().cpu().numpy()
+        at = 0
+        for part, store in zip(self._parts, self._stores, strict=True):
+            store(flat[at : at + part.numel()])
+            at += part.numel()
+        self._parts.clear()
+        self._stores.clear()
+
+
+class Gauge(Protocol):
+    """How sizes are taken of (rows, elements) and of whole gradients, and read afterwards."""
+
+    def sizes(self, flat: Tensor) -> Tensor:
+        """One number per row, `decades` of which gives log10 of the row's root mean square."""
+
+    def many(self, tensors: Sequence[Tensor]) -> Tensor:
+        """The same of each tensor as one row."""
+
+    def decades(self, raw: np.ndarray, elements: int | np.ndarray) -> np.ndarray:
+        """log10 root mean squares of rows of so many elements."""
+
+    def together(self, flat: Tensor, sizes: Tensor) -> Tensor:
+        """The length of the sum of all rows, each divided by its own length."""
+
+    def faulty(self, x: Tensor) -> Tensor | None:
+        """How many elements are not finite; None where the sizes tell that there are none."""
+
+
+class Plain:
+    """Norms in the pass's own number type.
+
+    A float32 square vanishes below 1e-19 and overflows above 1e19 (THEORY.md section 0): sizes
+    outside SAFE_LOG10, infinite or zero are not to be trusted and are measured again by `Guarded`.
+    """
+
+    SAFE_LOG10 = (-16.5, 17.0)
+
+    def sizes(self, flat: Tensor) -> Tensor:
+        """2-norms."""
+        found: Tensor = torch.linalg.vector_norm(flat, dim=1)
+        return found
+
+    def many(self, tensors: Sequence[Tensor]) -> Tensor:
+        """2-norms, all in one call."""
+        return torch.stack(torch._foreach_norm(list(tensors)))  # noqa: SLF001 - has no other name
+
+    def decades(self, raw: np.ndarray, elements: int | np.ndarray) -> np.ndarray:
+        """From a 2-norm to a root mean square."""
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.log10(raw) - 0.5 * np.log10(elements))
+
+    def together(self, flat: Tensor, sizes: Tensor) -> Tensor:
+        """Rows weighted by one over their norm, in one product."""
+        found: Tensor = torch.linalg.vector_norm(sizes.reciprocal() @ flat)
+        return found
+
+    def faulty(self, x: Tensor) -> Tensor | None:  # noqa: ARG002
+        """A norm is finite only where every element is."""
+        return None
+
+
+class Guarded:
+    """Sizes in float64 of elements divided by their row's largest: right from 1e-320 to 1e308."""
+
+    def sizes(self, flat: Tensor) -> Tensor:
+        """log10 of the root mean square."""
+        return log10_rms(flat)
+
+    def many(self, tensors: Sequence[Tensor]) -> Tensor:
+        """log10 of the root mean squares."""
+        return torch.cat([log10_rms(x.reshape(1, -1)) for x in tensors])
+
+    def decades(self, raw: np.ndarray, elements: int | np.ndarray) -> np.ndarray:  # noqa: ARG002
+        """As they are."""
+        return raw
+
+    def together(self, flat: Tensor, sizes: Tensor) -> Tensor:
+        """Rows divided by their largest element first."""
+        x = flat.double()
+        x = x / x.abs().amax(dim=1, keepdim=True)
+        unit = x / x.norm(dim=1, keepdim=True)
+        kept = torch.where(sizes[:, None].isfinite(), unit, math.nan).sum(0)
+        found: Tensor = torch.linalg.vector_norm(kept)
+        return found
+
+    def faulty(self, x: Tensor) -> Tensor | None:
+        """Counted."""
+        return (~x.isfinite()).sum(dtype=torch.float64)
