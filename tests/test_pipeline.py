@@ -70,7 +70,9 @@ def test_stages_are_told_in_order_up_to_the_whole_and_timed():
         shares = [share for name, share in told if name == stage]
         assert shares == sorted(shares)
         assert shares[-1] == 1.0
-    assert report.provenance.stage_ms.keys() == {"read", "measure", "remedy"}
+    spent = report.provenance.stage_ms
+    assert spent.keys() == {"read", "measure", "remedy", "sampled.passes"}
+    assert spent["sampled.passes"] <= spent["measure"]
     assert report.provenance.started_at <= report.provenance.finished_at
 
 

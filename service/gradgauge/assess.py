@@ -15,6 +15,7 @@ from gradgauge.risk.signals import Signals, read_signals
 from gradgauge.sampled import measure
 from gradgauge.sampled.budget import NO_BUDGET, Budget
 from gradgauge.sampled.probes import Loss
+from gradgauge.sampled.stages import Wish
 from gradgauge.schema.profile import (
     AnalyticLayer,
     AnalyticProfile,
@@ -32,7 +33,10 @@ NOISE = 0.05  # decades by which autograd differs from itself between draws (THE
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is measured, and how much of it; the same for a model and its patched copies."""
+    """What is measured, and how much of it; the same for a model and its patched copies.
+
+    Without a `wish` the sampled engine's stages beyond one pass are left out, as on copies.
+    """
 
     engines: frozenset[Literal["analytic", "sampled"]]
     depth: Literal["quick", "standard", "deep"]
@@ -40,6 +44,7 @@ class Plan:
     seed: int
     loss: Loss
     budget: Budget = NO_BUDGET
+    wish: Wish | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +111,7 @@ def assess(
             seed=plan.seed,
             loss=plan.loss,
             budget=plan.budget,
+            wish=plan.wish,
             on_progress=lambda share: tell("sampled", share),
         )
     signals = read_signals(layers, before, analytic, sampled)

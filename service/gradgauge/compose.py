@@ -374,12 +374,11 @@ def _warnings(assessment: Assessment, state: str, options: AnalysisOptions) -> l
 
 
 def _idle_options(options: AnalysisOptions) -> list[tuple[str, str]]:
-    """Options this version accepts and does not act on yet."""
-    idle = [
-        name
-        for name in ("target_dtypes", "optimizer", "lr", "reinitialize")
-        if name in options.model_fields_set and getattr(options, name)
-    ]
+    """Options this version, or the profile, accepts and does not act on."""
+    asked = ["optimizer", "reinitialize"]
+    if options.profile == "quick":
+        asked += ["lr", "target_dtypes"]
+    idle = [name for name in asked if name in options.model_fields_set and getattr(options, name)]
     return [("W_OPTION_UNUSED", f"this version does not act on option {name!r}") for name in idle]
 
 

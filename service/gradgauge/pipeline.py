@@ -20,6 +20,7 @@ from gradgauge.sampled import reference
 from gradgauge.sampled.budget import NO_BUDGET, Budget, of_analysis
 from gradgauge.sampled.probes import plan_draws
 from gradgauge.sampled.reference import Runtime
+from gradgauge.sampled.stages import Wish
 from gradgauge.schema.options import AnalysisOptions
 from gradgauge.schema.profile import ForwardCheck
 from gradgauge.schema.report import Recommendation, Report
@@ -198,4 +199,5 @@ def plan(options: AnalysisOptions, reading: Reading, budget: Budget | None = Non
         seed=options.seed,
         loss=loss,
         budget=budget or NO_BUDGET,
+        wish=Wish(options.target_dtypes, options.lr),
     )

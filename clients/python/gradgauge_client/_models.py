@@ -368,7 +368,7 @@ class SampledBlock(BaseModel):
     """Inputs the gradients were measured on."""
     nonfinite_fraction: float | None
     overflow: dict[Literal["fp16", "bf16", "fp8_e4m3", "fp8_e5m2"], float]
-    """Share of the gradient beyond the number format's largest value."""
+    """Share of the activations beyond the number format's largest value."""
     saturated_fraction: float | None
     seeds: list[int]
     status: Literal["measured", "not_supported", "not_run"]

@@ -82,7 +82,8 @@ def _try(assessment: Assessment, remedy: Remedy, finding: Finding, patch: Patch)
     graph = replace(assessment.graph, model=model)
     expected = _foretold(assessment, graph, finding)
     # the copy's forward pass is run by the same ops: what was said of them still holds
-    again = assess(graph, assessment.reading, assessment.plan, forward=lambda: assessment.forward)
+    passes = replace(assessment.plan, wish=None)
+    again = assess(graph, assessment.reading, passes, forward=lambda: assessment.forward)
     before = metric(assessment, finding) or 0.0
     after = metric(again, finding)
     risk_before, risk_after = risk_of(assessment.findings), risk_of(again.findings)

@@ -111,6 +111,17 @@ class Executable:
         self._replaced = self._known(names, set())
         self._replace = replace
 
+    def step(self, node: str) -> Step:
+        """How a node of this name is run.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for step in _all(self._steps):
+            if step.node == node:
+                return step
+        raise KeyError(node)
+
     def _known(self, names: Iterable[str], held: set[str]) -> frozenset[str]:
         wanted = frozenset(names)
         made = {name for step in _all(self._steps) for name in step.outputs}

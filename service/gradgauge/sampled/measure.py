@@ -1,5 +1,6 @@
 """The sampled engine: the graph run and differentiated, its layers' sizes in decades."""
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -16,12 +17,14 @@ from gradgauge.sampled.executor import Executable
 from gradgauge.sampled.frame import Frame, Setting, find_frame
 from gradgauge.sampled.passes import Looks, Seen, run_pass, watch_plan
 from gradgauge.sampled.probes import Loss, plan_draws
+from gradgauge.sampled.stages import Wish, with_stages
 from gradgauge.sampled.statistics import median_halfwidth
 from gradgauge.sampled.summary import summary, unsupported
 from gradgauge.sampled.tally import Gauge, Guarded, Plain, Tally
 from gradgauge.schema.profile import SampledProfile
 
 MEMORY = 2 << 30  # bytes autograd may keep for a backward pass; inputs are split to stay below
+PASSES = 0.3  # of the progress told; the stages after them take the rest
 LIMITS64 = (-290.0, 290.0)  # where even float64 may have lost elements
 LIGHT = 1_000_000  # elements of all layers' outputs up to which a pass is repeated
 SETTLED = 0.03  # decades
@@ -40,6 +43,7 @@ def profile(
     device: str | None = None,
     budget: Budget | None = None,
     memory_bytes: int = MEMORY,
+    wish: Wish | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> SampledProfile:
     """Measure every layer over inputs and cotangents.
@@ -47,7 +51,7 @@ def profile(
     A float32 pass comes first; where a size lies outside what float32 norms hold safely, the
     passes are repeated in float64, and where that too is left behind, with cotangents scaled by a
     power of ten that is taken off again. Batches are split where autograd would keep more than
-    `memory_bytes` for one.
+    `memory_bytes` for one. With a `wish`, profiles standard and deep go on to the stages.
 
     Raises:
         AnalysisFailed: a node could not be run, or no output has a gradient.
@@ -60,24 +64,32 @@ def profile(
         exe = compiled(model, reading, setting)
     except UnsupportedOps as fault:
         return unsupported(fault, layers, setting, reading)
+    since = time.perf_counter()
+    tell = on_progress or (lambda _share: None)
+    share = 1.0 if depth == "quick" or wish is None else PASSES
     frame = find_frame(exe, layers, reading, setting)
     case = Measured(model, tuple(layers), reading, setting, frame, draws)
     case = case.within(memory_bytes)
-    seen = _attempt(exe, case, on_progress)
+    seen = _attempt(exe, case, tell, share)
     if _outside(seen.values(), Plain.SAFE_LOG10):
         case = replace(case, setting=replace(case.setting, dtype=torch.float64))
         case = case.within(memory_bytes)
         exe = compiled(model, reading, case.setting)
-        seen = _attempt(exe, case, on_progress)
+        seen = _attempt(exe, case, tell, share)
         shifts = [SHIFT] * _under(seen.values()) + [-SHIFT] * _over(seen.values())
         shifted = [replace(case, setting=replace(case.setting, shift=by)) for by in shifts]
-        again = [_attempt(exe, each, on_progress) for each in shifted]
+        again = [_attempt(exe, each, tell, share) for each in shifted]
         seen = {key: _best(held, [other[key] for other in again]) for key, held in seen.items()}
-    return summary(case, seen)
+    held = summary(case, seen)
+    held = replace(held, stage_ms={"sampled.passes": 1000.0 * (time.perf_counter() - since)})
+    if share == 1.0 or wish is None:
+        return held
+    rest = 1.0 - PASSES
+    return with_stages(held, case, exe, depth, wish, lambda done: tell(PASSES + rest * done))
 
 
 def _attempt(
-    exe: Executable, case: Measured, on_progress: Callable[[float], None] | None
+    exe: Executable, case: Measured, tell: Callable[[float], None], share: float
 ) -> dict[str, Seen]:
     watch = watch_plan(case.model, case.layers)
     seen = {layer.id: Seen() for layer in case.layers}
@@ -87,8 +99,7 @@ def _attempt(
             break
         looks = Looks(case.frame, gauge, Tally(), seen, watch)
         run_pass(exe, case.layers, looks, case.reading, case.setting, draw)
-        if on_progress is not None:
-            on_progress(min(1.0, (draw + 1) / case.draws.count))
+        tell(share * min(1.0, (draw + 1) / case.draws.count))
     return seen
 
 

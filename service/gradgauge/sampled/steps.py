@@ -25,19 +25,26 @@ def node_times(layers: Sequence[Layer], seen: Mapping[str, Seen]) -> list[TimePr
     return found
 
 
-def unrolled_times(layers: Sequence[Layer], held: Mapping[str, SampledLayer]) -> list[TimeProfile]:
-    """The gradient along chains of layers that share one parameter: a cell unrolled by hand."""
+def tied_chains(layers: Sequence[Layer]) -> dict[str, list[Layer]]:
+    """By parameter the layers that use it one behind the other: a cell unrolled by hand."""
     uses: dict[str, list[Layer]] = {}
     for layer in layers:
         if layer.kind == "linear" and layer.params:
             uses.setdefault(layer.params[0], []).append(layer)
+    return {
+        name: chain
+        for name, chain in uses.items()
+        if len(chain) >= STEPS and all(a.depth < b.depth for a, b in pairwise(chain))
+    }
+
+
+def unrolled_times(layers: Sequence[Layer], held: Mapping[str, SampledLayer]) -> list[TimeProfile]:
+    """The gradient along cells unrolled by hand."""
     found = []
-    for name, chain in uses.items():
-        depths = [layer.depth for layer in chain]
-        if len(chain) >= STEPS and all(a < b for a, b in pairwise(depths)):
-            sizes = [held[layer.id].log10_grad_act for layer in chain]
-            steps = [None if q is None else q.q50 for q in sizes]
-            found.append(_time_profile(tuple(layer.id for layer in chain), steps, name))
+    for name, chain in tied_chains(layers).items():
+        sizes = [held[layer.id].log10_grad_act for layer in chain]
+        steps = [None if q is None else q.q50 for q in sizes]
+        found.append(_time_profile(tuple(layer.id for layer in chain), steps, name))
     return found
 
 

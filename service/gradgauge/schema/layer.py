@@ -80,7 +80,7 @@ class SampledBlock(Block):
     underflow: dict[Dtype, Fraction]
     """Share of the gradient that the number format would flush to zero."""
     overflow: dict[Dtype, Fraction]
-    """Share of the gradient beyond the number format's largest value."""
+    """Share of the activations beyond the number format's largest value."""
     nonfinite_fraction: Fraction | None
     zero_gradient: bool | None
     """The gradient is exactly zero, so that its log10 is null."""

@@ -1,0 +1,117 @@
+"""The first steps: what opens after one, logits' scale, and labels learnt by heart."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from gradgauge.sampled import dynamics
+from gradgauge.sampled.dynamics import PROBE_STEPS, first_step, memorisation
+from gradgauge.sampled.frame import feed
+from tests.acceptance.fixtures import export, glorot, mlp, seeded
+from tests.sampled.staged import by_name, named, staged
+
+
+class Branched(nn.Module):
+    """A residual branch whose last layer starts at zero, and a part nothing will ever reach."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6)
+        self.dead = nn.Linear(6, 6)
+        nn.init.zeros_(self.b.weight)
+        nn.init.zeros_(self.b.bias)
+        nn.init.constant_(self.c.bias, -1e4)
+
+    def forward(self, x):
+        blocked = torch.relu(self.c(self.dead(x)))
+        return x + self.b(torch.tanh(self.a(x))) + blocked
+
+
+def test_a_zero_branch_opens_after_one_step_and_a_dead_unit_does_not():
+    case, exe = staged(export(Branched(), torch.zeros(2, 6)))
+    before = {k: v.clone() for k, v in exe.initializers.items()}
+    zero = {la.id: la.name in {"/a/Gemm", "/c/Gemm", "/dead/Gemm"} for la in case.layers}
+    found = by_name(case, first_step(case, exe, zero))
+    after = {name: held["measurements"][0].value for name, held in found.items()}
+    assert after["/c/Gemm"] is None
+    assert after["/dead/Gemm"] is None
+    # every weight of b has moved by a thousandth: the gradient through it is of that order
+    assert -4 < after["/a/Gemm"] < -2
+    assert all(torch.equal(v, before[k]) for k, v in exe.initializers.items())
+
+
+def test_where_nothing_is_zero_no_step_is_made():
+    case, exe = staged(export(nn.Linear(6, 4), torch.zeros(2, 6)))
+    found = first_step(case, exe, {la.id: False for la in case.layers})
+    assert not found.layers
+    assert set(named(found)) == {"logit_scale", "initial_cross_entropy"}
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_logits_and_their_loss_are_torchs(scale):
+    net = seeded(nn.Linear(6, 4), 1)
+    with torch.no_grad():
+        net.weight.mul_(scale)
+    case, exe = staged(export(net, torch.zeros(2, 6)))
+    found = named(first_step(case, exe, {}))
+    (x,) = feed(exe, case.setting, case.reading, torch.Generator(), 0)
+    y = net.double()(x.detach())
+    each = [functional.cross_entropy(y, torch.full((8,), k)).item() for k in range(4)]
+    assert found["initial_cross_entropy"] == pytest.approx(np.mean(each), rel=1e-6)
+    assert found["logit_scale"] == pytest.approx(y.std(1).square().mean().sqrt().item(), rel=1e-6)
+
+
+def test_the_probes_curve_is_torchs_own_optimiser_on_the_same_net():
+    net = seeded(nn.Sequential(nn.Linear(6, 20), nn.Tanh(), nn.Linear(20, 4)), 2)
+    case, exe = staged(export(net, torch.zeros(2, 6)))
+    before = {k: v.detach().clone() for k, v in exe.initializers.items()}
+    found = memorisation(case, exe, 0.05, always=False)
+    generator = torch.Generator()
+    (x,) = feed(exe, case.setting, case.reading, generator, 0)
+    labels = torch.randint(0, 4, (8,), generator=generator)
+    for series, kind in zip(found.series, (torch.optim.SGD, torch.optim.Adam), strict=True):
+        copy = seeded(nn.Sequential(nn.Linear(6, 20), nn.Tanh(), nn.Linear(20, 4)), 2).double()
+        steps, losses = kind(copy.parameters(), lr=0.05), []
+        for _ in range(PROBE_STEPS + 1):
+            loss = functional.cross_entropy(copy(x.detach()), labels)
+            losses.append(loss.item())
+            steps.zero_grad()
+            loss.backward()
+            steps.step()
+        assert series.y == pytest.approx(losses, rel=1e-6)
+        told = named(found)[f"memorisation:{series.name.split(':')[1]}"]
+        assert told == pytest.approx(1 - losses[-1] / losses[0], rel=1e-6)
+    assert all(torch.equal(v, before[k]) for k, v in exe.initializers.items())
+
+
+def test_a_net_that_trains_learns_its_labels_and_one_whose_gradient_vanished_does_not():
+    good, exe_good = staged(
+        export(
+            mlp(nn.ReLU, _he, depth=4),
+            torch.zeros(2, 64),
+        )
+    )
+    bad, exe_bad = staged(export(mlp(nn.Sigmoid, glorot, depth=30), torch.zeros(2, 64)))
+    learnt = named(memorisation(good, exe_good, None, always=False))
+    stuck = named(memorisation(bad, exe_bad, None, always=False))
+    assert learnt["memorisation:sgd"] > 0.5
+    assert learnt["memorisation:adam"] > 0.9
+    # the head's bias alone learns how often each label comes
+    assert stuck["memorisation:sgd"] < 0.5
+
+
+def _he(W, generator):
+    nn.init.normal_(W, std=math.sqrt(2 / W.shape[1]), generator=generator)
+
+
+def test_a_large_net_is_left_to_profile_deep(monkeypatch):
+    monkeypatch.setattr(dynamics, "PROBE_COST", 10)
+    case, exe = staged(export(nn.Linear(6, 4), torch.zeros(2, 6)))
+    (said,) = memorisation(case, exe, None, always=False).measurements
+    assert said.value is None
+    assert "deep" in said.note
+    assert len(memorisation(case, exe, None, always=True).series) == 2

@@ -1,0 +1,123 @@
+"""Singular values by Lanczos, against the full SVD of small nets' Jacobians."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gradgauge.graph.read_onnx import read_onnx
+from gradgauge.sampled.frame import feed
+from gradgauge.sampled.jacobian import bottlenecks, jacobian, lanczos, spectrum
+from tests.acceptance.fixtures import export, seeded
+from tests.handmade import INT64, made, node, orthogonal
+from tests.nets import Transformer
+from tests.sampled.staged import named, staged
+
+RNG = np.random.default_rng(31)
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (9, 4), (4, 9), (1, 5), (5, 1)])
+def test_run_to_its_end_lanczos_knows_every_singular_value(shape):
+    J = RNG.normal(size=shape)
+    start = RNG.normal(size=shape[1])
+    values, _ = lanczos(lambda v: J @ v, lambda w: J.T @ w, start, min(shape), shape[0])
+    assert values == pytest.approx(np.linalg.svd(J, compute_uv=False), rel=1e-8)
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (60, 30), (30, 60)])
+def test_stopped_early_it_bounds_both_ends_from_inside(shape):
+    J = RNG.normal(size=shape) * np.geomspace(1, 1e-3, shape[1])
+    exact = np.linalg.svd(J, compute_uv=False)
+    values, done = lanczos(
+        lambda v: J @ v, lambda w: J.T @ w, RNG.normal(size=shape[1]), 10, shape[0]
+    )
+    assert not done
+    assert values[0] == pytest.approx(exact[0], rel=1e-3)
+    assert values[0] <= exact[0] * (1 + 1e-12)
+    assert values[-1] >= exact[-1]
+
+
+def test_it_stops_where_nothing_new_comes():
+    Q = orthogonal(12, 0, 3.0)
+    values, done = lanczos(lambda v: Q @ v, lambda w: Q.T @ w, RNG.normal(size=12), 12, 12)
+    assert done
+    assert values == pytest.approx([3.0])
+
+
+def net(depth=3):
+    parts = []
+    for _ in range(depth):
+        parts += [nn.Linear(7, 7), nn.Tanh()]
+    return seeded(nn.Sequential(*parts, nn.Linear(7, 5)), 8)
+
+
+def exact(case, exe, module):
+    (x,) = feed(exe, case.small(1).setting, case.reading, torch.Generator(), 0)
+    J = torch.autograd.functional.jacobian(lambda v: module(v[None])[0], x.detach()[0])
+    return np.linalg.svd(J.numpy(), compute_uv=False)
+
+
+def test_of_a_small_net_the_extremes_are_the_full_svds():
+    module = net()
+    case, exe = staged(export(module, torch.zeros(2, 7)))
+    found = named(jacobian(case, exe, "standard"))
+    values = exact(case, exe, module.double())
+    assert found["jacobian_sigma_max"] == pytest.approx(values[0], rel=1e-6)
+    assert found["jacobian_sigma_min"] == pytest.approx(values[-1], rel=1e-6)
+    assert found["jacobian_condition_number"] == pytest.approx(values[0] / values[-1], rel=1e-6)
+    mean = (values**2).mean()
+    assert found["jacobian_mean_squared_singular_value"] == pytest.approx(mean, rel=1e-6)
+
+
+def test_blocks_multiply_to_the_whole_and_deep_tells_their_spectra():
+    stored = {f"W{i}": orthogonal(6, i, s) for i, s in enumerate((0.5, 4.0, 3.0))}
+    nodes = [node("MatMul", f"{f'h{i - 1}' if i else 'x'} W{i}", f"h{i}") for i in range(3)]
+    case, exe = staged(made(nodes, {"x": ["N", 6]}, "h2", stored))
+    found = jacobian(case, exe, "deep")
+    curves = {s.name: s.y for s in found.series}
+    assert curves["block_sigma_max"] == pytest.approx([0.5, 4.0, 3.0], rel=1e-5)
+    assert curves["block_mean_squared_singular_value"] == pytest.approx([0.25, 16, 9], rel=0.9)
+    assert named(found)["jacobian_sigma_max"] == pytest.approx(6.0, rel=1e-5)
+    assert curves["block_spectrum:h0"] == pytest.approx([4.0], rel=1e-5)
+
+
+def test_bottlenecks_are_the_residual_stream_and_no_branch():
+    nodes = [
+        node("MatMul", "x A", "h"),
+        node("MatMul", "h B", "b"),
+        node("Relu", "b", "r"),
+        node("Add", "r h", "s"),
+        node("MatMul", "s A", "t"),
+        node("Relu", "t", "y"),
+    ]
+    stored = {"A": orthogonal(4, 0), "B": orthogonal(4, 1)}
+    assert bottlenecks(read_onnx(made(nodes, {"x": ["N", 4]}, "y", stored)).model) == [
+        "x",
+        "h",
+        "s",
+        "t",
+    ]
+
+
+def test_of_token_ids_it_starts_at_the_embedding():
+    nodes = [
+        node("Gather", "table ids", "e"),
+        node("MatMul", "e A", "h"),
+        node("Relu", "h", "y"),
+    ]
+    stored = {"table": RNG.normal(size=(9, 4)), "A": orthogonal(4, 0)}
+    model = read_onnx(made(nodes, {"ids": (INT64, ["N", 3])}, "y", stored)).model
+    assert bottlenecks(model) == ["e", "h"]
+
+
+def test_a_transformer_has_a_jacobian_too():
+    ids = torch.zeros(2, 6, dtype=torch.long)
+    case, exe = staged(export(seeded(Transformer(decoder=True), 2), ids))
+    found = named(jacobian(case, exe, "standard"))
+    assert found["jacobian_sigma_max"] > found["jacobian_sigma_min"] > 0
+
+
+def test_where_nothing_depends_on_the_input_there_is_none():
+    x = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    y = torch.ones(2, dtype=torch.float64, requires_grad=True) * 2
+    assert spectrum(x, y, 2, torch.Generator()) is None
