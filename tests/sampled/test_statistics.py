@@ -14,7 +14,6 @@ from gradgauge.sampled.statistics import (
     median_interval,
     quantile_interval,
     quantiles,
-    rows_of,
     t_interval,
 )
 
@@ -40,14 +39,6 @@ def test_the_size_of_zeros_is_minus_infinity_and_what_is_not_finite_stays_so():
     assert math.isnan(sizes[2])
     assert sizes[3] == pytest.approx(math.log10(math.sqrt(12.5)))
     assert log10_rms(torch.zeros(2, 0)).tolist() == [-math.inf] * 2
-
-
-def test_rows_are_inputs_wherever_their_axis_is():
-    x = torch.arange(24.0).reshape(2, 3, 4)
-    assert torch.equal(rows_of(x, 1, 3), x.permute(1, 0, 2).reshape(3, 8))
-    assert rows_of(x, None, 3).shape == (1, 24)
-    # tokens folded behind the batch, batch first
-    assert torch.equal(rows_of(x.reshape(6, 4), 0, 2), x.reshape(2, 12))
 
 
 def test_quantiles_are_numpys():

@@ -15,7 +15,7 @@ BOTH = pytest.mark.parametrize("gauge", [Plain(), Guarded()], ids=["plain", "gua
 
 def mean_cosine(gauge, x):
     x = torch.as_tensor(np.asarray(x))
-    length = float(gauge.together(x, gauge.sizes(x)))
+    length = float(gauge.together(x[None], gauge.sizes(x[None])))
     return (length**2 - len(x)) / (len(x) * (len(x) - 1))
 
 
@@ -64,6 +64,16 @@ def test_the_guarded_cosine_knows_no_range(scale):
 
 
 @BOTH
+def test_several_values_are_measured_together_as_each_alone(gauge):
+    x = torch.tensor(RNG.normal(size=(3, 5, 7)))
+    sizes = gauge.sizes(x)
+    for i in range(3):
+        assert torch.allclose(sizes[i], gauge.sizes(x[i : i + 1])[0])
+    alone = [gauge.together(x[i : i + 1], sizes[i : i + 1]) for i in range(3)]
+    assert torch.allclose(gauge.together(x, sizes), torch.cat(alone))
+
+
+@BOTH
 def test_equal_rows_have_cosine_one_and_opposite_ones_minus_one(gauge):
     assert mean_cosine(gauge, np.ones((6, 3))) == pytest.approx(1.0)
     assert mean_cosine(gauge, [[1.0, 2.0], [-1.0, -2.0]]) == pytest.approx(-1.0)
@@ -77,7 +87,7 @@ def test_there_is_no_cosine_with_a_row_of_zeros_or_of_what_is_not_finite(gauge, 
 
 def test_only_the_guarded_gauge_counts_what_is_not_finite_the_plain_norm_tells():
     x = torch.tensor([[1.0, math.nan, math.inf, 2.0]])
-    assert Guarded().faulty(x).item() == 2
+    assert Guarded().faulty(x).tolist() == [2]
     assert Plain().faulty(x) is None
     assert not Plain().sizes(x).isfinite().any()
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from gradgauge.sampled.case import Found, Measured, curve, told
 from gradgauge.sampled.executor import Executable
 from gradgauge.sampled.frame import feed
-from gradgauge.sampled.passes import Looks, Seen, backward, differentiable, run_pass, watch_plan
+from gradgauge.sampled.looks import Looks, Seen, watch_plan
+from gradgauge.sampled.passes import backward, differentiable, run_pass
 from gradgauge.sampled.tally import Guarded, Tally
 from gradgauge.schema.profile import Measurement
 

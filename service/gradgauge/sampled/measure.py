@@ -15,7 +15,8 @@ from gradgauge.sampled.budget import NO_BUDGET, Budget
 from gradgauge.sampled.case import Measured, compiled
 from gradgauge.sampled.executor import Executable
 from gradgauge.sampled.frame import Frame, Setting, find_frame
-from gradgauge.sampled.passes import Looks, Seen, run_pass, watch_plan
+from gradgauge.sampled.looks import Looks, Seen, watch_plan
+from gradgauge.sampled.passes import run_pass
 from gradgauge.sampled.probes import Loss, plan_draws
 from gradgauge.sampled.stages import Wish, with_stages
 from gradgauge.sampled.statistics import median_halfwidth

@@ -16,13 +16,6 @@ LEVEL = 0.95
 ENOUGH = 100  # values from which on a quantile's interval is told
 
 
-def rows_of(x: Tensor, axis: int | None, rows: int) -> Tensor:
-    """`x` as (rows, rest): one row per input, or a single row where it has no batch axis."""
-    if axis is None:
-        return x.reshape(1, -1)
-    return x.movedim(axis, 0).reshape(rows, -1)
-
-
 def log10_rms(x: Tensor) -> Tensor:
     """log10 of each row's root mean square, shape (rows,); -inf for a row of exact zeros.
 

@@ -11,7 +11,7 @@ from gradgauge.graph.layers import Layer
 from gradgauge.graph.reading import Reading
 from gradgauge.sampled.case import Measured
 from gradgauge.sampled.frame import Setting
-from gradgauge.sampled.passes import Seen
+from gradgauge.sampled.looks import Seen
 from gradgauge.sampled.statistics import median_interval, quantile_interval, quantiles, t_interval
 from gradgauge.sampled.steps import node_times, unrolled_times
 from gradgauge.schema.profile import Measurement, SampledLayer, SampledProfile

@@ -53,10 +53,10 @@ class Tally:
 
 
 class Gauge(Protocol):
-    """How sizes are taken of (rows, elements) and of whole gradients, and read afterwards."""
+    """How sizes are taken of rows, of several values alike at once, and read afterwards."""
 
-    def sizes(self, flat: Tensor) -> Tensor:
-        """One number per row, `decades` of which gives log10 of the row's root mean square."""
+    def sizes(self, rows: Tensor) -> Tensor:
+        """One number per row (the last axis), `decades` of which gives log10 of its RMS."""
 
     def many(self, tensors: Sequence[Tensor]) -> Tensor:
         """The same of each tensor as one row."""
@@ -64,11 +64,11 @@ class Gauge(Protocol):
     def decades(self, raw: np.ndarray, elements: int | np.ndarray) -> np.ndarray:
         """log10 root mean squares of rows of so many elements."""
 
-    def together(self, flat: Tensor, sizes: Tensor) -> Tensor:
-        """The length of the sum of all rows, each divided by its own length."""
+    def together(self, rows: Tensor, sizes: Tensor) -> Tensor:
+        """Per value the length of the sum of its rows, each divided by its own length."""
 
-    def faulty(self, x: Tensor) -> Tensor | None:
-        """How many elements are not finite; None where the sizes tell that there are none."""
+    def faulty(self, stacked: Tensor) -> Tensor | None:
+        """How many elements of each value are not finite; None where the sizes tell of none."""
 
 
 class Plain:
@@ -80,9 +80,9 @@ class Plain:
 
     SAFE_LOG10 = (-16.5, 17.0)
 
-    def sizes(self, flat: Tensor) -> Tensor:
+    def sizes(self, rows: Tensor) -> Tensor:
         """2-norms."""
-        found: Tensor = torch.linalg.vector_norm(flat, dim=1)
+        found: Tensor = torch.linalg.vector_norm(rows, dim=-1)
         return found
 
     def many(self, tensors: Sequence[Tensor]) -> Tensor:
@@ -94,12 +94,17 @@ class Plain:
         with np.errstate(divide="ignore"):
             return np.asarray(np.log10(raw) - 0.5 * np.log10(elements))
 
-    def together(self, flat: Tensor, sizes: Tensor) -> Tensor:
+    def together(self, rows: Tensor, sizes: Tensor) -> Tensor:
         """Rows weighted by one over their norm, in one product."""
-        found: Tensor = torch.linalg.vector_norm(sizes.reciprocal() @ flat)
+        weights = sizes.reciprocal()
+        if len(rows) == 1:
+            summed = (weights[0] @ rows[0]).unsqueeze(0)
+        else:
+            summed = torch.bmm(weights.unsqueeze(1), rows).squeeze(1)
+        found: Tensor = torch.linalg.vector_norm(summed, dim=-1)
         return found
 
-    def faulty(self, x: Tensor) -> Tensor | None:  # noqa: ARG002
+    def faulty(self, stacked: Tensor) -> Tensor | None:  # noqa: ARG002
         """A norm is finite only where every element is."""
         return None
 
@@ -107,9 +112,9 @@ class Plain:
 class Guarded:
     """Sizes in float64 of elements divided by their row's largest: right from 1e-320 to 1e308."""
 
-    def sizes(self, flat: Tensor) -> Tensor:
+    def sizes(self, rows: Tensor) -> Tensor:
         """log10 of the root mean square."""
-        return log10_rms(flat)
+        return log10_rms(rows.reshape(-1, rows.shape[-1])).reshape(rows.shape[:-1])
 
     def many(self, tensors: Sequence[Tensor]) -> Tensor:
         """log10 of the root mean squares."""
@@ -119,15 +124,15 @@ class Guarded:
         """As they are."""
         return raw
 
-    def together(self, flat: Tensor, sizes: Tensor) -> Tensor:
+    def together(self, rows: Tensor, sizes: Tensor) -> Tensor:
         """Rows divided by their largest element first."""
-        x = flat.double()
-        x = x / x.abs().amax(dim=1, keepdim=True)
-        unit = x / x.norm(dim=1, keepdim=True)
-        kept = torch.where(sizes[:, None].isfinite(), unit, math.nan).sum(0)
-        found: Tensor = torch.linalg.vector_norm(kept)
+        x = rows.double()
+        x = x / x.abs().amax(dim=-1, keepdim=True)
+        unit = x / x.norm(dim=-1, keepdim=True)
+        kept = torch.where(sizes.unsqueeze(-1).isfinite(), unit, math.nan)
+        found: Tensor = torch.linalg.vector_norm(kept.sum(dim=-2), dim=-1)
         return found
 
-    def faulty(self, x: Tensor) -> Tensor | None:
+    def faulty(self, stacked: Tensor) -> Tensor | None:
         """Counted."""
-        return (~x.isfinite()).sum(dtype=torch.float64)
+        return (~stacked.isfinite()).flatten(1).sum(dim=1, dtype=torch.float64)

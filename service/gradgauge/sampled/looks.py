@@ -1,0 +1,308 @@
+"""What is looked at within a pass: every layer's output as it is made, and its gradient."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import onnx_ir
+import torch
+from torch import Tensor
+
+from gradgauge.graph.kinds import RECTIFIERS
+from gradgauge.graph.layers import Edge, Layer
+from gradgauge.sampled.frame import Frame
+from gradgauge.sampled.statistics import log10_rms
+from gradgauge.sampled.tally import Gauge, Store, Tally
+
+SATURATED = {  # output -> where the slope is below 5 % of its largest
+    "Sigmoid": lambda y: y * (1 - y) < 0.0125,
+    "Tanh": lambda y: y.abs() > math.sqrt(0.95),
+    "Softsign": lambda y: (1 - y.abs()).square() < 0.05,
+    "HardSigmoid": lambda y: (y <= 0) | (y >= 1),
+}
+
+
+@dataclass(slots=True)
+class Seen:
+    """What was seen of one layer, a list entry per pass; log10 sizes, one per input.
+
+    `added` holds the sizes of the gradients of parameters besides the largest (biases), for the
+    whole batch, and `elements` those of the output's gradient that they add up.
+    """
+
+    grads: list[np.ndarray] = field(default_factory=list)
+    norms: list[np.ndarray] = field(default_factory=list)
+    gains: list[np.ndarray] = field(default_factory=list)
+    params: list[float] = field(default_factory=list)
+    forward: list[np.ndarray] = field(default_factory=list)
+    means: list[float] = field(default_factory=list)
+    cosines: list[float] = field(default_factory=list)
+    saturated: list[float] = field(default_factory=list)
+    nonfinite: list[float] = field(default_factory=list)
+    times: list[np.ndarray] = field(default_factory=list)
+    alive: np.ndarray | None = None
+    added: dict[str, list[float]] = field(default_factory=dict)
+    elements: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Which values are seen: layers by the value they make, and edges that need a look apart.
+
+    The gradient through an edge is the value's own wherever the value has no other reader, so most
+    edges are not looked at at all.
+    """
+
+    layers: Mapping[str, Layer]
+    edges: Mapping[tuple[str, int], Edge]
+    timed: frozenset[str]
+
+
+def watch_plan(model: onnx_ir.Model, layers: Sequence[Layer]) -> Watch:
+    """The values whose gradients tell every layer's own gain and, of recurrent nodes, time's."""
+    by_output = {layer.output: layer for layer in layers}
+    alone = {
+        value.name
+        for node in model.graph
+        for value in node.outputs
+        if value.name in by_output and len(tuple(value.uses())) == 1 and not value.is_graph_output()
+    }
+    timed = frozenset(e.consumer for la in layers if la.kind == "recurrent" for e in la.edges)
+    edges = {
+        (edge.consumer, edge.index): edge
+        for layer in layers
+        for edge in layer.edges
+        if edge.value not in alone or edge.consumer in timed
+    }
+    return Watch(by_output, edges, timed)
+
+
+Rows = tuple[np.ndarray, np.ndarray]  # per input log10 of the RMS and of the 2-norm
+SMALL = 1 << 16  # elements of a value that waits for others of its shape
+GROUP = 64  # values that are reduced together
+
+
+@dataclass(slots=True)
+class Looks:
+    """What one pass puts on the way: reductions of values as they are made and of gradients.
+
+    Small values wait until GROUP of one shape are there and are reduced together: one by one the
+    calls would cost more than what they measure.
+    """
+
+    frame: Frame
+    gauge: Gauge
+    tally: Tally
+    seen: Mapping[str, Seen]
+    watch: Watch
+    attached: set[str] = field(default_factory=set)
+    values: dict[str, Rows] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    edges: dict[Edge, Rows] = field(default_factory=dict)
+    times: dict[str, np.ndarray] = field(default_factory=dict)
+    faults: dict[str, float] = field(default_factory=dict)
+    waiting: dict[tuple[object, ...], list[tuple[object, Tensor]]] = field(default_factory=dict)
+
+    def value(self, name: str, y: Tensor) -> Tensor:
+        """Look at a layer's output, and at its gradient when that comes."""
+        if y.is_floating_point() and y.numel():
+            with self.tally.clock():
+                layer = self.watch.layers[name]
+                special = layer.op if layer.op in SATURATED or layer.op in RECTIFIERS else ""
+                unit = self.frame.units.get(name)
+                self._wait((self._forward, special, self.frame.axes.get(name), unit), layer, y)
+                if y.requires_grad:
+                    self.attached.add(name)
+                    _hook(y, partial(self._gradient, name))
+        return y
+
+    def edge(self, key: tuple[str, int], x: Tensor) -> None:
+        """Look at the gradient through one reader."""
+        if x.requires_grad:
+            _hook(x, partial(self._edge_gradient, self.watch.edges[key]))
+
+    def finish(self) -> None:
+        """Reduce what still waits and bring everything back."""
+        for key in list(self.waiting):
+            self._reduce(key)
+        self.tally.fetch()
+
+    def _gradient(self, name: str, g: Tensor) -> None:
+        with self.tally.clock():
+            self._wait((self._grads, "", self.frame.axes.get(name), None), name, g)
+
+    def _edge_gradient(self, edge: Edge, g: Tensor) -> None:
+        with self.tally.clock():
+            axis = self.frame.axes.get(edge.value)
+            self._wait((self._grads, "", axis, None), edge, g)
+            if edge.consumer in self.watch.timed and edge.index == 0 and g.ndim == 3:
+                steps = _by_time(g.detach(), axis)
+                self.tally.add(steps, lambda raw: self.times.update({edge.consumer: raw}))
+
+    def _wait(self, key: tuple[object, ...], owner: object, x: Tensor) -> None:
+        key = (*key, x.shape)
+        held = self.waiting.setdefault(key, [])
+        held.append((owner, x.detach()))
+        if len(held) >= GROUP or x.numel() > SMALL:
+            self._reduce(key)
+
+    def _reduce(self, key: tuple[object, ...]) -> None:
+        held = self.waiting.pop(key)
+        reduce, special, axis, unit, _ = key
+        with torch.no_grad():
+            parts = [x for _, x in held]
+            stacked = torch.stack(parts) if len(parts) > 1 else parts[0].unsqueeze(0)
+            reduce([o for o, _ in held], stacked, special, axis, unit)  # type: ignore[operator]
+
+    def _rows(self, stacked: Tensor, axis: int | None) -> Tensor:
+        """(values, inputs, elements), one input where there is no axis of inputs."""
+        if axis is None:
+            return stacked.reshape(len(stacked), 1, -1)
+        rows = stacked.movedim(axis + 1, 1) if axis else stacked
+        return rows.reshape(len(stacked), self.frame.rows, -1)
+
+    def _forward(
+        self,
+        layers: Sequence[Layer],
+        stacked: Tensor,
+        special: str,
+        axis: int | None,
+        unit: int | None,
+    ) -> None:
+        seen, add = [self.seen[layer.id] for layer in layers], self.tally.add
+        rows = self._rows(stacked, axis)
+        size, count = rows.shape[2], stacked[0].numel()
+        sizes = self.gauge.sizes(rows)
+        add(sizes, _each(seen, lambda s, row: s.forward.append(self.gauge.decades(row, size))))
+        add(rows.sum(dim=2), _each(seen, lambda s, row: s.means.append(_mean(row, size))))
+        if axis is not None and rows.shape[1] > 1:
+            inputs = rows.shape[1]
+            lengths = self.gauge.together(rows, sizes)
+            add(lengths, _each(seen, lambda s, row: s.cosines.append(_cosine(row, inputs))))
+        if special in SATURATED:
+            hits = SATURATED[special](stacked).flatten(1).sum(dim=1, dtype=stacked.dtype)
+            add(hits, _each(seen, lambda s, row: s.saturated.append(float(row[0]) / count)))
+        if special in RECTIFIERS and stacked.ndim > 1:
+            add(_alive(special, stacked, unit), _each(seen, _note_alive))
+
+    def _grads(
+        self,
+        owners: Sequence[str | Edge],
+        stacked: Tensor,
+        _special: str,
+        axis: int | None,
+        _unit: int | None,
+    ) -> None:
+        rows = self._rows(stacked, axis)
+        size, count = rows.shape[2], stacked[0].numel()
+        self.tally.add(self.gauge.sizes(rows), partial(self._note, owners, size))
+        faulty = self.gauge.faulty(stacked)
+        if faulty is not None:
+            names = [owner if isinstance(owner, str) else "" for owner in owners]
+            self.tally.add(
+                faulty, lambda raw: self.faults.update(zip(names, raw / count, strict=True))
+            )
+
+    def _note(self, owners: Sequence[str | Edge], size: int, raw: np.ndarray) -> None:
+        decades = self.gauge.decades(raw.reshape(len(owners), -1), size)
+        norms = decades + 0.5 * math.log10(max(size, 1))
+        for owner, rms, norm in zip(owners, decades, norms, strict=True):
+            if isinstance(owner, Edge):
+                self.edges[owner] = (rms, norm)
+            else:
+                self.values[owner] = (rms, norm)
+                self.sizes[owner] = size
+
+    def store(self, layer: Layer, shift: int) -> None:
+        """What the pass says of a layer's gradient, once everything is fetched."""
+        seen, held = self.seen[layer.id], self.values.get(layer.output)
+        if held is None:
+            if layer.output in self.attached:  # nothing differentiable leads on: exactly zero
+                axis = self.frame.axes.get(layer.output)
+                seen.grads.append(np.full(1 if axis is None else self.frame.rows, -math.inf))
+            return
+        grads, norms = held
+        seen.grads.append(grads - shift if shift else grads)
+        seen.norms.append(norms - shift if shift else norms)
+        seen.nonfinite.append(float(self.faults.get(layer.output, 0.0)))
+        seen.elements = len(grads) * self.sizes[layer.output]
+        gain = self._gain(layer, norms)
+        if gain is not None:
+            seen.gains.append(gain)
+        for edge in layer.edges if layer.kind == "recurrent" else ():
+            if edge.consumer in self.times:
+                seen.times.append(self.times[edge.consumer] - shift)
+                break
+
+    def _gain(self, layer: Layer, out: np.ndarray) -> np.ndarray | None:
+        """log10 |g_in| - log10 |g_out| through this layer; of several inputs the largest."""
+        sums: dict[str, np.ndarray] = {}
+        for edge in layer.edges:
+            key = (edge.consumer, edge.index)
+            through = (
+                self.edges.get(edge) if key in self.watch.edges else self.values.get(edge.value)
+            )
+            if through is not None:
+                held = sums.get(edge.value)
+                sums[edge.value] = through[1] if held is None else _longer(held, through[1])
+        parts = [part for part in sums.values() if part.shape == out.shape]
+        if not parts or len(parts) < len(sums):
+            return None
+        with np.errstate(invalid="ignore"):
+            gain: np.ndarray = (parts[0] if len(parts) == 1 else np.max(parts, axis=0)) - out
+        return gain
+
+
+def _hook(x: Tensor, hook: Callable[[Tensor], None]) -> None:
+    x.register_hook(hook)  # type: ignore[no-untyped-call]
+
+
+def _cosine(raw: np.ndarray, rows: int) -> float:
+    """Mean cosine over all pairs of rows from the length of the sum of their directions."""
+    return float((raw[0] ** 2 - rows) / (rows * (rows - 1)))
+
+
+def _longer(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """log10 of the length of two vectors together, from those of their own."""
+    summed: np.ndarray = np.logaddexp(2 * a * math.log(10), 2 * b * math.log(10)) / 2 / math.log(10)
+    return summed
+
+
+def _each(seen: Sequence[Seen], note: Callable[[Seen, np.ndarray], None]) -> Store:
+    """Hand every layer its own share of what several were measured by at once."""
+
+    def store(raw: np.ndarray) -> None:
+        for one, row in zip(seen, raw.reshape(len(seen), -1), strict=True):
+            note(one, row)
+
+    return store
+
+
+def _by_time(g: Tensor, axis: int | None) -> Tensor:
+    """Median over inputs of log10 RMS of dL/dx_t, from (time, batch, features) or batch first."""
+    if axis == 0:
+        g = g.transpose(0, 1)
+    steps, rows, width = g.shape
+    return log10_rms(g.reshape(steps * rows, width)).reshape(steps, rows).median(dim=1).values
+
+
+def _alive(op: str, stacked: Tensor, unit: int | None) -> Tensor:
+    """Whether each unit was active anywhere; where its axis is unknown, an image's channels."""
+    ndim = stacked.ndim - 1
+    if unit is None:
+        unit = 1 if ndim >= 4 else -1
+    place = 1 + (unit % ndim if unit < ndim else ndim - 1)
+    others = [axis for axis in range(1, stacked.ndim) if axis != place]
+    active = stacked if op == "Relu" else (stacked != 0).to(stacked.dtype)
+    return active.amax(dim=others) if others else active
+
+
+def _note_alive(seen: Seen, raw: np.ndarray) -> None:
+    alive = raw > 0
+    seen.alive = alive if seen.alive is None else seen.alive | alive
+
+
+def _mean(sums: np.ndarray, size: int) -> float:
+    return float(sums.mean()) / size if np.isfinite(sums).all() else math.nan
