@@ -21,14 +21,19 @@ def staged(
     loss: str = "random_cotangent",
     data=None,
     norm_mode: str = "auto",
+    device: torch.device | None = None,
 ) -> tuple[Measured, Executable]:
     graph = read_onnx(model)
     layers, reading = find_layers(graph.model), read(graph.model, data=data, norm_mode=norm_mode)
     draws = plan_draws(reading, "quick", batch)
-    setting = Setting(dtype, 0, loss, 0, draws.batch, torch.device("cpu"))
+    setting = Setting(dtype, 0, loss, 0, draws.batch, device or torch.device("cpu"))
     exe = compiled(graph.model, reading, setting)
     frame = find_frame(exe, layers, reading, setting)
     return Measured(graph.model, layers, reading, setting, frame, draws), exe
+
+
+def staged_on(model: bytes, device: torch.device) -> tuple[Measured, Executable]:
+    return staged(model, dtype=torch.float32, device=device)
 
 
 def narrowed(case: Measured, dtype: torch.dtype) -> Measured:

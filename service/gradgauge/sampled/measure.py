@@ -13,6 +13,7 @@ from gradgauge.graph.layers import Layer
 from gradgauge.graph.reading import Reading
 from gradgauge.sampled.budget import NO_BUDGET, Budget
 from gradgauge.sampled.case import Measured, compiled
+from gradgauge.sampled.devices import choose
 from gradgauge.sampled.executor import Executable
 from gradgauge.sampled.frame import Frame, Setting, find_frame
 from gradgauge.sampled.looks import Looks, Seen, watch_plan
@@ -58,7 +59,7 @@ def profile(
         AnalysisFailed: a node could not be run, or no output has a gradient.
         LimitExceeded: a run asked for more than `budget` allows.
     """
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = choose(device)
     draws = plan_draws(reading, depth, samples)
     setting = Setting(torch.float32, 0, loss, seed, draws.batch, where, budget or NO_BUDGET)
     try:
