@@ -16,7 +16,7 @@ from gradgauge.sampled.case import Measured, compiled
 from gradgauge.sampled.frame import Setting, find_frame
 from gradgauge.sampled.probes import plan_draws
 from tests.acceptance.fixtures import export, seeded
-from tests.handmade import made, node, orthogonal, profiled
+from tests.handmade import INT64, made, node, orthogonal, profiled
 
 RNG = np.random.default_rng(12)
 
@@ -35,6 +35,29 @@ def test_moments_of_a_layers_output_are_numpys(tmp_path):
     assert held["y"].forward_mean == pytest.approx(y.mean(), rel=1e-4)
     assert held["y"].forward_variance == pytest.approx(y.var(), rel=1e-4)
     assert held["y"].forward_rms == pytest.approx(np.sqrt((y**2).mean()), rel=1e-4)
+
+
+def test_what_every_input_was_fed_is_told_measured_or_assumed(tmp_path):
+    x = 3.0 * RNG.normal(size=(40, 6))
+    path = tmp_path / "batch.npz"
+    np.savez(path, x=x)
+    nodes = [
+        node("Gather", "table ids", "e"),
+        node("MatMul", "x W", "h"),
+        node("Add", "h e", "y"),
+    ]
+    stored = {"table": RNG.normal(size=(9, 4)), "W": RNG.normal(size=(6, 4))}
+    model = made(nodes, {"x": ["N", 6], "ids": (INT64, ["N"])}, "y", stored)
+    _, assumed = profiled(model)
+    held = {m.name: m for m in assumed.measurements}
+    assert held["input_rms:x"].value == 1.0
+    assert "assumed" in held["input_rms:x"].note
+    assert held["input_rms:ids"].value is None
+    assert "integers from 0 to 8" in held["input_rms:ids"].note
+    _, given = profiled(model, data=path)
+    held = {m.name: m for m in given.measurements}
+    assert held["input_rms:x"].value == pytest.approx(np.sqrt((x**2).mean()))
+    assert "40 rows of the data given" in held["input_rms:x"].note
 
 
 def test_lengths_per_input_spread_as_the_inputs_do():

@@ -24,12 +24,12 @@ def test_every_stage_has_its_time_and_quick_has_none():
     assert all(spent >= 0 for spent in found.stage_ms.values())
     _, quick = profiled(model(), depth="quick", wish=Wish())
     assert set(quick.stage_ms) == {"sampled.passes"}
-    assert not quick.measurements
+    assert [m.name for m in quick.measurements] == ["input_rms:x"]
 
 
 def test_a_copy_is_measured_without_stages():
     _, found = profiled(model(), depth="standard")
-    assert not found.measurements
+    assert [m.name for m in found.measurements] == ["input_rms:x"]
     assert not found.series
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import onnx_ir
 
 from gradgauge.errors import UnsupportedOps
+from gradgauge.graph.arrays import root_mean_square
 from gradgauge.graph.layers import Layer
-from gradgauge.graph.reading import Reading
-from gradgauge.sampled.case import Measured
+from gradgauge.graph.reading import InputPlan, Reading
+from gradgauge.sampled.case import Measured, told
 from gradgauge.sampled.frame import Setting
 from gradgauge.sampled.looks import Seen
 from gradgauge.sampled.statistics import median_interval, quantile_interval, quantiles, t_interval
@@ -53,7 +54,25 @@ def summary(case: Measured, seen: Mapping[str, Seen]) -> SampledProfile:
         dtype=str(setting.dtype).removeprefix("torch."),
         device=str(setting.device),
         times=(*node_times(layers, seen), *unrolled_times(layers, held)),
+        measurements=tuple(_fed(plan, setting.batch) for plan in case.reading.inputs.values()),
     )
+
+
+def _fed(plan: InputPlan, batch: int | None) -> Measurement:
+    """What one graph input was fed; the root mean square of floats, measured or assumed."""
+    sizes = "x".join(str(batch if d is None else d) for d in plan.shape) or "a single number"
+    size: float | None = None
+    if plan.data is not None:
+        size = root_mean_square(plan.data)
+        law = f"{plan.data.shape[plan.row_axis] if plan.data.ndim else 1} rows of the data given"
+    elif plan.kind in {"normal", "uniform"}:
+        size = math.hypot(plan.mean, plan.scale)
+        law = f"{plan.kind}, mean {plan.mean:g}, deviation {plan.scale:g}: assumed"
+    elif plan.kind == "integers":
+        law = f"integers from {plan.low} to {plan.high - 1}"
+    else:
+        law = {"ones": "ones", "positions": "counting up"}.get(plan.kind, f"all {plan.high}")
+    return told(f"input_rms:{plan.name}", size, "1", f"{law}; {sizes} at a time")
 
 
 def _taken(seen: Mapping[str, Seen]) -> int:
