@@ -16,9 +16,9 @@ from gradgauge.sampled.executor import Executable
 from gradgauge.sampled.frame import feed
 from gradgauge.schema.profile import Measurement, Series
 
-ROUNDS = {"standard": 8, "deep": 256}
+ROUNDS = {"standard": 6, "deep": 256}
 BLOCKS = {"standard": 12, "deep": 64}
-PROBES = 4  # random directions behind a mean square that is not known in full
+PROBES = 2  # random directions behind a mean square that is not known in full
 TINY = 1e-6  # of the largest: float32 tells no smaller one from rounding
 _WHOLE = "input to output"
 
