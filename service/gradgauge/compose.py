@@ -24,7 +24,7 @@ from gradgauge.schema.layer import (
     SampledBlock,
 )
 from gradgauge.schema.options import AnalysisOptions
-from gradgauge.schema.profile import ForwardCheck, Measurement, Series, TimeProfile
+from gradgauge.schema.profile import ForwardCheck, Measurement, Series
 from gradgauge.schema.report import (
     Coverage,
     Finding,
@@ -318,8 +318,8 @@ def _forward(held: ForwardCheck) -> Measurement:
 def _series(assessment: Assessment) -> list[SeriesBlock]:
     if assessment.sampled is None:
         return []
-    curves = [SeriesBlock.model_validate(_listed(s)) for s in assessment.sampled.series]
-    return [*(_time_series(time) for time in assessment.sampled.times), *curves]
+    curves = [*(time.curve for time in assessment.sampled.times), *assessment.sampled.series]
+    return [SeriesBlock.model_validate(_listed(held)) for held in curves]
 
 
 def _listed(held: Series) -> dict[str, Any]:
@@ -328,18 +328,6 @@ def _listed(held: Series) -> dict[str, Any]:
         key: [_finite(v) for v in value] if isinstance(value, tuple) else value
         for key, value in asdict(held).items()
     }
-
-
-def _time_series(time: TimeProfile) -> SeriesBlock:
-    blank = [None] * len(time.log10_grad)
-    return SeriesBlock(
-        name=f"gradient_by_time_step:{time.layer_ids[-1]}",
-        unit="decades",
-        x=[float(i) for i in range(len(time.log10_grad))],
-        y=list(time.log10_grad),
-        low=list(blank),
-        high=list(blank),
-    )
 
 
 def _warnings(assessment: Assessment, state: str, options: AnalysisOptions) -> list[Warning_]:

@@ -235,10 +235,7 @@ def _integer_plan(
 
 
 def _with_lengths(plans: dict[str, InputPlan]) -> dict[str, InputPlan]:
-    """Sequences are as long as the longest axis of an input that is neither batch nor features.
-
-    Without such an input a length is that of an axis of unknown size.
-    """
+    """Sequences are as long as the longest axis that counts neither inputs nor features."""
     steps = [
         size
         for plan in plans.values()

@@ -138,6 +138,15 @@ class TimeProfile:
     slope: float | None
     tied_parameter: str | None
 
+    @property
+    def curve(self) -> Series:
+        """As a series over steps, without intervals."""
+        steps = len(self.log10_grad)
+        blank = (None,) * steps
+        name = f"gradient_by_time_step:{self.layer_ids[-1]}"
+        x = tuple(map(float, range(steps)))
+        return Series(name, "decades", x, self.log10_grad, blank, blank)
+
 
 @dataclass(frozen=True, slots=True)
 class ForwardCheck:
