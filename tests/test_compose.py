@@ -6,6 +6,7 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
+from onnx import TensorProto
 from torch import nn
 
 from gradgauge.pipeline import analyze
@@ -47,10 +48,16 @@ MODELS = {
     "fixed batch of one": lambda: made([node("MatMul", "x W", "y")], {"x": [1, 8]}, "y", {"W": W}),
     "no parameters": lambda: made([node("Relu", "x", "y")], {"x": ["N", 8]}, "y"),
     "unsupported op": lambda: made(
-        [node("MatMul", "x W", "h"), node("Multinomial", "h", "i"), node("Cast", "i", "y", to=1)],
-        {"x": ["N", 8]},
+        [
+            node("MatMul", "x W", "h"),
+            node("Cast", "h", "b", to=TensorProto.UINT8),
+            node("ImageDecoder", "b", "i"),
+            node("Cast", "i", "y", to=TensorProto.FLOAT),
+        ],
+        {"x": [8]},
         "y",
         {"W": W},
+        opset=20,
     ),
     "empty weight": lambda: made(
         [node("MatMul", "x W", "y")], {"x": ["N", 8]}, "y", {"W": np.zeros((8, 0))}
