@@ -153,9 +153,10 @@ def _train(
             break
         found = torch.autograd.grad(loss, held, allow_unused=True)
         with torch.no_grad():
-            for k, (v, g) in enumerate(zip(held, found, strict=True)):
+            for k, g in enumerate(found):
                 if g is not None:
-                    v -= rate * (g if optimizer == "sgd" else _adam(moments, k, g, count))
+                    step = g if optimizer == "sgd" else _adam(moments, k, g, count)
+                    held[k].sub_(step, alpha=rate)
     with torch.no_grad():
         for name, v in leaves.items():
             v.copy_(kept[name])
