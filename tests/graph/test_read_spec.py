@@ -1,6 +1,5 @@
 """Specs as ONNX: valid, runnable, the same function as torch's, drawn by their laws."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -14,46 +13,13 @@ from torch import nn
 from gradgauge.errors import InvalidSpec, LimitExceeded
 from gradgauge.graph.init import std
 from gradgauge.graph.layers import find_layers
-from gradgauge.graph.model import Graph
 from gradgauge.graph.read_spec import export, read_spec
 from gradgauge.schema.activations import ACTIVATIONS
 from gradgauge.schema.spec import parse_spec
 from gradgauge.schema.spec_shapes import count
+from tests.specs import BATCH, batch, built, held, layer, run, weight
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
-BATCH = 3
-
-
-def built(shape, *layers, seed=0, **more) -> Graph:
-    whole = {"gradgauge": 1, "input": {"shape": list(shape)}, "layers": list(layers)}
-    return read_spec(json.dumps(whole | more), seed=seed)
-
-
-def layer(kind, **given):
-    return {"type": kind} | given
-
-
-def run(graph: Graph, x: np.ndarray) -> np.ndarray:
-    proto = onnx_ir.to_proto(graph.model)
-    onnx.checker.check_model(proto, full_check=True)
-    session = onnxruntime.InferenceSession(
-        proto.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    (y,) = session.run(None, {"input": x})
-    return y
-
-
-def batch(graph: Graph, seed=0) -> np.ndarray:
-    dims = [d for d in graph.model.graph.inputs[0].shape if isinstance(d, int)]
-    return np.random.default_rng(seed).standard_normal((BATCH, *dims)).astype(np.float32)
-
-
-def weight(graph: Graph, name: str) -> torch.Tensor:
-    return torch.from_numpy(graph.model.graph.initializers[name].const_value.numpy().copy())
-
-
-def held(graph: Graph, x: np.ndarray, wanted: torch.Tensor) -> None:
-    np.testing.assert_allclose(run(graph, x), wanted.detach().numpy(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
@@ -238,6 +204,10 @@ PHI = {
     "softmax": lambda x: F.softmax(x, -1),
     "log_softmax": lambda x: F.log_softmax(x, -1),
     "hardmax": lambda x: F.one_hot(x.argmax(-1), x.shape[-1]).float(),
+    "identity": lambda x: x,
+    "sin": torch.sin,
+    "cos": torch.cos,
+    "exp": torch.exp,
 }
 
 

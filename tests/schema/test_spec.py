@@ -9,8 +9,10 @@ from torch import nn
 
 from gradgauge.errors import GradgaugeError, InvalidSpec, LimitExceeded
 from gradgauge.schema.document import read_document
+from gradgauge.schema.shape_maps import conv_pads
 from gradgauge.schema.spec import ArchSpec, Repeat, SpecLimits, parse_spec
-from gradgauge.schema.spec_shapes import conv_pads, count, projection_stride
+from gradgauge.schema.spec_shapes import count, projection_stride
+from tests.specs import layer, spec
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 
@@ -28,15 +30,6 @@ layers:
   - {type: dense, units: 10}
 loss: cross_entropy
 """
-
-
-def spec(shape, *layers, **more) -> ArchSpec:
-    whole = {"gradgauge": 1, "input": {"shape": list(shape)}, "layers": list(layers)}
-    return parse_spec(json.dumps(whole | more))
-
-
-def layer(kind, **given):
-    return {"type": kind} | given
 
 
 def parameters(*modules: nn.Module) -> int:

@@ -1,7 +1,8 @@
 """Initial laws: what a weight is drawn from before training, drawn with numpy and no framework.
 
 Laws follow torch.nn.init (He et al. 2015, Glorot & Bengio 2010, LeCun et al. 1998, Saxe et al.
-2014); `gain` multiplies the standard deviation the law has by its name.
+2014), and the output law of muP (Yang et al. 2021, table 3); `gain` multiplies the standard
+deviation the law has by its name.
 """
 
 import math
@@ -11,8 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 from scipy.special import ndtr, ndtri
-
-from gradgauge.errors import InvalidSpec
 
 LawKind = Literal[
     "zeros",
@@ -30,6 +29,7 @@ LawKind = Literal[
     "orthogonal",
     "identity",
     "torch_default",
+    "mup_output",
 ]
 Layout = Literal["out_in", "in_out", "conv"]
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -43,7 +43,8 @@ class Law:
     `truncated_normal`; `low` and `high` bound `uniform` and `truncated_normal` in the weight's own
     units; `value` is what `constant` holds. `unit` is the shape of one independent draw where an
     initializer stacks several (an RNN's `[1, units, features]` holds one of `[units, features]`);
-    None where the whole tensor is one draw.
+    None where the whole tensor is one draw. Each of `shifts` is (start, stop, value): what is added
+    along the last axis after the draw (an LSTM's forget bias).
     """
 
     kind: LawKind
@@ -57,6 +58,7 @@ class Law:
     value: float = 0.0
     mode: Literal["fan_in", "fan_out"] = "fan_in"
     unit: tuple[int, ...] | None = None
+    shifts: tuple[tuple[int, int, float], ...] = ()
 
 
 def draw(law: Law, rng: np.random.Generator, dtype: Any = np.float32) -> Array:
@@ -65,7 +67,10 @@ def draw(law: Law, rng: np.random.Generator, dtype: Any = np.float32) -> Array:
     times = math.prod(law.shape) // max(math.prod(unit), 1)
     parts = [_DRAW[law.kind](law, unit, rng) for _ in range(times)]
     whole = parts[0] if len(parts) == 1 else np.stack(parts)
-    return np.asarray(whole, dtype=dtype).reshape(law.shape)
+    drawn = np.asarray(whole, dtype=dtype).reshape(law.shape)
+    for start, stop, value in law.shifts:
+        drawn[..., start:stop] += value
+    return drawn
 
 
 def std(law: Law) -> float:
@@ -88,55 +93,6 @@ def fans(shape: tuple[int, ...], *, layout: Layout) -> tuple[int, int]:
     return (second, first) if layout == "out_in" else (first, second)
 
 
-def gain_for(activation: str, param: float | None = None) -> float:
-    """The gain that keeps a signal's size through `activation`, named as ONNX or torch names it.
-
-    torch.nn.init.calculate_gain where torch has a row; elsewhere 1 / sqrt(E[phi(z)^2]) with
-    z ~ N(0, 1), the second-moment condition of He et al. 2015, eq. 10. `param` is the slope of a
-    leaky rectifier.
-
-    Raises:
-        InvalidSpec: no gain is known for the name.
-    """
-    name = activation.lower().replace("_", "")
-    if name in {"leakyrelu", "prelu"}:
-        slope = 0.01 if param is None else param
-        return math.sqrt(2 / (1 + slope * slope))
-    if name not in _GAINS:
-        raise InvalidSpec(
-            "unknown_gain",
-            f"no gain is known for the activation {activation!r}",
-            hint=f"give a number, or one of {', '.join(sorted(_GAINS))}",
-        )
-    return _GAINS[name]
-
-
-# The second half is 1/sqrt(E[phi^2]) by quadrature (tests/graph/test_init.py repeats it).
-_GAINS = {
-    "linear": 1.0,
-    "identity": 1.0,
-    "sigmoid": 1.0,
-    "tanh": 5 / 3,
-    "relu": math.sqrt(2),
-    "selu": 3 / 4,
-    "gelu": 1.533530441196,
-    "gelutanh": 1.533580521666,
-    "silu": 1.676532470331,
-    "swish": 1.676532470331,
-    "elu": 1.245198300701,
-    "celu": 1.245198300701,
-    "mish": 1.486847581273,
-    "hardswish": 1.736657212767,
-    "hardsigmoid": 1.859833867763,
-    "softplus": 1.041866835535,
-    "softsign": 2.337533363109,
-    "erf": 1.467166950489,
-    "thresholdedrelu": 1.579903081761,
-    "sin": 1.520866623179,
-    "cos": 1.327250600285,
-}
-
-
 def _spread(law: Law) -> float:
     """Standard deviation of the fan-scaled laws, from the name's formula."""
     fan = law.fan_in if law.mode == "fan_in" else law.fan_out
@@ -145,6 +101,8 @@ def _spread(law: Law) -> float:
         return law.gain * math.sqrt(2 / (law.fan_in + law.fan_out))
     if name == "torch":
         return law.gain / math.sqrt(3 * law.fan_in)
+    if name == "mup":
+        return law.gain / law.fan_in
     return law.gain * math.sqrt((2 if name == "he" else 1) / fan)
 
 
@@ -218,6 +176,7 @@ _DRAW: dict[LawKind, Callable[[Law, tuple[int, ...], np.random.Generator], Array
     "orthogonal": _orthogonal,
     "identity": _identity,
     "torch_default": _uniform,
+    "mup_output": _normal,
 }
 _STD: dict[LawKind, Callable[[Law, tuple[int, ...]], float]] = {
     kind: lambda law, _: _spread(law) for kind in _DRAW

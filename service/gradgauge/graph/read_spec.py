@@ -13,7 +13,7 @@ from gradgauge.schema.spec import DEFAULT_LIMITS, ArchSpec, SpecLimits, parse_sp
 from gradgauge.schema.spec_shapes import count
 
 _FORMATS: dict[str, Format] = {".json": "json", ".yaml": "yaml", ".yml": "yaml"}
-_IR_VERSION = 10  # what opset 21 was released with
+_IR_VERSIONS = {21: 10, 23: 11}  # what each opset was released with
 
 
 def read_spec(
@@ -23,7 +23,9 @@ def read_spec(
     name: str | None = None,
     limits: SpecLimits = DEFAULT_LIMITS,
 ) -> Graph:
-    """The ONNX graph of a spec, opset 21, with its batch axis `N` first and one law per weight.
+    """The ONNX graph of a spec with its batch axis `N` first and one law per weight.
+
+    Its opset is 21, or 23 where it holds an rms_norm, whose operator came with that one.
 
     Every weight is drawn from PCG64 seeded by `seed` and the weight's own name, when it is first
     read. The input's law is in its metadata (`gradgauge.distribution` with `.mean` and `.scale`,
@@ -37,7 +39,8 @@ def read_spec(
     parsed, text = _parsed(spec, limits)
     count(parsed, limits=limits)
     graph, laws = build(parsed, seed)
-    model = onnx_ir.Model(graph, ir_version=_IR_VERSION, producer_name="gradgauge")
+    version = _IR_VERSIONS[graph.opset_imports[""]]
+    model = onnx_ir.Model(graph, ir_version=version, producer_name="gradgauge")
     model.metadata_props["gradgauge.seed"] = str(seed)
     if parsed.loss is not None:
         model.metadata_props["gradgauge.loss"] = parsed.loss

@@ -27,6 +27,10 @@ Function = Literal[
     "softmax",
     "log_softmax",
     "hardmax",
+    "identity",
+    "sin",
+    "cos",
+    "exp",
 ]
 
 
@@ -66,5 +70,9 @@ ACTIVATIONS: dict[Function, Activation] = {
     "softmax": Activation("Softmax", {"axis": -1}),
     "log_softmax": Activation("LogSoftmax", {"axis": -1}),
     "hardmax": Activation("Hardmax", {"axis": -1}),
+    "identity": Activation("Identity"),
+    "sin": Activation("Sin"),
+    "cos": Activation("Cos"),
+    "exp": Activation("Exp"),
 }
 assert set(ACTIVATIONS) == set(get_args(Function))  # noqa: S101  # one table, two spellings

@@ -1,11 +1,13 @@
 """The initial laws a spec may name, and for which weights of a layer."""
 
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from gradgauge.schema.strict import Positive, Real, Strict, refused
+from gradgauge.errors import InvalidSpec
+from gradgauge.schema.gains import GainName, gain_for
+from gradgauge.schema.strict import Positive, Real, Strict, nearest, refused
 
 InitKind = Literal[
     "zeros",
@@ -23,6 +25,24 @@ InitKind = Literal[
     "orthogonal",
     "identity",
     "torch_default",
+    "mup_output",
+]
+
+
+def _gain(value: Any) -> Any:
+    """A name stands for the gain of that activation."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return gain_for(value)
+    except InvalidSpec as error:
+        raise refused(error.message, hint=nearest(value, get_args(GainName))) from error
+
+
+Gain = Annotated[
+    float,
+    Field(ge=0, le=1e9),
+    BeforeValidator(_gain, json_schema_input_type=float | GainName),
 ]
 
 
@@ -34,14 +54,15 @@ class InitSpec(Strict):
     """The law a weight is drawn from; a bare word stands for `{kind: word}`.
 
     `gain` multiplies the law's standard deviation (of `normal`, `uniform`, `truncated_normal` the
-    one given), so `{kind: he_normal, gain: 4}` is four times He's. `std` and `mean` belong to
-    `normal` and `truncated_normal`, which is cut at `low` and `high` (two standard deviations from
-    the mean unless given); `low` and `high` also bound `uniform`; `value` fills `constant`. `mode`
-    chooses the fan of the he and lecun laws.
+    one given), so `{kind: he_normal, gain: 4}` is four times He's; a name is that activation's
+    gain (`{kind: orthogonal, gain: tanh}`: 5/3). `std` and `mean` belong to `normal` and
+    `truncated_normal`, which is cut at `low` and `high` (two standard deviations from the mean
+    unless given); `low` and `high` also bound `uniform`; `value` fills `constant`. `mode` chooses
+    the fan of the he and lecun laws. `mup_output` is normal with standard deviation 1 / fan_in.
     """
 
     kind: InitKind
-    gain: float = Field(default=1.0, ge=0, le=1e9)
+    gain: Gain = 1.0
     mean: Real = 0.0
     std: Positive | None = None
     low: Real | None = None
@@ -118,6 +139,33 @@ class InitSet(Strict):
 
     weight: Init | None = None
     recurrent: Init | None = None
+    bias: VectorInit | None = None
+
+
+class DefaultInit(InitSet):
+    """`InitSet`, and a law for the tables that are looked up.
+
+    They are not multiplied, so `weight` does not reach them: normal with standard deviation 1,
+    torch's, unless `embedding` is given.
+    """
+
+    embedding: Init | None = None
+
+
+class TableInit(Strict):
+    """The law of a table that is looked up or added: embeddings, positions, learned tokens."""
+
+    weight: Init | None = None
+
+
+class AttentionInit(Strict):
+    """Laws of the four projections: `query` and so on where given, else `weight`."""
+
+    weight: Init | None = None
+    query: Init | None = None
+    key: Init | None = None
+    value: Init | None = None
+    output: Init | None = None
     bias: VectorInit | None = None
 
 

@@ -8,8 +8,38 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from gradgauge.errors import InvalidSpec
 from gradgauge.schema.activations import ACTIVATIONS, Function
 from gradgauge.schema.document import Format, read_document
-from gradgauge.schema.laws import InitSet, NormInit
+from gradgauge.schema.laws import DefaultInit, InitSet
+from gradgauge.schema.spec_fields import Name, Size, as_list
+from gradgauge.schema.spec_maps import (
+    AvgPool,
+    BatchNorm,
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvTranspose,
+    DepthwiseConv,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    GroupNorm,
+    InstanceNorm,
+    LayerNorm,
+    MaxPool,
+    RmsNorm,
+)
+from gradgauge.schema.spec_tokens import (
+    Attention,
+    ClassToken,
+    Embedding,
+    Gru,
+    Lstm,
+    PositionalEmbedding,
+    Rnn,
+    SegmentEmbedding,
+    Select,
+    Unembedding,
+)
 from gradgauge.schema.strict import Positive, Real, Strict, fault, refused
+from gradgauge.schema.translate import translate
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +47,8 @@ class SpecLimits:
     """The largest spec that is read, counted and built.
 
     `max_parameters` keeps the float32 weights below protobuf's 2 GiB; `max_elements` bounds the
-    values one input makes at any one layer; `max_layers` counts repeats unrolled.
+    values one input makes at any one layer; `max_layers` counts repeats unrolled, `max_names` what
+    is remembered or shared by name.
     """
 
     max_bytes: int = 1 << 20
@@ -25,42 +56,10 @@ class SpecLimits:
     max_layers: int = 100_000
     max_parameters: int = 500_000_000
     max_elements: int = 1 << 28
+    max_names: int = 1000
 
 
 DEFAULT_LIMITS = SpecLimits()
-
-
-def _as_list(value: Any) -> Any:
-    """JSON and YAML have lists only; the models hold tuples."""
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _pair(value: Any) -> Any:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return (value, value) if whole else _as_list(value)
-
-
-def _padding(value: Any) -> Any:
-    pads = value if isinstance(value, str) else _pair(value)
-    numbers = isinstance(pads, tuple) and len(pads) == 2
-    if numbers and all(type(p) is int and 0 <= p < 1 << 31 for p in pads):
-        return pads
-    if pads in ("same", "valid"):
-        return pads
-    raise refused("not a padding", hint="allowed: same, valid, a whole number, or two of them")
-
-
-Size = Annotated[int, Field(ge=1, lt=1 << 31)]
-Count = Annotated[int, Field(ge=0, lt=1 << 31)]
-Pair = Annotated[
-    tuple[Size, Size], BeforeValidator(_pair, json_schema_input_type=Size | tuple[Size, Size])
-]
-Padding = Annotated[
-    Literal["same", "valid"] | tuple[Count, Count],
-    BeforeValidator(
-        _padding, json_schema_input_type=Literal["same", "valid"] | Count | tuple[Count, Count]
-    ),
-]
 
 
 class Dense(Strict):
@@ -110,39 +109,32 @@ class ActivationLayer(Strict):
         return value
 
 
-class Conv2d(Strict):
-    """A convolution over [channels, height, width].
+class Gated(Strict):
+    """f(x W + b) times (x V + c) on the last axis: the GLU family.
 
-    `kernel`, `stride`, `padding`, `dilation`: one number, or [height, width]. `same` pads so that
-    the output has ceil(size / stride) places, the odd one at the end; `valid` pads nothing.
+    `sigmoid` is GLU, `identity` the bilinear layer, `relu` ReGLU, `gelu` GEGLU, `swish` SwiGLU
+    (Shazeer 2020).
     """
 
-    type: Literal["conv2d"]
-    filters: Size
-    kernel: Pair
-    stride: Pair = (1, 1)
-    padding: Padding = "valid"
-    dilation: Pair = (1, 1)
-    groups: Size = 1
+    type: Literal["gated"]
+    units: Size
+    function: Literal["sigmoid", "identity", "relu", "gelu", "swish", "tanh"] = "sigmoid"
+    approximate: Literal["none", "tanh"] | None = None
     bias: bool = True
     init: InitSet = InitSet()
 
-
-class BatchNorm(Strict):
-    """Normalises a vector's features or an image's channels; running statistics start at (0, 1)."""
-
-    type: Literal["batch_norm"]
-    epsilon: Positive = 1e-5
-    init: NormInit = NormInit()
+    @model_validator(mode="after")
+    def _fields_fit_function(self) -> Self:
+        if self.approximate is not None and self.function != "gelu":
+            raise refused(f"{self.function} does not take it", field="approximate")
+        return self
 
 
-class LayerNorm(Strict):
-    """Normalises over the axes from `axis` on; `axis` counts without the batch."""
+class Dropout(Strict):
+    """Zeroes a share of the values in training; the analysis reads the network without it."""
 
-    type: Literal["layer_norm"]
-    axis: int = -1
-    epsilon: Positive = 1e-5
-    init: NormInit = NormInit()
+    type: Literal["dropout"]
+    rate: Annotated[float, Field(ge=0, lt=1)] = 0.5
 
 
 class Flatten(Strict):
@@ -151,42 +143,40 @@ class Flatten(Strict):
     type: Literal["flatten"]
 
 
-class MaxPool(Strict):
-    """The largest of each window of an image; `stride` is `kernel` unless given."""
+class Reshape(Strict):
+    """The same values in another shape, the batch not counted; one size may be -1, the rest."""
 
-    type: Literal["max_pool"]
-    kernel: Pair
-    stride: Pair | None = None
-    padding: Padding = "valid"
-
-
-class AvgPool(Strict):
-    """The mean of each window, padding left out; `stride` is `kernel` unless given."""
-
-    type: Literal["avg_pool"]
-    kernel: Pair
-    stride: Pair | None = None
-    padding: Padding = "valid"
+    type: Literal["reshape"]
+    shape: Annotated[
+        tuple[Annotated[int, Field(ge=-1, lt=1 << 31)], ...],
+        Field(min_length=1, max_length=4),
+        BeforeValidator(as_list, json_schema_input_type=list[int]),
+    ]
 
 
-class GlobalAvgPool(Strict):
-    """[channels, height, width] to each channel's mean, [channels]."""
+class Permute(Strict):
+    """The axes in another order, counted from 0 without the batch."""
 
-    type: Literal["global_avg_pool"]
+    type: Literal["permute"]
+    axes: Annotated[
+        tuple[Annotated[int, Field(ge=0, le=3)], ...],
+        Field(min_length=1, max_length=4),
+        BeforeValidator(as_list, json_schema_input_type=list[int]),
+    ]
 
 
-class Rnn(Strict):
-    """h_t = f(W x_t + R h_(t-1) + b) over [time, features], from h_0 = 0.
+class Remember(Strict):
+    """Keeps the value at this point under a name, for `recall` and `attention: memory`."""
 
-    Gives the last state [units], or every state [time, units] with `return_sequences`.
-    """
+    type: Literal["remember"]
+    name: Name
 
-    type: Literal["rnn"]
-    units: Size
-    activation: Literal["tanh", "relu"] = "tanh"
-    bias: bool = True
-    return_sequences: bool = False
-    init: InitSet = InitSet()
+
+class Recall(Strict):
+    """Goes on with the value a `remember` layer kept, whatever came before."""
+
+    type: Literal["recall"]
+    name: Name
 
 
 class Repeat(Strict):
@@ -198,38 +188,94 @@ class Repeat(Strict):
 
 
 class Residual(Strict):
-    """y = shortcut(x) + scale * f(x), f being `layers`.
+    """y = shortcut_scale * shortcut(x) + scale * f(x), f being `layers`.
 
-    `projection` maps x to f(x)'s shape by a dense layer on the last axis or a strided 1x1
-    convolution, without bias; `init` is for its weight.
+    `learned_scale` makes `scale` a weight, which starts there. `projection` maps x to f(x)'s shape
+    by a dense layer on the last axis or a strided 1x1 convolution, without bias; `init` is for its
+    weight.
     """
 
     type: Literal["residual"]
     layers: "Layers"
     scale: Real = 1.0
+    learned_scale: bool = False
+    shortcut_scale: Real = 1.0
     shortcut: Literal["identity", "projection"] = "identity"
     init: InitSet = InitSet()
+
+
+class Parallel(Strict):
+    """Branches from one input, merged; an empty branch passes the input on.
+
+    `concat` joins along `axis`: unless given the channels of a feature map of three axes or more,
+    else the last one.
+    """
+
+    type: Literal["parallel"]
+    branches: Annotated[
+        tuple["Branch", ...],
+        Field(min_length=2, max_length=1000),
+        BeforeValidator(as_list, json_schema_input_type=list["Branch"]),
+    ]
+    merge: Literal["add", "concat", "multiply", "average", "maximum", "minimum", "subtract"] = "add"
+    axis: int | None = None
+
+    @model_validator(mode="after")
+    def _fields_fit_merge(self) -> Self:
+        if self.axis is not None and self.merge != "concat":
+            raise refused(f"{self.merge} takes no axis", field="axis", hint="`concat` does")
+        if self.merge == "subtract" and len(self.branches) != 2:
+            raise refused("subtract takes two branches", field="branches")
+        return self
 
 
 Layer = Annotated[
     Dense
     | ActivationLayer
+    | Gated
+    | Conv1d
     | Conv2d
+    | Conv3d
+    | ConvTranspose
+    | DepthwiseConv
     | BatchNorm
     | LayerNorm
-    | Flatten
+    | RmsNorm
+    | GroupNorm
+    | InstanceNorm
+    | Dropout
     | MaxPool
     | AvgPool
     | GlobalAvgPool
+    | GlobalMaxPool
+    | Flatten
+    | Reshape
+    | Permute
+    | Embedding
+    | PositionalEmbedding
+    | SegmentEmbedding
+    | ClassToken
+    | Select
+    | Unembedding
+    | Attention
     | Rnn
+    | Lstm
+    | Gru
     | Repeat
-    | Residual,
+    | Residual
+    | Parallel
+    | Remember
+    | Recall,
     Field(discriminator="type"),
 ]
 Layers = Annotated[
     tuple[Layer, ...],
     Field(min_length=1),
-    BeforeValidator(_as_list, json_schema_input_type=list[Layer]),
+    BeforeValidator(as_list, json_schema_input_type=list[Layer]),
+]
+Branch = Annotated[
+    tuple[Layer, ...],
+    BeforeValidator(as_list, json_schema_input_type=list[Layer]),
 ]
 LAYER_TYPES: frozenset[str] = frozenset(
     get_args(model.model_fields["type"].annotation)[0] for model in get_args(get_args(Layer)[0])
@@ -240,13 +286,14 @@ class InputSpec(Strict):
     """One input's shape without the batch, and the law it is drawn from.
 
     `mean` and `scale` (standard deviation) belong to normal and uniform; `low` (inclusive) and
-    `high` (exclusive) to integers, which are cast to float before the first layer.
+    `high` (exclusive) to integers, which only `embedding` takes as they are: before any other layer
+    they are cast to float.
     """
 
     shape: Annotated[
         tuple[Size, ...],
-        Field(min_length=1, max_length=3),
-        BeforeValidator(_as_list, json_schema_input_type=list[Size]),
+        Field(min_length=1, max_length=4),
+        BeforeValidator(as_list, json_schema_input_type=list[Size]),
     ]
     distribution: Literal["normal", "uniform", "integers"] = "normal"
     mean: Real = 0.0
@@ -264,10 +311,46 @@ class InputSpec(Strict):
         return self
 
 
+def _scheme(value: Any) -> Any:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+class Scheme(Strict):
+    """A published initialisation of whole networks; a bare word stands for `{kind: word}`.
+
+    It sets the laws and scales that layers leave unsaid, before `defaults.init` does. `classifier`
+    belongs to fixup: the published scheme starts the last layer at zero, so that no gradient passes
+    it at the first step; `keep` starts it at He's law. `base_width` belongs to mup: the width at
+    which it agrees with LeCun's law.
+    """
+
+    kind: Literal["fixup", "rezero", "t-fixup", "deepnorm", "mup"]
+    classifier: Literal["zero", "keep"] = "zero"
+    base_width: Size | None = None
+
+    @model_validator(mode="after")
+    def _fields_fit_kind(self) -> Self:
+        for name, kind in (("classifier", "fixup"), ("base_width", "mup")):
+            if name in self.model_fields_set and self.kind != kind:
+                raise refused(f"{self.kind} does not take it", field=name)
+        return self
+
+
 class Defaults(Strict):
     """What layers take where they say nothing themselves."""
 
-    init: InitSet = InitSet()
+    init: DefaultInit = DefaultInit()
+    scheme: (
+        Annotated[
+            Scheme,
+            BeforeValidator(
+                _scheme,
+                json_schema_input_type=Literal["fixup", "rezero", "t-fixup", "deepnorm", "mup"]
+                | Scheme,
+            ),
+        ]
+        | None
+    ) = None
 
 
 class ArchSpec(Strict):
@@ -289,6 +372,7 @@ def parse_spec(
 ) -> ArchSpec:
     """The spec in `text`; with no `format`, JSON where it opens with a brace, else YAML.
 
+    A Keras model's `to_json()` and a Hugging Face `config.json` are translated on the way.
     Shapes and counts are checked by `gradgauge.schema.spec_shapes.count`.
 
     Raises:
@@ -305,7 +389,7 @@ def parse_spec(
             hint="a spec opens with `gradgauge: 1`, `input` and `layers`",
         )
     try:
-        return ArchSpec.model_validate(data)
+        return ArchSpec.model_validate(translate(data))
     except ValidationError as error:
         said = fault(error, tags=LAYER_TYPES)
         raise InvalidSpec(said.code, said.message, where=said.path, hint=said.hint) from error

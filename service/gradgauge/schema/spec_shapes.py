@@ -6,38 +6,49 @@ walked once and multiplied.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from gradgauge.errors import InvalidSpec, LimitExceeded
+from gradgauge.errors import LimitExceeded
+from gradgauge.schema import shape_maps, shape_tokens
+from gradgauge.schema.schemes import resolve
+from gradgauge.schema.shape_state import (
+    Kept,
+    Shape,
+    State,
+    check_axis,
+    needs,
+    number,
+    say,
+    too_large,
+    wrong,
+)
 from gradgauge.schema.spec import (
     DEFAULT_LIMITS,
     ActivationLayer,
     ArchSpec,
-    AvgPool,
-    BatchNorm,
-    Conv2d,
     Dense,
+    Dropout,
     Flatten,
-    GlobalAvgPool,
-    LayerNorm,
-    MaxPool,
-    Padding,
+    Gated,
+    Parallel,
+    Permute,
+    Recall,
+    Remember,
     Repeat,
+    Reshape,
     Residual,
-    Rnn,
     SpecLimits,
 )
-
-Shape = tuple[int, ...]
+from gradgauge.schema.spec_tokens import Attention
 
 
 class Counted(NamedTuple):
     """What a spec amounts to: `shapes` maps each spec path to its output's shape, no batch.
 
     `layers` counts repeats unrolled, a residual's own addition as one and its projection as
-    another; `parameters` are the trained ones (no running statistics). Inside a repeat the shape
-    is that of its last time.
+    another, a parallel's merge as one, `remember` and `recall` too; `parameters` are the trained
+    ones (no running statistics). Inside a repeat the shape is that of its last time.
     """
 
     layers: int
@@ -52,7 +63,10 @@ class _Walk:
     visits: int = 0
 
 
-_Sum = tuple[int, int, Shape]
+class _Sum(NamedTuple):
+    layers: int
+    parameters: int
+    state: State
 
 
 def count(spec: ArchSpec, *, limits: SpecLimits = DEFAULT_LIMITS) -> Counted:
@@ -63,26 +77,16 @@ def count(spec: ArchSpec, *, limits: SpecLimits = DEFAULT_LIMITS) -> Counted:
         LimitExceeded: too many layers, parameters or values at one layer; `where` likewise.
     """
     walk = _Walk(limits)
-    shape = spec.input.shape
-    _bound(walk, "input.shape", (0, 0, shape))
-    layers, parameters, _ = _sequence(spec.layers, shape, "layers", walk)
+    start = State(spec.input.shape, integers=drawn_integers(spec))
+    _bound(walk, "input.shape", _Sum(0, 0, start))
+    layers, parameters, _ = _sequence(resolve(spec).layers, start, "layers", walk)
     return Counted(layers, parameters, walk.shapes)
 
 
-def conv_pads(
-    size: Shape, kernel: Shape, stride: Shape, padding: Padding, dilation: Shape
-) -> tuple[Shape, Shape]:
-    """(begin, end) padding of each spatial axis; `same` puts the odd one at the end."""
-    if not isinstance(padding, str):
-        return padding, padding
-    if padding == "valid":
-        return (0,) * len(size), (0,) * len(size)
-    begin, end = [], []
-    for n, k, s, d in zip(size, kernel, stride, dilation, strict=True):
-        total = max((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0)
-        begin.append(total // 2)
-        end.append(total - total // 2)
-    return tuple(begin), tuple(end)
+def drawn_integers(spec: ArchSpec) -> tuple[int, int] | None:
+    """(low, high) where the input's law is of integers."""
+    given = spec.input
+    return (given.low, given.high) if given.distribution == "integers" else None
 
 
 def projection_stride(before: Shape, after: Shape) -> Shape | None:
@@ -96,211 +100,225 @@ def projection_stride(before: Shape, after: Shape) -> Shape | None:
     return tuple(strides)
 
 
-def _sequence(layers: tuple[Any, ...], shape: Shape, path: str, walk: _Walk) -> _Sum:
-    total = (0, 0, shape)
+def _sequence(layers: tuple[Any, ...], state: State, path: str, walk: _Walk) -> _Sum:
+    total = _Sum(0, 0, state)
     for i, layer in enumerate(layers):
-        total = _plus(total, _layer(layer, total[2], f"{path}[{i}]", walk))
+        total = _plus(total, _layer(layer, total.state, f"{path}[{i}]", walk))
         _bound(walk, f"{path}[{i}]", total)
     return total
 
 
 def _plus(a: _Sum, b: _Sum) -> _Sum:
-    return a[0] + b[0], a[1] + b[1], b[2]
+    return _Sum(a.layers + b.layers, a.parameters + b.parameters, b.state)
 
 
-def _layer(layer: Any, shape: Shape, path: str, walk: _Walk) -> _Sum:
+def _layer(layer: Any, state: State, path: str, walk: _Walk) -> _Sum:
     walk.visits += 1
     if walk.visits > walk.limits.max_layers:
         raise _too_many(walk, "max_layers", path, f"more than {walk.limits.max_layers:,} layers")
-    if isinstance(layer, Repeat):
-        found = _repeat(layer, shape, path, walk)
-    elif isinstance(layer, Residual):
-        found = _residual(layer, shape, path, walk)
-    else:
-        after, parameters = SHAPE_RULES[type(layer)](layer, shape, path)
-        found = (1, parameters, after)
-    walk.shapes[path] = found[2]
+    container = _CONTAINERS.get(type(layer))
+    found = container(layer, state, path, walk) if container else _single(layer, state, path, walk)
+    walk.shapes[path] = found.state.shape
+    if len(found.state.kept) + len(found.state.biases) > walk.limits.max_names:
+        raise _too_many(walk, "max_names", path, f"more than {walk.limits.max_names:,} names")
     return found
 
 
-def _repeat(layer: Repeat, shape: Shape, path: str, walk: _Walk) -> _Sum:
-    total, done = (0, 0, shape), 0
+def _single(layer: Any, state: State, path: str, walk: _Walk) -> _Sum:
+    if type(layer) in shape_tokens.STATE_RULES:
+        after, parameters = shape_tokens.STATE_RULES[type(layer)](layer, state, path)
+        if isinstance(layer, Attention):
+            _bound_scores(layer, state, path, walk)
+        return _Sum(1, parameters, after)
+    shape, parameters = SHAPE_RULES[type(layer)](layer, state.shape, path)
+    return _Sum(1, parameters, replace(state, shape=shape, integers=None))
+
+
+def _bound_scores(layer: Attention, state: State, path: str, walk: _Walk) -> None:
+    """A head's logits are a value at the layer too, if not its output."""
+    source = state.kept[layer.memory].shape if layer.memory else state.shape
+    scores = Kept((layer.heads, state.shape[0], source[0]))
+    _bound(walk, path, _Sum(0, 0, State(scores.shape)))
+
+
+def _repeat(layer: Repeat, state: State, path: str, walk: _Walk) -> _Sum:
+    total, done = _Sum(0, 0, state), 0
     while done < layer.times:
-        body = _sequence(layer.layers, total[2], f"{path}.layers", walk)
-        same = body[2] == total[2]
-        times = layer.times - done if same else 1
-        total = (total[0] + times * body[0], total[1] + times * body[1], body[2])
+        body = _sequence(layer.layers, total.state, f"{path}.layers", walk)
+        times = layer.times - done if body.state == total.state else 1
+        total = _Sum(
+            total.layers + times * body.layers,
+            total.parameters + times * body.parameters,
+            body.state,
+        )
         done += times
         _bound(walk, path, total)
     return total
 
 
-def _residual(layer: Residual, shape: Shape, path: str, walk: _Walk) -> _Sum:
-    layers, parameters, after = _sequence(layer.layers, shape, f"{path}.layers", walk)
+def _residual(layer: Residual, state: State, path: str, walk: _Walk) -> _Sum:
+    body = _sequence(layer.layers, replace(state, integers=None), f"{path}.layers", walk)
+    before, after = state.shape, body.state.shape
+    own = _Sum(body.layers + 1, body.parameters + layer.learned_scale, body.state)
     if layer.shortcut == "projection":
-        _check_projection(shape, after, path)
-        axis = CHANNEL[len(shape)]
-        return layers + 2, parameters + shape[axis] * after[axis], after
-    if after != shape:
-        raise _wrong(
+        _check_projection(before, after, path)
+        axis = CHANNEL[len(before)]
+        return _plus(own, _Sum(1, before[axis] * after[axis], body.state))
+    if after != before:
+        raise wrong(
             path,
-            f"its layers turn {_say(shape)} into {_say(after)}, which cannot be added to the input",
+            f"its layers turn {say(before)} into {say(after)}, which cannot be added to the input",
             "keep the shape, or set `shortcut: projection`",
         )
-    return layers + 1, parameters, after
+    return own
 
 
 CHANNEL = {1: 0, 2: 1, 3: 0}  # [features], [time, features], [channels, height, width]
 
 
 def _check_projection(before: Shape, after: Shape, path: str) -> None:
-    fits = len(before) == len(after) and (
+    fits = len(before) == len(after) <= 3 and (
         projection_stride(before, after) is not None
         if len(before) == 3
         else before[:-1] == after[:-1]
     )
     if not fits:
-        raise _wrong(
+        raise wrong(
             path,
-            f"no projection takes {_say(before)} to {_say(after)}",
+            f"no projection takes {say(before)} to {say(after)}",
             "a dense layer changes the last axis, a strided 1x1 convolution an image",
         )
 
 
+def _parallel(layer: Parallel, state: State, path: str, walk: _Walk) -> _Sum:
+    total, shapes = _Sum(1, 0, state), []
+    for i, branch in enumerate(layer.branches):
+        begun = replace(total.state, shape=state.shape, integers=state.integers)
+        total = _plus(total, _sequence(branch, begun, f"{path}.branches[{i}]", walk))
+        shapes.append(total.state.shape)
+    after = _concatenated(layer, shapes, path) if layer.merge == "concat" else shapes[0]
+    if layer.merge != "concat" and any(shape != after for shape in shapes):
+        raise wrong(
+            path,
+            f"its branches end in {', '.join(map(say, shapes))}",
+            f"to {layer.merge} they must end in one shape",
+        )
+    return total._replace(state=replace(total.state, shape=after, integers=None))
+
+
+def concat_axis(layer: Parallel, rank: int) -> int:
+    """The axis a concat joins along, from 0 without the batch."""
+    if layer.axis is None:
+        return 0 if rank > 2 else rank - 1
+    return layer.axis % rank
+
+
+def _concatenated(layer: Parallel, shapes: list[Shape], path: str) -> Shape:
+    first = shapes[0]
+    if layer.axis is not None:
+        check_axis(layer.axis, first, path)
+    axis = concat_axis(layer, len(first))
+    rests = {(*shape[:axis], *shape[axis + 1 :]) for shape in shapes}
+    if len(rests) > 1 or any(len(shape) != len(first) for shape in shapes):
+        raise wrong(
+            path,
+            f"its branches end in {', '.join(map(say, shapes))}",
+            f"to concatenate they must agree in every axis but axis {axis}",
+        )
+    return (*first[:axis], sum(shape[axis] for shape in shapes), *first[axis + 1 :])
+
+
+def _remember(layer: Remember, state: State, _: str, __: _Walk) -> _Sum:
+    kept = dict(state.kept) | {layer.name: Kept(state.shape, state.integers)}
+    return _Sum(1, 0, replace(state, kept=kept))
+
+
+def _recall(layer: Recall, state: State, path: str, _: _Walk) -> _Sum:
+    found = shape_tokens.kept(state, layer.name, f"{path}.name")
+    return _Sum(1, 0, replace(state, shape=found.shape, integers=found.integers))
+
+
+_CONTAINERS: dict[type, Callable[[Any, State, str, _Walk], _Sum]] = {
+    Repeat: _repeat,
+    Residual: _residual,
+    Parallel: _parallel,
+    Remember: _remember,
+    Recall: _recall,
+}
+
+
 def _dense(layer: Dense, shape: Shape, path: str) -> tuple[Shape, int]:
-    _needs(shape, (1, 2), path, "dense", "put `{type: flatten}` or a global_avg_pool before it")
+    needs(shape, (1, 2), path, "dense", "put `{type: flatten}` or a global_avg_pool before it")
     return (*shape[:-1], layer.units), layer.units * (shape[-1] + layer.bias)
+
+
+def _gated(layer: Gated, shape: Shape, path: str) -> tuple[Shape, int]:
+    needs(shape, (1, 2), path, "gated", "put `{type: flatten}` or a global_avg_pool before it")
+    return (*shape[:-1], layer.units), 2 * layer.units * (shape[-1] + layer.bias)
 
 
 def _activation(layer: ActivationLayer, shape: Shape, path: str) -> tuple[Shape, int]:
     if layer.axis is not None:
-        _check_axis(layer.axis, shape, path)
+        check_axis(layer.axis, shape, path)
     return shape, 1 if layer.function == "prelu" else 0
 
 
-def _check_axis(axis: int, shape: Shape, path: str) -> None:
-    if not -len(shape) <= axis < len(shape):
-        raise _wrong(
-            f"{path}.axis",
-            f"axis {axis} is outside {_say(shape)}",
-            f"from {-len(shape)} to {len(shape) - 1}, the batch not counted",
-        )
-
-
-def _conv2d(layer: Conv2d, shape: Shape, path: str) -> tuple[Shape, int]:
-    _needs(shape, (3,), path, "conv2d", "its input is [channels, height, width]")
-    if shape[0] % layer.groups or layer.filters % layer.groups:
-        raise _wrong(
-            f"{path}.groups",
-            f"{layer.groups} groups do not divide {shape[0]} channels and {layer.filters} filters",
-            "choose a common divisor",
-        )
-    after = _windows(layer, layer.stride, layer.dilation, shape, path)
-    weight = layer.filters * (shape[0] // layer.groups) * math.prod(layer.kernel)
-    return (layer.filters, *after), weight + layer.filters * layer.bias
-
-
-def _pool(layer: MaxPool | AvgPool, shape: Shape, path: str) -> tuple[Shape, int]:
-    _needs(shape, (3,), path, layer.type, "its input is [channels, height, width]")
-    if not isinstance(layer.padding, str) and any(
-        2 * p > k for p, k in zip(layer.padding, layer.kernel, strict=True)
-    ):
-        raise _wrong(f"{path}.padding", "a window would lie in the padding", "at most half of it")
-    after = _windows(layer, layer.stride or layer.kernel, (1, 1), shape, path)
-    return (shape[0], *after), 0
-
-
-def _windows(
-    layer: Conv2d | MaxPool | AvgPool, stride: Shape, dilation: Shape, shape: Shape, path: str
-) -> Shape:
-    size = shape[1:]
-    begin, end = conv_pads(size, layer.kernel, stride, layer.padding, dilation)
-    after = []
-    for n, k, s, d, b, e in zip(size, layer.kernel, stride, dilation, begin, end, strict=True):
-        room = n + b + e - (k - 1) * d - 1
-        if room < 0:
-            raise _wrong(
-                f"{path}.kernel",
-                f"a window of {(k - 1) * d + 1} does not fit into {n} places padded to {n + b + e}",
-                "use a smaller kernel, fewer poolings, or `padding: same`",
-            )
-        after.append(room // s + 1)
-    return tuple(after)
-
-
-def _batch_norm(_: BatchNorm, shape: Shape, path: str) -> tuple[Shape, int]:
-    _needs(shape, (1, 3), path, "batch_norm", "over time steps use layer_norm")
-    return shape, 2 * shape[0]
-
-
-def _layer_norm(layer: LayerNorm, shape: Shape, path: str) -> tuple[Shape, int]:
-    _check_axis(layer.axis, shape, path)
-    return shape, 2 * math.prod(shape[layer.axis :])
+def _dropout(_: Dropout, shape: Shape, path: str) -> tuple[Shape, int]:  # noqa: ARG001
+    return shape, 0
 
 
 def _flatten(_: Flatten, shape: Shape, path: str) -> tuple[Shape, int]:  # noqa: ARG001
     return (math.prod(shape),), 0
 
 
-def _global_avg_pool(_: GlobalAvgPool, shape: Shape, path: str) -> tuple[Shape, int]:
-    _needs(shape, (3,), path, "global_avg_pool", "its input is [channels, height, width]")
-    return shape[:1], 0
+def _reshape(layer: Reshape, shape: Shape, path: str) -> tuple[Shape, int]:
+    wanted, values = layer.shape, math.prod(shape)
+    known = math.prod(n for n in wanted if n != -1)
+    rest = values // known if known else 0
+    after = tuple(rest if n == -1 else n for n in wanted)
+    if 0 in wanted or wanted.count(-1) > 1 or math.prod(after) != values:
+        raise wrong(
+            f"{path}.shape",
+            f"{say(shape)} has {values:,} values, which {say(wanted)} does not hold",
+            "the sizes multiply to as many values; one of them may be -1",
+        )
+    return after, 0
 
 
-def _rnn(layer: Rnn, shape: Shape, path: str) -> tuple[Shape, int]:
-    _needs(shape, (2,), path, "rnn", "its input is [time, features]")
-    parameters = layer.units * (shape[1] + layer.units + 2 * layer.bias)
-    return (shape[0], layer.units) if layer.return_sequences else (layer.units,), parameters
+def _permute(layer: Permute, shape: Shape, path: str) -> tuple[Shape, int]:
+    if sorted(layer.axes) != list(range(len(shape))):
+        raise wrong(
+            f"{path}.axes",
+            f"{list(layer.axes)} is no order of the axes of {say(shape)}",
+            f"name each of 0 to {len(shape) - 1} once",
+        )
+    return tuple(shape[a] for a in layer.axes), 0
 
 
 # layer, input shape, path -> output shape, trained parameters
 SHAPE_RULES: dict[type, Callable[[Any, Shape, str], tuple[Shape, int]]] = {
     Dense: _dense,
+    Gated: _gated,
     ActivationLayer: _activation,
-    Conv2d: _conv2d,
-    MaxPool: _pool,
-    AvgPool: _pool,
-    GlobalAvgPool: _global_avg_pool,
-    BatchNorm: _batch_norm,
-    LayerNorm: _layer_norm,
+    Dropout: _dropout,
     Flatten: _flatten,
-    Rnn: _rnn,
+    Reshape: _reshape,
+    Permute: _permute,
+    **shape_maps.RULES,
+    **shape_tokens.RULES,
 }
 
 
-def _needs(shape: Shape, ranks: tuple[int, ...], path: str, what: str, hint: str) -> None:
-    if len(shape) not in ranks:
-        raise _wrong(path, f"{what} cannot take an input of shape {_say(shape)}", hint)
-
-
-def _wrong(path: str, message: str, hint: str) -> InvalidSpec:
-    return InvalidSpec("shape_mismatch", message, where=path, hint=hint)
-
-
-def _say(shape: Shape) -> str:
-    return f"[{', '.join(map(str, shape))}]"
-
-
 def _bound(walk: _Walk, path: str, total: _Sum) -> None:
-    layers, parameters, shape = total
+    layers, parameters, state = total
     if layers > walk.limits.max_layers:
-        raise _too_many(walk, "max_layers", path, f"{_number(layers)} layers")
+        raise _too_many(walk, "max_layers", path, f"{number(layers)} layers")
     if parameters > walk.limits.max_parameters:
-        raise _too_many(walk, "max_parameters", path, f"{_number(parameters)} parameters")
-    if math.prod(shape) > walk.limits.max_elements:
-        raise _too_many(walk, "max_elements", path, f"{_number(math.prod(shape))} values per input")
-
-
-def _number(n: int) -> str:
-    return f"{n:,}" if n < 10**12 else f"about 10^{math.floor(math.log10(n))}"
+        raise _too_many(walk, "max_parameters", path, f"{number(parameters)} parameters")
+    values = math.prod(state.shape)
+    if values > walk.limits.max_elements:
+        raise _too_many(walk, "max_elements", path, f"{number(values)} values per input")
 
 
 def _too_many(walk: _Walk, name: str, path: str, what: str) -> LimitExceeded:
-    bound = getattr(walk.limits, name)
-    return LimitExceeded(
-        "spec_too_large",
-        f"up to here the spec amounts to {what}",
-        where=path,
-        limit=f"{name}={bound}",
-        hint=f"at most {bound:,}; reduce `times`, `units` or `shape`",
-    )
+    return too_large(getattr(walk.limits, name), name, path, what)
