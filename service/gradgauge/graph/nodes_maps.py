@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from gradgauge.graph.init import Law, fans
 from gradgauge.graph.spec_net import NORMALISED, Net, Shape, Value, shape_of
 from gradgauge.schema.shape_maps import conv_pads, transpose_pads
@@ -124,8 +126,7 @@ def _batch_norm(net: Net, layer: BatchNorm, x: Value, scope: str, after: Shape) 
         x = net.node("Transpose", [x], scope, turned, perm)
     inputs = [
         x,
-        net.norm(layer.init, "scale", channels, scope),
-        net.norm(layer.init, "bias", channels, scope),
+        *_norm_weights(net, layer, channels, scope),
         net.weight(scope, "running_mean", Law("zeros", channels)),
         net.weight(scope, "running_var", Law("ones", channels)),
     ]
@@ -133,11 +134,22 @@ def _batch_norm(net: Net, layer: BatchNorm, x: Value, scope: str, after: Shape) 
     return net.node("Transpose", [y], scope, after, perm, name="FeaturesLast") if last else y
 
 
+def _norm_weights(
+    net: Net, layer: BatchNorm | LayerNorm | GroupNorm | InstanceNorm, shape: Shape, scope: str
+) -> list[Value]:
+    """Scale and bias; of one that is not learned, its value, which is no weight."""
+    return [
+        net.norm(layer.init, part, shape, scope)
+        if getattr(layer, part)
+        else net.constant(scope, f"no_{part}", np.full(shape, value, np.float32))
+        for part, value in (("scale", 1.0), ("bias", 0.0))
+    ]
+
+
 def _layer_norm(net: Net, layer: LayerNorm, x: Value, scope: str, after: Shape) -> Value:
     axis = layer.axis if layer.axis < 0 else layer.axis - len(after)
-    inputs = [x, net.norm(layer.init, "scale", after[axis:], scope)]
-    if layer.bias:
-        inputs.append(net.norm(layer.init, "bias", after[axis:], scope))
+    inputs = [x, *_norm_weights(net, layer, after[axis:], scope)]
+    inputs = inputs if layer.bias else inputs[:2]
     attributes = {"axis": axis, "epsilon": layer.epsilon}
     return net.node("LayerNormalization", inputs, scope, after, attributes)
 
@@ -152,13 +164,13 @@ def rms_norm(net: Net, layer: RmsNorm, x: Value, scope: str, after: Shape) -> Va
 
 
 def _group_norm(net: Net, layer: GroupNorm, x: Value, scope: str, after: Shape) -> Value:
-    inputs = [x, *(net.norm(layer.init, part, after[:1], scope) for part in ("scale", "bias"))]
+    inputs = [x, *_norm_weights(net, layer, after[:1], scope)]
     attributes = {"num_groups": layer.groups, "epsilon": layer.epsilon}
     return net.node("GroupNormalization", inputs, scope, after, attributes)
 
 
 def _instance_norm(net: Net, layer: InstanceNorm, x: Value, scope: str, after: Shape) -> Value:
-    inputs = [x, *(net.norm(layer.init, part, after[:1], scope) for part in ("scale", "bias"))]
+    inputs = [x, *_norm_weights(net, layer, after[:1], scope)]
     attributes = {"epsilon": layer.epsilon}
     return net.node("InstanceNormalization", inputs, scope, after, attributes)
 

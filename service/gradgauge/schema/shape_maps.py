@@ -182,12 +182,12 @@ def _batch_norm(layer: BatchNorm, shape: Shape, path: str) -> tuple[Shape, int]:
         )
     if len(shape) > 2 and layer.axis == -1:
         raise wrong(f"{path}.axis", "a feature map has its channels first", "leave it out")
-    return shape, 2 * shape[layer.axis or 0]
+    return shape, (layer.scale + layer.bias) * shape[layer.axis or 0]
 
 
 def _layer_norm(layer: LayerNorm | RmsNorm, shape: Shape, path: str) -> tuple[Shape, int]:
     check_axis(layer.axis, shape, path)
-    parts = 2 if isinstance(layer, LayerNorm) and layer.bias else 1
+    parts = layer.scale + layer.bias if isinstance(layer, LayerNorm) else 1
     return shape, parts * math.prod(shape[layer.axis :])
 
 
@@ -199,7 +199,7 @@ def _instance_norm(layer: GroupNorm | InstanceNorm, shape: Shape, path: str) -> 
             f"{layer.groups} groups do not divide {shape[0]} channels",
             "choose a divisor",
         )
-    return shape, 2 * shape[0]
+    return shape, (layer.scale + layer.bias) * shape[0]
 
 
 # layer, input shape, path -> output shape, trained parameters

@@ -124,12 +124,15 @@ class BatchNorm(Strict):
     """Normalises features or channels over the batch; running statistics start at (0, 1).
 
     `axis` is where they lie, counted without the batch: 0 for [channels, ...], -1 for
-    [time, features]; an input of two axes has to say which it is.
+    [time, features]; an input of two axes has to say which it is. Like every norm it learns a
+    `scale` and a `bias`, unless they are false.
     """
 
     type: Literal["batch_norm"]
     axis: Literal[0, -1] | None = None
     epsilon: Positive = 1e-5
+    scale: bool = True
+    bias: bool = True
     init: NormInit = NormInit()
 
 
@@ -139,6 +142,7 @@ class LayerNorm(Strict):
     type: Literal["layer_norm"]
     axis: int = -1
     epsilon: Positive = 1e-5
+    scale: bool = True
     bias: bool = True
     init: NormInit = NormInit()
 
@@ -158,14 +162,18 @@ class GroupNorm(Strict):
     type: Literal["group_norm"]
     groups: Size
     epsilon: Positive = 1e-5
+    scale: bool = True
+    bias: bool = True
     init: NormInit = NormInit()
 
 
 class InstanceNorm(Strict):
-    """Normalises each channel of [channels, size, ...] by itself, with a learned scale and bias."""
+    """Normalises each channel of [channels, size, ...] by itself."""
 
     type: Literal["instance_norm"]
     epsilon: Positive = 1e-5
+    scale: bool = True
+    bias: bool = True
     init: NormInit = NormInit()
 
 

@@ -2,7 +2,19 @@
 
 from typing import Any
 
+from gradgauge.schema import translate_hugging_face, translate_keras
+
 
 def translate(document: dict[str, Any]) -> dict[str, Any]:
-    """The document as a spec: one by another tool translated, any other as it is."""
+    """The document as a spec: one by another tool translated, any other as it is.
+
+    Raises:
+        InvalidSpec: it is Keras's or Hugging Face's, and has no translation.
+    """
+    if "gradgauge" in document:
+        return document
+    if translate_keras.applies(document):
+        return translate_keras.translate(document)
+    if "model_type" in document:
+        return translate_hugging_face.translate(document)
     return document
