@@ -1,4 +1,4 @@
-"""The server's commands: found by entry points, run with the words that follow their name."""
+"""The service package's commands: entry points, run with the words that follow their name."""
 
 from collections.abc import Callable
 from importlib.metadata import entry_points
@@ -13,6 +13,7 @@ HELP = {
     "worker": "Run one more worker.",
     "migrate": "Bring the database to this version's schema.",
     "doctor": "Say what this machine offers and lacks.",
+    "export": "Write a spec as an ONNX model, its weights drawn.",
 }
 # The service reads its own options, --help too.
 _AS_IT_CAME = {
@@ -23,7 +24,7 @@ _AS_IT_CAME = {
 
 
 def register(app: typer.Typer) -> None:
-    """Add the server's commands to `app`; nothing of the service is loaded before one is run."""
+    """Add the service's commands to `app`; nothing of the service is loaded before one is run."""
     for name, told in HELP.items():
         app.command(name, help=told, context_settings=_AS_IT_CAME)(_command(name))
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from gradgauge import telemetry
 from gradgauge.cli import doctor as examination
 from gradgauge.cli import supervisor
+from gradgauge.cli.exporter import export
 from gradgauge.errors import GradgaugeError, InvalidInput
 from gradgauge.settings import Settings
 from gradgauge.store.database import conninfo, embedded_server
@@ -70,6 +71,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "worker": worker,
     "migrate": migrate,
     "doctor": doctor,
+    "export": export,
 }
 
 
