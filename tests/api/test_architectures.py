@@ -1,5 +1,6 @@
 """Specs over HTTP: JSON and YAML, validated with the path of the fault."""
 
+import re
 from pathlib import Path
 
 import jsonschema
@@ -7,12 +8,19 @@ import pytest
 import yaml
 
 from gradgauge.api.architectures import stored
-from gradgauge.schema.spec import parse_spec
+from gradgauge.schema.spec import LAYER_TYPES, ArchSpec, parse_spec
 from tests.api.problem import problem
 from tests.service import SPEC
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
+ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+PAGE = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "specs.md").read_text(), re.DOTALL)
 YAML = {"Content-Type": "application/yaml"}
+
+
+@pytest.fixture(scope="module")
+def schema():
+    return ArchSpec.model_json_schema()
 
 
 def test_a_spec_is_201_then_200_and_is_read_back(api):
@@ -77,6 +85,33 @@ def test_a_layer_that_does_not_fit_is_named(api):
     answer = api.post("/v1/architectures", json=spec)
     assert answer.status_code == 422
     assert answer.json()["node"].startswith("layers[1]")
+
+
+def test_another_tools_description_is_stored_as_the_spec_it_amounts_to(api):
+    config = {"model_type": "gpt2", "n_embd": 16, "n_layer": 2, "n_head": 2, "vocab_size": 30}
+    answer = api.post("/v1/architectures", json=config)
+    assert answer.status_code == 201
+    spec = answer.json()["spec"]
+    assert spec["gradgauge"] == 1
+    assert spec["layers"][0] == {"type": "embedding", "entries": 30, "units": 16}
+    assert api.post("/v1/architectures", json=spec).status_code == 200
+    told = problem(
+        api.post("/v1/architectures", json={"model_type": "gpt3"}), 422, "unknown_model_type"
+    )
+    assert told.node == "model_type"
+
+
+def test_the_schema_knows_every_layer_type(api):
+    schema = api.get("/v1/schemas/architecture").json()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    fields = [one.get("properties", {}) for one in schema["$defs"].values()]
+    types = {one["type"]["const"] for one in fields if "type" in one}
+    assert types == LAYER_TYPES
+
+
+@pytest.mark.parametrize("text", PAGE, ids=range(len(PAGE)))
+def test_the_published_schema_accepts_the_pages_examples(schema, text):
+    jsonschema.validate(yaml.safe_load(text), schema)
 
 
 def test_other_types_are_415(api):

@@ -22,19 +22,19 @@ def translate(config: Json) -> Json:
         InvalidSpec: another family, a head that is not known, or a field that is missing.
     """
     family = config.get("model_type")
-    if not isinstance(family, str) or family not in _FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         raise InvalidSpec(
             "unknown_model_type",
             f"no translation of a Hugging Face model of type {str(family)[:60]!r}",
             where="model_type",
-            hint=f"{nearest(str(family)[:60], _FAMILIES)}; or export the model to ONNX",
+            hint=f"{nearest(str(family)[:60], FAMILIES)}; or export the model to ONNX",
         )
     given = Config(config)
-    spec = _FAMILIES[family](given)
+    spec = FAMILIES[family](given)
     return {"gradgauge": 1, "name": given.text("name_or_path", "_name_or_path") or family} | spec
 
 
-_FAMILIES: dict[str, Callable[[Config], Json]] = {
+FAMILIES: dict[str, Callable[[Config], Json]] = {
     "bert": bert,
     "gpt2": gpt2,
     "llama": llama,
