@@ -35,7 +35,11 @@ def run(graph: Graph, x: np.ndarray) -> np.ndarray:
 
 
 def batch(graph: Graph, seed=0) -> np.ndarray:
-    dims = [d for d in graph.model.graph.inputs[0].shape if isinstance(d, int)]
+    given = graph.model.graph.inputs[0]
+    dims = [d for d in given.shape if isinstance(d, int)]
+    if given.dtype == onnx_ir.DataType.INT64:
+        high = int(given.metadata_props["gradgauge.high"])
+        return np.random.default_rng(seed).integers(high, size=(BATCH, *dims))
     return np.random.default_rng(seed).standard_normal((BATCH, *dims)).astype(np.float32)
 
 

@@ -74,45 +74,35 @@ def _window(step: Step, now: Now, kernel: str) -> tuple[list[Json], Json, Now]:
 
 
 def _conv(step: Step, now: Now) -> Made:
-    layers, fields, now = _window(step, now, "kernel_size")
-    config = step.config
-    layer = {
-        "type": f"conv{now.rank - 1}d",
-        "filters": size(step, "filters"),
-        "dilation": config.get("dilation_rate", 1),
-        "groups": config.get("groups", 1),
-        "bias": config.get("use_bias", True),
-        "init": laws(step),
-    }
-    return [*layers, layer | fields], now
+    layers, fields, now = _convolution(step, now)
+    layer = {"type": f"conv{now.rank - 1}d", "filters": size(step, "filters")}
+    return [*layers, layer | {"groups": step.config.get("groups", 1)} | fields], now
 
 
 def _conv_transpose(step: Step, now: Now) -> Made:
-    layers, fields, now = _window(step, now, "kernel_size")
-    config = step.config
-    if config.get("output_padding") is not None:
+    layers, fields, now = _convolution(step, now)
+    if step.config.get("output_padding") is not None:
         raise refused("a transposed convolution with output padding", step.name)
-    layer = {
-        "type": "conv_transpose",
-        "filters": size(step, "filters"),
-        "dilation": config.get("dilation_rate", 1),
-        "bias": config.get("use_bias", True),
-        "init": laws(step),
-    }
-    return [*layers, layer | fields], now
+    return [*layers, {"type": "conv_transpose", "filters": size(step, "filters")} | fields], now
 
 
 def _depthwise(step: Step, now: Now) -> Made:
-    layers, fields, now = _window(step, now, "kernel_size")
-    config = step.config
-    layer = {
-        "type": "depthwise_conv",
-        "multiplier": config.get("depth_multiplier", 1),
-        "dilation": config.get("dilation_rate", 1),
-        "bias": config.get("use_bias", True),
-        "init": laws(step, "depthwise_initializer"),
-    }
+    layers, fields, now = _convolution(step, now, "depthwise_initializer")
+    layer = {"type": "depthwise_conv", "multiplier": step.config.get("depth_multiplier", 1)}
     return [*layers, layer | fields], now
+
+
+def _convolution(
+    step: Step, now: Now, kernel: str = "kernel_initializer"
+) -> tuple[list[Json], Json, Now]:
+    """What all convolutions say."""
+    layers, fields, now = _window(step, now, "kernel_size")
+    more = {
+        "dilation": step.config.get("dilation_rate", 1),
+        "bias": step.config.get("use_bias", True),
+        "init": laws(step, kernel),
+    }
+    return layers, fields | more, now
 
 
 def _separable(step: Step, now: Now) -> Made:

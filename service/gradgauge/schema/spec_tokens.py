@@ -108,7 +108,20 @@ class Attention(Strict):
     init: AttentionInit = AttentionInit()
 
 
-class Rnn(Strict):
+class _Cell(Strict):
+    """What `rnn`, `lstm` and `gru` have in common."""
+
+    units: Size
+    activation: Literal["tanh", "relu"] = "tanh"
+    bias: bool = True
+    recurrent_bias: bool = True
+    bidirectional: bool = False
+    return_sequences: bool = False
+    time_steps: Size | None = None
+    init: InitSet = InitSet()
+
+
+class Rnn(_Cell):
     """h_t = f(W x_t + R h_(t-1) + b) over [time, features], from h_0 = 0.
 
     Gives the last state [units], or every state [time, units] with `return_sequences`; with
@@ -117,17 +130,9 @@ class Rnn(Strict):
     """
 
     type: Literal["rnn"]
-    units: Size
-    activation: Literal["tanh", "relu"] = "tanh"
-    bias: bool = True
-    recurrent_bias: bool = True
-    bidirectional: bool = False
-    return_sequences: bool = False
-    time_steps: Size | None = None
-    init: InitSet = InitSet()
 
 
-class Lstm(Strict):
+class Lstm(_Cell):
     """A long short-term memory (ONNX's LSTM); `rnn` explains the fields they share.
 
     `forget_bias` is added to the forget gate's bias as drawn; `activation` stands where the
@@ -135,18 +140,10 @@ class Lstm(Strict):
     """
 
     type: Literal["lstm"]
-    units: Size
-    activation: Literal["tanh", "relu"] = "tanh"
     forget_bias: Real = 0.0
-    bias: bool = True
-    recurrent_bias: bool = True
-    bidirectional: bool = False
-    return_sequences: bool = False
-    time_steps: Size | None = None
-    init: InitSet = InitSet()
 
 
-class Gru(Strict):
+class Gru(_Cell):
     """A gated recurrent unit (ONNX's GRU); `rnn` explains the fields they share.
 
     `reset_after` applies the reset gate after the recurrent product, as torch and Keras do;
@@ -154,15 +151,7 @@ class Gru(Strict):
     """
 
     type: Literal["gru"]
-    units: Size
-    activation: Literal["tanh", "relu"] = "tanh"
     reset_after: bool = True
-    bias: bool = True
-    recurrent_bias: bool = True
-    bidirectional: bool = False
-    return_sequences: bool = False
-    time_steps: Size | None = None
-    init: InitSet = InitSet()
 
 
 Recurrent = Rnn | Lstm | Gru
