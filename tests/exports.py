@@ -48,7 +48,9 @@ def export(
             if exporter == "dynamo":
                 model = _dynamo(net, inputs, opset, dynamic_batch=dynamic_batch, optimize=optimize)
             else:
-                model = _torchscript(net, inputs, opset, dynamic_batch=dynamic_batch)
+                model = _torchscript(
+                    net, inputs, opset, dynamic_batch=dynamic_batch, optimize=optimize
+                )
     finally:
         torch.backends.mha.set_fastpath_enabled(was)
     opsets = {o.domain: o.version for o in model.opset_import}
@@ -57,7 +59,7 @@ def export(
 
 
 def _torchscript(
-    net: nn.Module, inputs: tuple[Tensor, ...], opset: int, *, dynamic_batch: bool
+    net: nn.Module, inputs: tuple[Tensor, ...], opset: int, *, dynamic_batch: bool, optimize: bool
 ) -> onnx.ModelProto:
     names = [f"input{i}" for i in range(len(inputs))]
     buffer = io.BytesIO()
@@ -68,6 +70,7 @@ def _torchscript(
         dynamo=False,
         opset_version=opset,
         training=torch.onnx.TrainingMode.PRESERVE,
+        do_constant_folding=optimize,
         input_names=names,
         dynamic_axes={n: {0: "batch"} for n in names} if dynamic_batch else None,
     )

@@ -23,7 +23,7 @@ def seeded(net: nn.Module, seed: int = 0) -> nn.Module:
             if not value.is_floating_point():
                 continue
             drawn = torch.randn(value.shape, generator=generator)
-            fan = value[0].numel() if value.dim() > 1 else 16
+            fan = value.shape[1:].numel() if value.dim() > 1 else 16
             value.copy_(drawn / math.sqrt(fan))
             if name.endswith("running_var"):
                 value.abs_().add_(0.5)

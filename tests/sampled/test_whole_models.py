@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gradgauge.sampled.executor import compile_graph
 from tests import nets
 from tests.exports import Export, export
+from tests.native import ByValue, compare, difference, gradients
 
 _RNG = torch.Generator().manual_seed(3)
 
@@ -73,49 +74,14 @@ def _normed(net: nn.Module) -> bool:
     return any(isinstance(m, nn.BatchNorm2d) for m in net.modules())
 
 
-def _gradients(outputs, leaves):
-    """Of a seeded random linear functional of the outputs; zeros where there is no path."""
-    generator = torch.Generator().manual_seed(11)
-    total = sum((y * torch.randn(y.shape, generator=generator).to(y)).sum() for y in outputs)
-    found = torch.autograd.grad(total, leaves, allow_unused=True)
-    return [torch.zeros_like(x) if g is None else g for x, g in zip(leaves, found, strict=True)]
-
-
 def _close(mine: Tensor, native: Tensor) -> None:
-    assert mine.shape == native.shape
-    assert float((mine - native).detach().norm()) <= 1e-9 * float(native.detach().norm())
-
-
-class ByValue:
-    """Gradients summed over all stored elements of one value.
-
-    The parameters are drawn at random, so a value names an element wherever an exporter has
-    moved it: transposed, stacked with others, its gates reordered, a tied copy.
-    """
-
-    def __init__(self, leaves: list[Tensor], gradients: list[Tensor]) -> None:
-        values = np.concatenate([x.detach().double().numpy().ravel() for x in leaves])
-        flat = np.concatenate([g.double().numpy().ravel() for g in gradients])
-        self.values, index = np.unique(values, return_inverse=True)
-        self.sums = np.bincount(index, flat)
-
-    def of(self, parameter: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """The sum at each of the parameter's elements, and whether its value is stored."""
-        wanted = parameter.detach().double().numpy().ravel()
-        at = np.searchsorted(self.values, wanted).clip(max=self.values.size - 1)
-        return self.sums[at], self.values[at] == wanted
+    assert difference(mine, native) <= 1e-9
 
 
 def _same_gradients(ours: ByValue, native: ByValue, net: nn.Module) -> None:
-    """Norm-wise per parameter; structurally zero ones against a thousandth of the largest."""
-    largest = max(np.linalg.norm(native.of(p)[0]) for p in net.parameters())
-    for name, parameter in net.named_parameters():
-        want, _ = native.of(parameter)
-        got, stored = ours.of(parameter)
-        # an exporter may cut off what is never read: position embeddings beyond the sequence
-        assert not want[~stored].any(), f"{name} is not stored"
-        error = np.linalg.norm((got - want)[stored])
-        assert error <= 1e-9 * max(np.linalg.norm(want), 1e-3 * largest), name
+    compared = compare(ours, native, net)
+    assert not compared.unmapped
+    assert compared.error <= 1e-9, compared.worst
 
 
 @pytest.mark.parametrize(
@@ -138,8 +104,8 @@ def test_outputs_and_all_gradients_are_native_torchs_in_float64(name, exporter, 
 
     leaves = list(exe.initializers.values())
     parameters = list(net.parameters())
-    mine = _gradients(ours, leaves + floats)
-    theirs = _gradients(native, parameters + floats)
+    mine = gradients(ours, leaves + floats)
+    theirs = gradients(native, parameters + floats)
     for a, b in zip(mine[len(leaves) :], theirs[len(parameters) :], strict=True):
         _close(a, b)
     _same_gradients(
@@ -190,8 +156,8 @@ def test_batch_statistics_are_those_of_the_module_in_training_mode():
     _close(ours[0], theirs[0])
     leaves, parameters = list(exe.initializers.values()), list(native.parameters())
     _same_gradients(
-        ByValue(leaves, _gradients(ours, leaves)),
-        ByValue(parameters, _gradients(theirs, parameters)),
+        ByValue(leaves, gradients(ours, leaves)),
+        ByValue(parameters, gradients(theirs, parameters)),
         native,
     )
 
@@ -203,7 +169,7 @@ def test_norms_fused_into_convolutions_still_compute_the_same():
     assert "BatchNormalization" not in {n.op_type for n in exported.model.graph.node}
     ours, theirs = compile_graph(exported.model)(x), [net(x)]
     _close(ours[0], theirs[0])
-    _close(_gradients(ours, [x])[0], _gradients(theirs, [x])[0])
+    _close(gradients(ours, [x])[0], gradients(theirs, [x])[0])
 
 
 @pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
