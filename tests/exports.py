@@ -4,7 +4,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +23,11 @@ class Export:
     native: nn.Module
     inputs: tuple[Tensor, ...]
     opset: int
+
+    def feed(self, inputs: Iterable[Tensor]) -> dict[str, Tensor]:
+        """By name, without those that no output needs: the TorchScript exporter drops them."""
+        kept = {v.name for v in self.model.graph.input}
+        return {n: x for n, x in zip(_names(self.inputs), inputs, strict=True) if n in kept}
 
 
 def export(
@@ -61,7 +66,7 @@ def export(
 def _torchscript(
     net: nn.Module, inputs: tuple[Tensor, ...], opset: int, *, dynamic_batch: bool, optimize: bool
 ) -> onnx.ModelProto:
-    names = [f"input{i}" for i in range(len(inputs))]
+    names = _names(inputs)
     buffer = io.BytesIO()
     torch.onnx.export(
         net,
@@ -87,10 +92,15 @@ def _dynamo(
         dynamo=True,
         opset_version=opset,
         verbose=False,
+        input_names=_names(inputs),
         dynamic_shapes=shapes,
         optimize=optimize,
     )
     return program.model_proto
+
+
+def _names(inputs: Sized) -> list[str]:
+    return [f"input{i}" for i in range(len(inputs))]
 
 
 @contextlib.contextmanager
