@@ -22,7 +22,7 @@ def seeded(net: nn.Module, seed: int = 0) -> nn.Module:
         for name, value in [*net.named_parameters(), *net.named_buffers()]:
             if not value.is_floating_point():
                 continue
-            drawn = torch.randn(value.shape, generator=generator)
+            drawn = torch.randn(value.shape, generator=generator, dtype=value.dtype)
             fan = value.shape[1:].numel() if value.dim() > 1 else 16
             value.copy_(drawn / math.sqrt(fan))
             if name.endswith("running_var"):

@@ -17,25 +17,25 @@ WORDS = 31
 
 @dataclass(frozen=True)
 class Architecture:
-    """How the module is built, the shapes it takes, and the errors of the exporters that refuse.
+    """How the module is built, the shapes it takes, and what its exporters cannot do.
 
-    `since` is the first opset the TorchScript exporter can write it in.
+    `since` is the first opset the TorchScript exporter can write it in, `refused` an exporter's
+    error, or onnxruntime's on what it wrote. `scalars` are literals the module multiplies by.
     """
 
     make: Callable[[], nn.Module]
     shapes: Mapping[str, tuple[int, ...]]
     since: int = 13
     refused: Mapping[Exporter, str] = field(default_factory=dict)
+    scalars: tuple[float, ...] = ()
 
     def module(self, dtype: torch.dtype) -> nn.Module:
-        """Redrawn and in evaluation mode; the float32 and float64 modules have equal weights."""
-        return _exact(nets.seeded(self.make())).to(dtype).eval()
+        """Redrawn in its own type, so that hardly two float64 weights are equal."""
+        return _exact(nets.seeded(self.make().to(dtype))).eval()
 
     def inputs(self, dtype: torch.dtype) -> tuple[Tensor, ...]:
         generator = torch.Generator().manual_seed(5)
-        return tuple(
-            _input(name, shape, generator, dtype) for name, shape in self.shapes.items()
-        )
+        return tuple(_input(name, shape, generator, dtype) for name, shape in self.shapes.items())
 
 
 def pretrained(
@@ -45,6 +45,7 @@ def pretrained(
     *,
     since: int = 13,
     refused: Mapping[Exporter, str] | None = None,
+    scalars: tuple[float, ...] = (),
     **config: Any,
 ) -> Architecture:
     """A family of transformers': `head` is what AutoModel's name goes on with."""
@@ -52,9 +53,10 @@ def pretrained(
     def make() -> nn.Module:
         made = transformers.AutoConfig.for_model(kind, use_cache=False, **config)
         auto = getattr(transformers, f"AutoModel{head}")
-        return _Tensors(auto.from_config(made, attn_implementation="eager"), list(shapes))
+        written_out = {"attn_implementation": "eager", "experts_implementation": "batched_mm"}
+        return _Tensors(auto.from_config(made, **written_out), list(shapes))
 
-    return Architecture(make, shapes, since=since, refused=refused or {})
+    return Architecture(make, shapes, since, refused or {}, scalars)
 
 
 class _Tensors(nn.Module):
@@ -108,4 +110,3 @@ def _exact(net: nn.Module) -> nn.Module:
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, nets.EPSILON)
     return net
-

@@ -29,7 +29,7 @@ def _llama(kind: str, **config) -> Architecture:
 
 DECODERS = {
     "BioGPT": _llama("biogpt"),
-    "Bloom": _decoder("bloom", hidden_size=16, n_layer=2, n_head=4),
+    "Bloom": _decoder("bloom", hidden_size=16, n_layer=2, n_head=4, scalars=(0.79788456,)),
     "CodeGen": _decoder("codegen", **_GPT, rotary_dim=4),
     "Cohere": _llama("cohere", refused={"torchscript": "shape_type_inference"}),
     "CTRL": _decoder("ctrl", **_GPT, dff=32),
@@ -66,6 +66,7 @@ DECODERS = {
         n_groups=2,
         state_size=4,
         chunk_size=4,
+        refused={"torchscript": "Invalid attribute perm"},
     ),
     "Mistral": _llama("mistral", **_HEADS, sliding_window=4),
     "Mixtral": _llama("mixtral", **_HEADS, num_local_experts=2),
@@ -92,5 +93,7 @@ DECODERS = {
     ),
     "StableLM": _llama("stablelm"),
     "StarCoder2": _llama("starcoder2"),
-    "XLNet": _decoder("xlnet", d_model=16, n_layer=2, n_head=4, d_inner=32),
+    "XLNet": _decoder(
+        "xlnet", d_model=16, n_layer=2, n_head=4, d_inner=32, refused={"dynamo": "aten.sub"}
+    ),
 }

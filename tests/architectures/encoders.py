@@ -46,7 +46,9 @@ ENCODERS = {
         "fnet", shapes={"input_ids": (2, 6)}, refused={"torchscript": "aten::fft_fftn"}
     ),
     "LayoutLM": _encoder("layoutlm"),
-    "MobileBERT": _encoder("mobilebert", true_hidden_size=16, intra_bottleneck_size=16),
+    "MobileBERT": _encoder(
+        "mobilebert", true_hidden_size=16, intra_bottleneck_size=16, embedding_size=8
+    ),
     "ModernBERT": _encoder(
         "modernbert",
         global_attn_every_n_layers=2,

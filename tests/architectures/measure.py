@@ -21,16 +21,11 @@ _FLOATS = {
     onnx.TensorProto.FLOAT16,
     onnx.TensorProto.BFLOAT16,
 }
-# what the architectures multiply by or mask with, by its float32
-with np.errstate(over="ignore"):
-    _SCALARS = {
-        np.float32(scalar): scalar
-        for scalar in (
-            *(math.sqrt(n) for n in (2, 2 / math.pi, 1 / 2, 1 / 8, 8)),
-            *(0.044715, 0.79788456, 1.702),
-            torch.finfo(torch.float64).min,
-        )
-    }
+# what many architectures multiply by or mask with
+_SCALARS = (
+    *(math.sqrt(n) for n in (2, 2 / math.pi, 1 / 2, 1 / 8, 8)),
+    *(0.044715, 1.702, torch.finfo(torch.float64).min),
+)
 
 
 @dataclass(frozen=True)
@@ -85,7 +80,7 @@ def exported(
 def measured_gradients(architecture: Architecture, exporter: Exporter, opset: int) -> Gradients:
     made = exported(architecture, exporter, opset, torch.float64)
     if exporter == "dynamo":
-        _restore_scalars(made.model)
+        _restore(made.model, (*_SCALARS, *architecture.scalars))
     exe = compile_graph(made.model, dtype=torch.float64)
     xs = [x.clone().requires_grad_(x.is_floating_point()) for x in made.inputs]
     floats = [x for x in xs if x.requires_grad]
@@ -115,19 +110,16 @@ def measured_gradients(architecture: Architecture, exporter: Exporter, opset: in
 
 def measured_forward(architecture: Architecture, exporter: Exporter, opset: int) -> Forward:
     made = exported(architecture, exporter, opset, torch.float32)
-    exe = compile_graph(made.model)
     feed = made.feed(made.inputs)
-    with torch.no_grad():
-        ours = [y.numpy() for y in exe(**feed)]
-        native = made.native(*made.inputs)
-    native = [native] if isinstance(native, torch.Tensor) else native
     session = onnxruntime.InferenceSession(
         made.model.SerializeToString(), _one_thread(), providers=["CPUExecutionProvider"]
     )
     theirs = session.run(None, {name: x.numpy() for name, x in feed.items()})
-    return Forward(
-        made.opset, _apart(ours, [y.numpy() for y in native]), _apart(ours, theirs)
-    )
+    with torch.no_grad():
+        ours = [y.numpy() for y in compile_graph(made.model)(**feed)]
+        native = made.native(*made.inputs)
+    native = [native] if isinstance(native, torch.Tensor) else native
+    return Forward(made.opset, _apart(ours, [y.numpy() for y in native]), _apart(ours, theirs))
 
 
 def _one_thread() -> onnxruntime.SessionOptions:
@@ -137,11 +129,14 @@ def _one_thread() -> onnxruntime.SessionOptions:
     return options
 
 
-def _restore_scalars(model: onnx.ModelProto) -> None:
+def _restore(model: onnx.ModelProto, scalars: tuple[float, ...]) -> None:
     """Undo what dynamo does to a Python scalar: it stores a float32 and casts it to double."""
-    for tensor in model.graph.initializer:
+    with np.errstate(over="ignore"):
+        stored = {float(np.float32(scalar)): scalar for scalar in scalars}
+    values = (a.t for n in model.graph.node for a in n.attribute if n.op_type == "Constant")
+    for tensor in (*model.graph.initializer, *values):
         if tensor.data_type == onnx.TensorProto.FLOAT and not tensor.dims:
-            scalar = _SCALARS.get(numpy_helper.to_array(tensor)[()])
+            scalar = stored.get(float(numpy_helper.to_array(tensor)))
             if scalar is not None:
                 tensor.CopyFrom(numpy_helper.from_array(np.array(scalar), tensor.name))
 

@@ -87,9 +87,7 @@ class WaveNet(nn.Module):
     def __init__(self, width: int = 6) -> None:
         super().__init__()
         self.stem = nn.Conv1d(2, width, 1)
-        self.gates = nn.ModuleList(
-            nn.Conv1d(width, 2 * width, 2, dilation=2**i) for i in range(3)
-        )
+        self.gates = nn.ModuleList(nn.Conv1d(width, 2 * width, 2, dilation=2**i) for i in range(3))
         self.mix = nn.ModuleList(nn.Conv1d(width, width, 1) for _ in range(3))
         self.head = nn.Conv1d(width, 3, 1)
 
@@ -179,7 +177,7 @@ def _volumes() -> nn.Module:
     return nn.Sequential(
         nn.Conv3d(1, 4, 3, padding=1),
         nn.BatchNorm3d(4),
-        nn.SELU(),
+        nn.ELU(),
         nn.MaxPool3d(2),
         nn.Conv3d(4, 6, 3),
         nn.Softsign(),
@@ -219,9 +217,7 @@ PLAIN = {
     "WaveNet": Architecture(WaveNet, {"x": (2, 2, 12)}),
     "RNN": Architecture(lambda: nets.Recurrent("RNN", nonlinearity="relu"), _STEPS),
     "GRU": Architecture(lambda: nets.Recurrent("GRU", num_layers=2), _STEPS),
-    "LSTM": Architecture(
-        lambda: nets.Recurrent("LSTM", num_layers=2, bidirectional=True), _STEPS
-    ),
+    "LSTM": Architecture(lambda: nets.Recurrent("LSTM", num_layers=2, bidirectional=True), _STEPS),
     "LSTM to LSTM, tied": Architecture(Translator, {"ids": (2, 6), "decoder_ids": (2, 5)}),
     "Deep Speech": Architecture(Ears, {"x": (2, 4, 24)}),
     "Transformer encoder layer": Architecture(

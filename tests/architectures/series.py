@@ -71,6 +71,7 @@ SERIES = {
         num_attention_heads=4,
         ffn_dim=32,
         do_mask_input=False,
+        refused={"torchscript": "Incompatible dimensions"},
     ),
     "SEW": _waves("sew"),
     "Wav2Vec2": _waves("wav2vec2"),

@@ -57,24 +57,13 @@ def _both(kind: str, **config) -> Architecture:
 
 VISION = {
     "BEiT": _images("beit", 16, **_VIT, use_relative_position_bias=True),
-    "BiT": _images(
-        "bit", 32, embedding_size=8, hidden_sizes=[32, 32], depths=[1, 1], num_groups=4
-    ),
+    "BiT": _images("bit", 32, embedding_size=8, hidden_sizes=[32, 32], depths=[1, 1], num_groups=4),
     "Chinese-CLIP": _both("chinese_clip", projection_dim=16),
     "CLIP": _both("clip", projection_dim=16),
     "ConvNeXt": _images("convnext", 32, **_STAGES, num_stages=2),
     "ConvNeXt-V2": _images("convnextv2", 32, **_STAGES, num_stages=2),
-    "DeiT": _images("deit", 16, **_VIT),
+    "DeiT": _images("deit", 16, **_VIT, architectures=["DeiTForImageClassification"]),
     "DINOv2": _images("dinov2", 16, **_VIT),
-    "DPT": _images(
-        "dpt",
-        16,
-        "ForDepthEstimation",
-        **_VIT,
-        backbone_out_indices=[1, 1, 2, 2],
-        neck_hidden_sizes=[8, 8, 8, 8],
-        fusion_hidden_size=8,
-    ),
     "EfficientNet": _images(
         "efficientnet",
         32,
@@ -116,6 +105,7 @@ VISION = {
     "LeViT": _images(
         "levit",
         64,
+        architectures=["LevitForImageClassification"],
         image_size=64,
         hidden_sizes=[16, 24, 32],
         num_attention_heads=[2, 2, 2],
@@ -156,7 +146,7 @@ VISION = {
     "TimeSformer": _video("timesformer", 2),
     "VideoMAE": _video("videomae", 4),
     "ViT": _images("vit", 16, **_VIT),
-    "ViViT": _video("vivit", 4, tubelet_size=[2, 8, 8]),
+    "ViViT": _video("vivit", 4, tubelet_size=[2, 8, 8], scalars=(0.7978845608,)),
     "YOLOS": _images(
         "yolos",
         16,
