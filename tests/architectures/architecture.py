@@ -13,6 +13,12 @@ from tests import nets
 from tests.exports import Exporter
 
 WORDS = 31
+SIZE = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 32,
+}
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,14 @@
 """Decoders of text: attention with learned, rotary or linear positions, state spaces."""
 
-from tests.architectures.architecture import WORDS, Architecture, pretrained
+from tests.architectures.architecture import SIZE, WORDS, Architecture, pretrained
 
 _UNPADDED = {"input_ids": (2, 6)}
 _IDS = {**_UNPADDED, "attention_mask": (2, 6)}  # without a mask they look for packed sequences
 _WORDS = {"vocab_size": WORDS, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 _GPT = {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 16}
 _LLAMA = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
+    **SIZE,
     "num_key_value_heads": 2,
-    "intermediate_size": 32,
     "max_position_embeddings": 16,
 }
 _HEADS = {"head_dim": 4}

@@ -1,14 +1,11 @@
 """Encoders of text, with their masked language models' heads."""
 
-from tests.architectures.architecture import WORDS, Architecture, pretrained
+from tests.architectures.architecture import SIZE, WORDS, Architecture, pretrained
 
 _IDS = {"input_ids": (2, 6), "attention_mask": (2, 6)}
 _SIZE = {
     "vocab_size": WORDS,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 32,
+    **SIZE,
     "max_position_embeddings": 16,
     "type_vocab_size": 2,
     "pad_token_id": 0,

@@ -1,15 +1,9 @@
 """Sound, time series and trajectories."""
 
-from tests.architectures.architecture import WORDS, Architecture, pretrained
+from tests.architectures.architecture import SIZE, WORDS, Architecture, pretrained
 
-_SIZE = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 32,
-}
 _WAVES = {
-    **_SIZE,
+    **SIZE,
     "vocab_size": WORDS,
     "pad_token_id": 0,
     "conv_dim": [8, 8],
@@ -29,7 +23,7 @@ SERIES = {
         "audio-spectrogram-transformer",
         "ForAudioClassification",
         {"input_values": (2, 16, 8)},
-        **_SIZE,
+        **SIZE,
         patch_size=4,
         frequency_stride=4,
         time_stride=4,

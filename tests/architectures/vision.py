@@ -1,12 +1,9 @@
 """Images and video: transformers, convolutions, both; pairs of image and text."""
 
-from tests.architectures.architecture import WORDS, Architecture, pretrained
+from tests.architectures.architecture import SIZE, WORDS, Architecture, pretrained
 
 _VIT = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 32,
+    **SIZE,
     "image_size": 16,
     "patch_size": 8,
 }
@@ -29,10 +26,7 @@ _SWIN = {
 }
 _TEXT = {
     "vocab_size": WORDS,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 32,
+    **SIZE,
     "max_position_embeddings": 16,
     "pad_token_id": 0,
     "bos_token_id": 1,
