@@ -6,6 +6,7 @@ they are (benchmarks/README.md says how to install them beside this project's to
 """
 
 import argparse
+import importlib.util
 import json
 import sys
 import tempfile
@@ -66,7 +67,8 @@ def _peer(name: str) -> Run:
         return onnxruntime_cpu()
     from benchmarks import contenders
 
-    __import__(name)
+    if importlib.util.find_spec(name) is None:
+        raise ImportError(name)
     return _in_torch(getattr(contenders, name))
 
 
