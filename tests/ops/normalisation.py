@@ -1,9 +1,20 @@
 """Cases of ops/normalisation.py."""
 
+import numpy as np
+
 from tests.ops.case import Case, normal, uniform
 
 _X = normal(3, 4, 5)
 _BN = (normal(3, 4, 2, 3), normal(4), normal(4), normal(4), uniform(0.5, 2, 4))
+
+
+def _trained_before_14(x, scale, bias, mean, var):
+    """BatchNormalization-9's first case: five outputs, momentum 0.7."""
+    now_mean, now_var = x.mean((0, 2, 3)), x.var((0, 2, 3))
+    m, v, s, b = (a[:, None, None] for a in (now_mean, now_var, scale, bias))
+    y = s * (x - m) / np.sqrt(v + np.float32(1e-5)) + b
+    return [y, 0.7 * mean + 0.3 * now_mean, 0.7 * var + 0.3 * now_var, now_mean, now_var]
+
 
 CASES = [
     Case("BatchNormalization", 15, _BN),
@@ -20,6 +31,15 @@ CASES = [
         smooth=False,
     ),
     Case("BatchNormalization", 15, _BN, {"training_mode": 1}, oracle="reference", skip=(3, 4)),
+    Case(
+        "BatchNormalization",
+        9,
+        _BN,
+        {"momentum": 0.7},
+        outputs=5,
+        oracle=_trained_before_14,
+        smooth=False,
+    ),
     Case("LayerNormalization", 17, (_X, normal(5), normal(5))),
     Case("LayerNormalization", 17, (_X, normal(5)), {"epsilon": 1e-2}),
     Case("LayerNormalization", 17, (_X, normal(4, 5), normal(4, 5)), {"axis": 1}),

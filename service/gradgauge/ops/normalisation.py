@@ -34,9 +34,11 @@ def BatchNormalization(
     """
     if not spatial:
         raise ValueError("BatchNormalization with spatial=0 (per element) is not supported")
-    if training_mode:
+    if training_mode or n_outputs == 5:  # before opset 14 the outputs ask for training
         y = functional.batch_norm(x, None, None, scale, bias, training=True, eps=epsilon)
-        return y if n_outputs == 1 else (y, *_running(x.detach(), mean, var, momentum))
+        if n_outputs == 1:
+            return y
+        return (y, *_running(x.detach(), mean, var, momentum))[:n_outputs]
     if {scale.dtype, bias.dtype, mean.dtype, var.dtype} == {x.dtype}:
         return _by_statistics(x, scale, bias, mean, var, epsilon)
     factor = scale * torch.rsqrt(var + epsilon)
@@ -45,11 +47,14 @@ def BatchNormalization(
     return y.to(x.dtype)
 
 
-def _running(x: Tensor, mean: Tensor, var: Tensor, momentum: float) -> tuple[Tensor, Tensor]:
+def _running(x: Tensor, mean: Tensor, var: Tensor, momentum: float) -> tuple[Tensor, ...]:
+    """The new mean and variance, and the batch's own."""
     now_var, now_mean = torch.var_mean(x, [0, *range(2, x.dim())], correction=0)
     return (
         mean * momentum + now_mean * (1 - momentum),
         var * momentum + now_var * (1 - momentum),
+        now_mean,
+        now_var,
     )
 
 
