@@ -1,6 +1,7 @@
 """A headless Chromium driven over its debugging pipe: no driver, no package, no port."""
 
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -125,8 +126,8 @@ def chromium(profile):
     from_browser, child_out = os.pipe()
 
     def wire():
-        # Chromium reads descriptor 3 and writes descriptor 4.
-        first, second = os.dup2(child_in, 20), os.dup2(child_out, 21)
+        # Chromium reads descriptor 3 and writes descriptor 4; neither may be overwritten first
+        first, second = (fcntl.fcntl(end, fcntl.F_DUPFD, 100) for end in (child_in, child_out))
         os.dup2(first, 3)
         os.dup2(second, 4)
 
