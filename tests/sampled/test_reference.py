@@ -76,7 +76,8 @@ def test_a_good_model_agrees_to_rounding_and_the_verdict_is_as_before():
 
 def test_without_a_runtime_the_rule_was_not_run_and_says_so():
     report = analyze(linear(), QUICK)
-    assert (rule(report).status, report.measurements) == ("not_run", [])
+    assert rule(report).status == "not_run"
+    assert "onnxruntime_difference" not in {m.name for m in report.measurements}
     assert "no other runtime was given" in rule(report).reason
 
 
