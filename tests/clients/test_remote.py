@@ -233,7 +233,11 @@ def test_an_interrupt_cancels_the_analysis_and_exits_130(service, folder):
         handler.close_connection = True
 
     service.script("GET /v1/analyses/ana_1/events", keep_going)
-    code = "from gradgauge_client.cli import main; main()"
+    # a test run in the background inherits an ignored SIGINT
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from gradgauge_client.cli import main; main()"
+    )
     child = subprocess.Popen(
         [sys.executable, "-c", code, "check", "--url", service.url, "pass.onnx"],
         env={"PYTHONPATH": os.pathsep.join(sys.path)},
