@@ -379,3 +379,20 @@ def test_an_initializer_without_its_data_is_an_invalid_model():
 def test_an_output_nobody_makes_is_an_invalid_model():
     with pytest.raises(InvalidModel, match="'ghost' is read before anything makes it"):
         compile_graph(_model([_node("Relu", "x", "y")], _X, ["ghost"]))
+
+
+def test_a_sparse_initializer_is_one_dense_leaf():
+    values = helper.make_tensor("W", TensorProto.FLOAT, [2], [3.0, -5.0])
+    places = helper.make_tensor("places", TensorProto.INT64, [2], [1, 4])
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "W"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        sparse_initializer=[helper.make_sparse_tensor(values, places, [2, 3])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    exe = compile_graph(model)
+    (y,) = exe(torch.tensor([[1.0, 2.0]]))
+    assert y.tolist() == [[0.0, -7.0, 0.0]]
+    assert exe.initializers["W"].tolist() == [[0.0, 3.0, 0.0], [0.0, -5.0, 0.0]]

@@ -1,11 +1,42 @@
 """Sparse tensors: checked against their dense shape, then written out dense."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import onnx
 
 from gradgauge.graph.elements import ELEMENTS, INT64, STRING
+from gradgauge.graph.external import External, NoFiles
+from gradgauge.graph.limits import DEFAULT_LIMITS
 from gradgauge.graph.refusals import refusal, shown
+from gradgauge.graph.tally import Tally
 from gradgauge.graph.validate_tensors import Tensors, element_count
+
+
+def dense(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose sparse initializers are dense; the model itself where it has none.
+
+    Raises:
+        InvalidModel, LimitExceeded: as `densify`, within the default limits.
+    """
+    if not any(graph.sparse_initializer for graph in _graphs(model.graph)):
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    tensors = Tensors(Tally(DEFAULT_LIMITS), External(NoFiles()))
+    for graph in _graphs(copy.graph):
+        for sparse in graph.sparse_initializer:
+            graph.initializer.append(densify(sparse, tensors, "sparse initializer"))
+        del graph.sparse_initializer[:]
+    return copy
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _graphs(inner)
 
 
 def densify(sparse: onnx.SparseTensorProto, tensors: Tensors, where: str) -> onnx.TensorProto:
