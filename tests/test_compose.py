@@ -154,3 +154,13 @@ def test_gradients_by_time_step_are_a_series():
     (series,) = report.series
     assert series.x == [float(i) for i in range(60)]
     assert series.y[0] < series.y[-1]
+
+
+@pytest.mark.parametrize("profile", ["quick", "standard", "deep"])
+@pytest.mark.parametrize("shape", [(8, 0), (0, 4)])
+def test_weights_without_elements_are_measured_in_every_profile(profile, shape):
+    """An empty output, and an empty input."""
+    x = ["N", shape[0]]
+    model = made([node("MatMul", "x W", "y")], {"x": x}, "y", {"W": np.zeros(shape)})
+    report = analyze(model, AnalysisOptions(profile=profile))
+    assert "W_ZERO_SIZE_TENSOR" in {w.code for w in report.warnings}

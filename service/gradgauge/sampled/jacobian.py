@@ -61,9 +61,11 @@ def jacobian(case: Measured, exe: Executable, depth: str) -> Found:
 def spectrum(x: Tensor, y: Tensor, rounds: int, generator: torch.Generator) -> Spectrum | None:
     """Golub-Kahan bidiagonalisation of dy/dx with full reorthogonalisation, in float64.
 
-    The JVP is the derivative of the VJP by its own (linear) argument. None where that fails: an op
-    has no second derivative.
+    The JVP is the derivative of the VJP by its own (linear) argument. None where that fails (an op
+    has no second derivative) and where x or y has no elements.
     """
+    if not x.numel() or not y.numel():
+        return None
     u = torch.zeros_like(y).requires_grad_()
     try:
         made: tuple[Tensor | None, ...] = torch.autograd.grad(

@@ -202,7 +202,7 @@ class Looks:
         if faulty is not None:
             names = [owner if isinstance(owner, str) else "" for owner in owners]
             self.tally.add(
-                faulty, lambda raw: self.faults.update(zip(names, raw / count, strict=True))
+                faulty, lambda raw: self.faults.update(zip(names, raw / max(count, 1), strict=True))
             )
 
     def _note(self, owners: Sequence[str | Edge], size: int, raw: np.ndarray) -> None:

@@ -41,7 +41,9 @@ def per_input(case: Measured, exe: Executable, depth: str, lr: float | None) -> 
         for la in case.layers
         if la.params and la.params[0] in own
     }
-    return Found(tuple(_kernel(sum(kernel.values()) / length, lr)), (), layers)
+    # an output without elements has no direction to take the kernel along
+    told = _kernel(sum(kernel.values()) / length, lr) if length else []
+    return Found(tuple(told), (), layers)
 
 
 def _grams(
@@ -90,6 +92,8 @@ def _only(sent: Tensor, row: int, rows: int) -> Tensor:
 
 def _gram(parts: Sequence[Tensor]) -> np.ndarray:
     stacked = torch.stack(list(parts))
+    if not stacked.numel():
+        return np.zeros((len(stacked), len(stacked)))
     top = stacked.abs().amax().double().clamp_min(torch.finfo(torch.float64).tiny)
     scaled = (stacked / top.to(stacked)) if stacked.dtype == torch.float32 else stacked / top
     gram: np.ndarray = ((scaled @ scaled.T).double() * top * top).cpu().numpy()
@@ -100,7 +104,7 @@ def _layer(gram: np.ndarray, elements: int) -> dict[str, object]:
     """Quantiles of log10 RMS over inputs, and the mean cosine of any two."""
     squares = np.diag(gram)
     with np.errstate(divide="ignore", invalid="ignore"):
-        sizes = 0.5 * (np.log10(squares) - math.log10(elements))
+        sizes = 0.5 * (np.log10(squares) - math.log10(max(elements, 1)))
         directions = gram / np.sqrt(np.outer(squares, squares))
     found = {"log10_grad_param": quantiles(sizes), "log10_grad_param_ci": t_interval(sizes)}
     pairs = directions[np.triu_indices(len(gram), 1)]

@@ -90,9 +90,9 @@ class Plain:
         return torch.stack(torch._foreach_norm(list(tensors)))  # noqa: SLF001 - has no other name
 
     def decades(self, raw: np.ndarray, elements: int | np.ndarray) -> np.ndarray:
-        """From a 2-norm to a root mean square."""
+        """From a 2-norm to a root mean square, which of no elements is zero."""
         with np.errstate(divide="ignore"):
-            return np.asarray(np.log10(raw) - 0.5 * np.log10(elements))
+            return np.asarray(np.log10(raw) - 0.5 * np.log10(np.maximum(elements, 1)))
 
     def together(self, rows: Tensor, sizes: Tensor) -> Tensor:
         """Rows weighted by one over their norm, in one product."""
@@ -114,7 +114,8 @@ class Guarded:
 
     def sizes(self, rows: Tensor) -> Tensor:
         """log10 of the root mean square."""
-        return log10_rms(rows.reshape(-1, rows.shape[-1])).reshape(rows.shape[:-1])
+        # flattened, since -1 has no meaning where rows are empty
+        return log10_rms(rows.flatten(0, -2)).reshape(rows.shape[:-1])
 
     def many(self, tensors: Sequence[Tensor]) -> Tensor:
         """log10 of the root mean squares."""
