@@ -11,6 +11,7 @@ from typing import Any
 import onnx_ir
 
 from gradgauge.assess import Assessment
+from gradgauge.coverage import count_parameters, doubts, hides, measure_coverage
 from gradgauge.graph.layers import Layer, parameters
 from gradgauge.remedy.verify import risk_of
 from gradgauge.risk.signals import HEADS
@@ -26,7 +27,6 @@ from gradgauge.schema.layer import (
 from gradgauge.schema.options import AnalysisOptions
 from gradgauge.schema.profile import ForwardCheck, Measurement, Series
 from gradgauge.schema.report import (
-    Coverage,
     Finding,
     MeasurementBlock,
     ModelBlock,
@@ -56,9 +56,9 @@ def report(
 ) -> Report:
     """The wire's report of one analysis under the default policy and the options' coverage."""
     findings = _with_recommendations(assessment.findings, recommendations)
-    coverage = _coverage(assessment)
+    coverage = measure_coverage(assessment)
     policy = Policy(min_coverage=options.min_coverage)
-    verdict, gate = decide(findings, coverage, _doubts(assessment), policy)
+    verdict, gate = decide(findings, coverage, doubts(assessment), policy)
     state, judged_by = judge(assessment.graph, assessment.layers)
     digest = options.digest()
     return Report(
@@ -90,11 +90,6 @@ def shapes(values: Iterable[onnx_ir.Value]) -> dict[str, list[int | str | None]]
     }
 
 
-def count_parameters(values: Iterable[onnx_ir.Value]) -> int:
-    """Elements of stored tensors."""
-    return sum(math.prod(v.shape.numpy()) for v in values if v.shape is not None)
-
-
 def _report_id(assessment: Assessment, digest: str) -> str:
     """The same model, options and version give the same id."""
     told = f"{assessment.graph.sha256}:{digest}:{_version('gradgauge')}"
@@ -124,46 +119,6 @@ def _model(assessment: Assessment) -> ModelBlock:
     )
 
 
-def _coverage(assessment: Assessment) -> Coverage:
-    """Parameters count as covered where every engine that was asked for has a gradient for them."""
-    held = parameters(assessment.graph.model.graph)
-    covered: set[str] = set()
-    for layer in assessment.layers:
-        if _covered(layer.id, assessment):
-            covered.update(layer.params)
-    analytic, sampled = assessment.analytic, assessment.sampled
-    return Coverage(
-        nodes_total=sum(1 for _ in assessment.graph.model.graph),
-        nodes_analytic=analytic.nodes_covered if analytic is not None else 0,
-        nodes_sampled=sampled.nodes_covered if sampled is not None else 0,
-        params_total=count_parameters(held.values()),
-        params_covered=count_parameters(v for name, v in held.items() if name in covered),
-        unsupported_ops=dict(sampled.unsupported) if sampled is not None else {},
-    )
-
-
-def _doubts(assessment: Assessment) -> list[str]:
-    """Why no verdict can be given whatever the findings: unknown is not safe."""
-    doubts = []
-    if not assessment.signals.trunk:
-        doubts.append("no dense, convolution, recurrent or embedding layer's gradient is known")
-    if assessment.forward is not None and assessment.forward.disagrees:
-        doubts.append("the forward pass differs from onnxruntime's")
-    return doubts
-
-
-def _covered(key: str, assessment: Assessment) -> bool:
-    if assessment.analytic is not None:
-        row = assessment.analytic.layers.get(key)
-        if row is None or row.method == "not_supported":
-            return False
-    if assessment.sampled is not None:
-        held = assessment.sampled.layers.get(key)
-        if held is None or not held.supported:
-            return False
-    return True
-
-
 def _summary(
     assessment: Assessment, findings: Sequence[Finding], verdict: Verdict, reason: str
 ) -> Summary:
@@ -189,10 +144,13 @@ def _headline(
     if findings and findings[0].severity != "low":
         return f"{findings[0].title}: {findings[0].message}"
     if verdict == "inconclusive":
-        return f"Not enough was analysed for a verdict: {reason.removeprefix('inconclusive: ')}"
-    heads = sum(1 for layer in assessment.layers if layer.kind in HEADS)
+        why = next((f.message for f in findings if hides(f)), reason.removeprefix("inconclusive: "))
+        return f"Not enough was analysed for a verdict: {why}"
+    hidden = sum(f.affected_count for f in findings if hides(f))
+    heads = sum(1 for layer in assessment.layers if layer.kind in HEADS) - hidden
+    plural = "s" * (heads != 1)
     spread = assessment.signals.spread or 0.0
-    return f"Gradients stay within {spread:.1f} decades across {heads} parameter layers"
+    return f"Gradients stay within {spread:.1f} decades across {heads} parameter layer{plural}"
 
 
 def _agreement_fraction(assessment: Assessment) -> float | None:

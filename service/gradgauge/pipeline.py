@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gradgauge import compose
 from gradgauge.assess import Plan, assess
+from gradgauge.coverage import count_parameters
 from gradgauge.errors import InvalidModel
 from gradgauge.graph.extent import refuse_larger
 from gradgauge.graph.layers import find_layers, parameters
@@ -153,7 +154,7 @@ def inspect(source: bytes | Path | ArchSpec) -> ModelFacts:
         outputs=compose.shapes(model.graph.outputs),
         ops=ops,
         node_count=sum(ops.values()),
-        param_count=compose.count_parameters(parameters(model.graph).values()),
+        param_count=count_parameters(parameters(model.graph).values()),
         layer_count=len(find_layers(model)),
         warnings=[(w.code, w.message) for w in graph.warnings],
     )

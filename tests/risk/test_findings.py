@@ -188,14 +188,32 @@ def test_residual_branches_that_start_at_zero_raise_no_alarm(how):
     assert report.summary.verdict == "pass"
 
 
-def test_a_head_that_starts_at_zero_is_told_and_no_alarm():
+def test_a_head_that_starts_at_zero_is_told_and_what_it_hides_is_neither_alarm_nor_pass():
     report = analysed(export(Residual("head"), torch.zeros(2, WIDTH)))
-    assert report.summary.verdict == "pass"
+    assert report.summary.verdict == "inconclusive"
+    assert report.coverage.params_covered < 0.05 * report.coverage.params_total
+    assert "1 Gemm layer (/head/Gemm) starts at zero" in report.summary.headline
     (found,) = report.findings
     assert (found.rule_id, found.severity) == ("GF105", "low")
     by_id = {layer.id: layer.name for layer in report.layers}
     assert [by_id[o] for o in found.origins] == ["/head/Gemm"]
     assert "cannot be judged" in found.message
+
+
+def test_a_network_that_vanishes_behind_a_head_of_zeros_does_not_pass():
+    found = mlp(nn.Sigmoid, glorot, depth=30, width=WIDTH)
+    with torch.no_grad():
+        found[-1].weight.zero_()
+    report = analysed(export(found, torch.zeros(2, WIDTH)))
+    assert report.summary.verdict == "inconclusive"
+    assert not report.gate.passed
+
+
+def test_the_headline_of_a_lower_coverage_counts_the_layers_that_were_judged():
+    model = export(Residual("head"), torch.zeros(2, WIDTH))
+    report = analysed(model, min_coverage=0.0)
+    assert report.summary.verdict == "pass"
+    assert report.summary.headline.endswith("across 1 parameter layer")
 
 
 def test_a_head_of_zeros_over_zeros_never_learns_and_is_an_alarm():

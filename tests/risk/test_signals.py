@@ -84,6 +84,21 @@ def test_a_unit_is_a_head_with_what_follows_it_alone():
     assert second.members == (names["g"],)
 
 
+def test_an_average_is_not_laid_to_the_unit_it_follows():
+    nodes = [
+        node("Conv", "x K", "c"),
+        node("GlobalAveragePool", "c", "p"),
+        node("Flatten", "p", "f"),
+        node("MatMul", "f W", "y"),
+    ]
+    stored = {"K": orthogonal(4, 1).reshape(4, 4, 1, 1), "W": W}
+    told = {"c": (-3.0, -0.1), "p": (0.0, -1.2), "y": (0.0, 0.0)}
+    found, names = case(nodes, "y", told, stored=stored, shape=("N", 4, 8, 8))
+    unit = found.signals.units[0]
+    assert names["p"] in unit.members
+    assert (unit.head, unit.gain) == (names["c"], pytest.approx(-0.1))
+
+
 def test_the_loss_scale_drops_out_of_the_trunk():
     told = {"h0": (-4.0, 0.0), "a0": (-3.0, -1.0), "h1": (-3.0, 0.0)}
     signals = case(chain(2), "h1", told)[0].signals

@@ -17,7 +17,7 @@ class Unit:
     """A parameter layer (`head`) with the activations, norms and poolings that follow it alone.
 
     `gain` is log10 of the factor by which the unit changes the gradient's 2-norm on its way back;
-    `gains` the same by member.
+    `gains` the same by member, without averages: what they take off is put back (Signals.norms).
     """
 
     head: str
@@ -156,7 +156,12 @@ def _units(
     for layer in layers:
         if layer.kind in HEADS and layer.kind != "recurrent":
             members = _chain(layer.id, after, by_id)
-            gains = {m: g for m in members if (g := log10_gain(m, analytic, sampled)) is not None}
+            gains = {
+                member: gain
+                for member in members
+                if by_id[member].op not in AVERAGES
+                and (gain := log10_gain(member, analytic, sampled)) is not None
+            }
             if gains:
                 found.append(Unit(layer.id, members, gains, sum(gains.values())))
     return found

@@ -14,7 +14,7 @@ def zero(case: Case) -> list[Draft]:
 
     Behind a residual branch that starts at zero there is none either, until the first step opens
     it: that is meant and no finding. A head that starts at zero hides the whole network from one
-    backward pass, which is told at low severity.
+    backward pass, which is told at low severity; what it hides does not count as covered.
     """
     held = case.measured()
     heads = [k for k, layer in case.signals.layers.items() if layer.kind in HEADS and k in held]
@@ -40,9 +40,10 @@ def zero(case: Case) -> list[Draft]:
 
 
 def _hidden(ends: Sequence[str], closed: Sequence[str], count: int, case: Case) -> Draft:
+    verb = "start" if len(ends) > 1 else "starts"
     return Draft(
         "low",
-        f"{describe(ends, case.signals)} start at zero, so that no gradient passes before the "
+        f"{describe(ends, case.signals)} {verb} at zero, so that no gradient passes before the "
         f"first step: {len(closed)} of {count} parameter layers cannot be judged; analyse the "
         "network again after it",
         tuple(ends),
