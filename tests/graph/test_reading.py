@@ -215,6 +215,11 @@ def test_arrays_that_do_not_fit_the_graph_or_each_other_are_refused(tmp_path, ar
     assert fault.value.code == code
 
 
+def test_a_shape_that_does_not_fit_is_told_beside_the_graphs_own_with_its_named_axes(tmp_path):
+    with pytest.raises(InvalidOptions, match=r"shape \(4, 9\), the graph input \(N, 8\)"):
+        read(identity({"x": ["N", 8]}), data=saved(tmp_path, x=np.zeros((4, 9))))
+
+
 def test_a_graph_of_a_fixed_batch_takes_any_number_of_rows(tmp_path):
     path = saved(tmp_path, x=np.zeros((50, 8)))
     plan = read(identity({"x": [1, 8]}), data=path).inputs["x"]

@@ -78,9 +78,10 @@ def check(value: onnx_ir.Value, data: np.ndarray, axis: int) -> None:
         for i, (d, size) in enumerate(zip(wanted, data.shape, strict=True))
     )
     if not fits:
+        sizes = ", ".join(str(d) if isinstance(d, int) else d.value or "?" for d in wanted)
         raise InvalidOptions(
             "shape_mismatch",
-            f"array {value.name!r} has shape {data.shape}, the graph input {list(wanted)}",
+            f"array {value.name!r} has shape {data.shape}, the graph input ({sizes})",
             where=f"data.{value.name}",
             hint="give the graph input's own sizes, and at least one row",
         )
