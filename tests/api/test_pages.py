@@ -40,6 +40,14 @@ def test_what_is_wrong_is_said_on_the_page_with_the_status_of_the_refusal(api):
     assert submit(api, "x.onnx", bytes(5 << 20)).status_code == 413
 
 
+def test_of_a_model_known_to_be_broken_the_page_says_what_its_inspection_found(api, service):
+    found = service.model(b"nonsense", name="broken.onnx")["problem"]
+    answer = submit(api, "broken.onnx", b"nonsense")
+    assert answer.status_code == 409
+    assert f"<code>{found['code']}</code>" in answer.text
+    assert "not an ONNX model" in answer.text
+
+
 def test_a_refused_form_leaves_nothing_in_the_spool(api, service):
     submit(api, "x.onnx", b"x", profile="none")
     submit(api, "x.yaml", b"x: 1", profile="none")

@@ -8,6 +8,7 @@ from sqlalchemy import text
 from gradgauge.errors import Unavailable
 from gradgauge.jobs.queue import Idempotency, Queue
 from gradgauge.jobs.reaper import Reaper
+from gradgauge.store.database import Database
 from gradgauge.store.ids import DEFAULT_PROJECT
 from gradgauge.store.repository import analyses, attempts, models
 from tests.rows import analysis_of, new_model, ready_model
@@ -103,6 +104,21 @@ async def test_two_reapers_at_once_take_a_job_once(database, settings):
     taken = await asyncio.gather(*(Reaper(database, queue, settings).reap() for _ in range(4)))
     assert sorted(taken) == [[], [], [], [row.job_id]]
     assert (await state_of(database, row)).deaths == 1
+
+
+async def test_a_worker_frozen_half_way_through_a_write_locks_nobody_out(
+    database, database_url, reaper
+):
+    row = await fetched(database, silent_s=5)
+    token = (await start(database, row)).token
+    frozen = Database(database_url, idle_limit_s=0.5)
+    with pytest.raises(Unavailable):
+        async with frozen.session() as session:
+            assert await attempts.advance(session, row.id, token, stage="analytic", progress=0.5)
+            assert await asyncio.wait_for(reaper.reap(), 10) == [row.job_id]
+    assert (await state_of(database, row)).progress == 0.0
+    await frozen.ping()
+    await frozen.close()
 
 
 async def test_an_inspection_that_kills_its_workers_rejects_the_model(database, reaper):

@@ -52,7 +52,7 @@ class ScriptedRunner:
 
 async def main() -> None:
     settings = Settings()
-    database = await Database.open(settings)
+    database = await Database.open(settings, idle_limit_s=settings.stall_s)
     work = Work(database, BlobStore.open(settings), settings, ScriptedRunner())
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.stop)
     try:

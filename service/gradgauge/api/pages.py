@@ -13,7 +13,7 @@ from gradgauge.api.analyses import FINAL, AnalysisRequest, Existing
 from gradgauge.api.deps import Cursor, Here, Project, Services
 from gradgauge.api.problems import status_of
 from gradgauge.api.uploads import Upload, receive
-from gradgauge.errors import GradgaugeError
+from gradgauge.errors import GradgaugeError, ModelRejected
 from gradgauge.formats.names import clean, display
 from gradgauge.jobs import uploads
 from gradgauge.schema.options import AnalysisOptions
@@ -94,9 +94,16 @@ async def _overview(
         status=status_of(error) if error else 200,
         analyses=[analyses.wire(row) for row in found[:_PAGE]],
         older=found[_PAGE - 1].id if len(found) > _PAGE else None,
-        error=error,
+        error=_reason(error),
         final=FINAL,
     )
+
+
+def _reason(error: GradgaugeError | None) -> GradgaugeError | dict[str, Any] | None:
+    """Return what the page says went wrong: of a rejected model, what its inspection found."""
+    if isinstance(error, ModelRejected):
+        return {"where": None, "hint": None, **error.problem}
+    return error
 
 
 async def _submitted(upload: Upload, here: Services, project: str) -> str:

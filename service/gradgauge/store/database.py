@@ -7,6 +7,7 @@ from typing import Any, Self, cast
 
 import psycopg
 import structlog
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -34,19 +35,37 @@ def conninfo(url: str) -> str:
     return f"postgresql://{rest}"
 
 
+def _impatient(info: str, idle_limit_s: float) -> str:
+    """Return `info` with the server's limit on a transaction whose client has gone silent."""
+    given = conninfo_to_dict(info).get("options") or ""
+    limit = f"-c idle_in_transaction_session_timeout={max(1, round(idle_limit_s * 1000))}"
+    return make_conninfo(info, options=f"{given} {limit}".strip())
+
+
 class Database:
-    """A pool of connections to one database, and our share in the embedded server if it is ours."""
+    """A pool of connections to one database, and our share in the embedded server if it is ours.
+
+    A process that is frozen or cut off in the midst of a transaction holds the locks of its rows.
+    With `idle_limit_s` the server ends such a transaction after that many seconds of silence, so
+    that others can take over what was locked; the process, if it comes back, meets `Unavailable`.
+    """
 
     def __init__(
-        self, url: str, *, connections: int = 8, embedded: EmbeddedPostgres | None = None
+        self,
+        url: str,
+        *,
+        connections: int = 8,
+        embedded: EmbeddedPostgres | None = None,
+        idle_limit_s: float | None = None,
     ) -> None:
-        self.conninfo = conninfo(url)
+        info = conninfo(url)
+        self.conninfo = info if idle_limit_s is None else _impatient(info, idle_limit_s)
         self.embedded = embedded
         self.engine = _engine(self.conninfo, connections)
         self._watcher: asyncio.Task[None] | None = None
 
     @classmethod
-    async def open(cls, settings: Settings) -> Self:
+    async def open(cls, settings: Settings, *, idle_limit_s: float | None = None) -> Self:
         """Start or attach to the embedded server where no URL is set, and keep it up until `close`.
 
         Raises:
@@ -54,7 +73,12 @@ class Database:
         """
         embedded = await asyncio.to_thread(embedded_server, settings)
         url = embedded.url if embedded else _url(settings)
-        opened = cls(url, connections=settings.database_connections, embedded=embedded)
+        opened = cls(
+            url,
+            connections=settings.database_connections,
+            embedded=embedded,
+            idle_limit_s=idle_limit_s,
+        )
         if embedded:
             opened._watcher = asyncio.create_task(_keep_up(embedded), name="postgres_watch")
         return opened

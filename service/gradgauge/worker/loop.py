@@ -42,7 +42,7 @@ async def work(settings: Settings) -> None:
             sandbox lacks a layer and nobody allowed that.
     """
     zygote = Zygote()
-    database = await Database.open(settings)
+    database = await Database.open(settings, idle_limit_s=settings.stall_s)
     try:
         states = await asyncio.to_thread(zygote.probe)
         require = required(states, settings)
