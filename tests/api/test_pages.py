@@ -1,9 +1,14 @@
 """The pages without a browser: what they say, and what they allow a browser to do."""
 
+import json
+import re
 from pathlib import Path
 
+from gradgauge.api.export import contract
+from gradgauge.api.pages import STAGES
+from gradgauge.worker.runner import SHARES
 from tests.api.problem import problem
-from tests.service import SPEC
+from tests.service import SLOW, SPEC
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "deep-sigmoid.yaml"
 
@@ -67,3 +72,27 @@ def test_a_name_is_text(api, service):
 
 def test_an_unknown_analysis_has_no_page(api):
     problem(api.get("/analyses/ana_none"), 404, "analysis_not_found")
+
+
+def test_the_stages_that_are_shown_are_the_ones_that_are_told():
+    assert list(STAGES) == list(SHARES)
+
+
+def test_an_analysis_is_cancelled_from_its_page(api, service):
+    analysis_id = service.submit(SLOW)
+    assert f'action="/analyses/{analysis_id}:cancel"' in api.get(f"/analyses/{analysis_id}").text
+    answer = api.post(f"/analyses/{analysis_id}:cancel")
+    assert answer.headers["location"] == f"/analyses/{analysis_id}"
+    assert "was cancelled" in api.get(f"/analyses/{analysis_id}").text
+    problem(api.post("/analyses/ana_none:cancel"), 404, "analysis_not_found")
+
+
+def test_the_contract_can_be_browsed_whole(api):
+    answer = api.get("/docs")
+    assert answer.status_code == 200
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    document = json.loads(contract())
+    there = set(re.findall(r'id="([^"]+)"', answer.text))
+    operations = [op["operationId"] for path in document["paths"].values() for op in path.values()]
+    assert {*operations, *document["components"]["schemas"]} <= there
+    assert set(re.findall(r'href="#([^"]+)"', answer.text)) <= there

@@ -41,17 +41,32 @@ def test_from_the_form_to_the_report_with_its_chart(browser, service, tmp_path):
     kept(browser, tmp_path, "overview")
 
 
-def test_progress_is_live_and_the_end_shows_by_itself(browser, service, tmp_path):
+def test_progress_is_live_and_can_be_cancelled(browser, service, tmp_path):
     analysis_id = service.submit(SLOW)
     try:
         browser.open(f"{service.url}/analyses/{analysis_id}")
         browser.until("document.querySelector('[data-stage]').textContent === 'sampled'")
         assert browser.evaluate("document.querySelector('progress').value") > 0
         assert browser.evaluate("document.querySelector('[data-state]').textContent") == "running"
+        step = browser.evaluate("document.querySelector('[aria-current]').dataset.step")
+        assert step == "sampled"
+        before = browser.evaluate("document.querySelector('progress').value")
+        browser.until(f"document.querySelector('progress').value > {before}")
         kept(browser, tmp_path, "progress")
+        browser.evaluate("document.querySelector('form button').click()")
+        browser.until("document.body.innerText.includes('was cancelled')", 5)
     finally:
         service.client.post(f"/v1/analyses/{analysis_id}:cancel")
-    browser.until("document.body.innerText.includes('cancelled')", 5)
+    assert service.analysis(analysis_id)["state"] == "cancelled"
+    assert browser.complaints() == []
+
+
+def test_the_end_shows_by_itself(browser, service):
+    analysis_id = service.submit(SLOW)
+    browser.open(f"{service.url}/analyses/{analysis_id}")
+    browser.until("document.querySelector('[data-state]').textContent === 'running'")
+    service.client.post(f"/v1/analyses/{analysis_id}:cancel")
+    browser.until("document.body.innerText.includes('was cancelled')", 5)
     assert browser.complaints() == []
 
 
@@ -95,4 +110,13 @@ def test_a_hostile_name_runs_nothing(browser, service):
     browser.open(f"{service.url}/")
     assert "onerror=alert(1)" in browser.text()
     assert browser.evaluate("document.images.length") == 0
+    assert browser.complaints() == []
+
+
+def test_the_contract_is_browsed_without_a_request_elsewhere(browser, service, tmp_path):
+    browser.open(f"{service.url}/docs")
+    browser.evaluate("document.querySelector('a[href=\"#create_analysis\"]').click()")
+    browser.until("location.hash === '#create_analysis'")
+    kept(browser, tmp_path, "docs")
+    assert {url.split("/")[2] for url in browser.requested()} == {service.url.split("/")[2]}
     assert browser.complaints() == []

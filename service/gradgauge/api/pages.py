@@ -1,4 +1,4 @@
-"""Pages for people: the list of analyses with its upload form, and one analysis with its report."""
+"""Pages for people: the list of analyses with its upload form, one analysis, the API's contract."""
 
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from gradgauge.api import analyses, architectures
+from gradgauge.api import analyses, architectures, reference
 from gradgauge.api.analyses import FINAL, AnalysisRequest, Existing
-from gradgauge.api.deps import Cursor, Here, Project, Services
+from gradgauge.api.deps import Cursor, Here, Id, Project, Services
 from gradgauge.api.problems import status_of
 from gradgauge.api.uploads import Upload, receive
 from gradgauge.errors import GradgaugeError, ModelRejected
@@ -30,6 +30,13 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self'; frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+# What the engine does in each stage it tells of, in their order.
+STAGES = {
+    "read": "read and check the graph",
+    "analytic": "propagate moments through it",
+    "sampled": "run and differentiate it",
+    "remedy": "apply fixes to a copy and measure again",
+}
 _HEADERS = {"Content-Security-Policy": _POLICY, "Cache-Control": "no-store"}
 
 
@@ -77,7 +84,27 @@ async def submit(request: Request, here: Here, project: Project) -> Response:
 @router.get("/analyses/{analysis_id}")  # noqa: FAST003 - Existing takes it
 async def one(analysis: Existing) -> HTMLResponse:
     """One analysis: its progress while it runs, its report or its error after."""
-    return _page("analysis.html", analysis=analysis, final=analysis.state in FINAL)
+    return _page("analysis.html", analysis=analysis, final=analysis.state in FINAL, stages=STAGES)
+
+
+@router.post("/analyses/{analysis_id}:cancel")
+async def cancel(analysis_id: Id, here: Here, project: Project) -> Response:
+    """Cancel an analysis and show what has become of it."""
+    async with here.database.session() as session:
+        await here.queue.cancel(session, project, analysis_id)
+    return RedirectResponse(f"/analyses/{analysis_id}", status_code=303)
+
+
+@router.get("/docs")
+async def docs(request: Request) -> HTMLResponse:
+    """The contract, to be read; as FastAPI's own page would, but from here alone."""
+    contract = request.app.openapi()
+    return _page(
+        "docs.html",
+        version=contract["info"]["version"],
+        operations=reference.operations(contract),
+        schemas=reference.schemas(contract),
+    )
 
 
 async def _overview(

@@ -10,8 +10,14 @@ function show(element, event) {
   const bar = place.querySelector("[data-progress]");
   const stage = place.querySelector("[data-stage]");
   const state = place.querySelector("[data-state]");
+  const percent = place.querySelector("[data-percent]");
   if (bar) bar.value = event.progress;
+  if (percent) percent.textContent = `${Math.floor(100 * event.progress)}%`;
   if (stage) stage.textContent = event.stage ?? event.state;
+  for (const step of element.querySelectorAll("[data-step]")) {
+    if (step.dataset.step === event.stage) step.setAttribute("aria-current", "step");
+    else step.removeAttribute("aria-current");
+  }
   if (state) {
     state.textContent = event.state;
     state.className = `badge is-${event.state}`;
