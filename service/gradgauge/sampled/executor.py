@@ -15,6 +15,7 @@ from gradgauge.errors import InvalidModel, UnsupportedOps
 from gradgauge.ops.straight import moving
 from gradgauge.ops.table import Row, Run, lookup
 from gradgauge.sampled.budget import Budget
+from gradgauge.sampled.collection import held_off
 from gradgauge.sampled.executable import Body, Executable, Step, execute, with_dead
 from gradgauge.sampled.inlining import inlined
 from gradgauge.sampled.tensors import decode, element_type
@@ -26,6 +27,7 @@ Missing = tuple[str, str, int, str]
 _ELEMENT_TYPES = frozenset({"to", "dtype", "output_datatype", "output_dtype", "softmax_precision"})
 
 
+@held_off()
 def compile_graph(
     model: onnx.ModelProto | onnx_ir.Model | Path,
     *,
