@@ -76,6 +76,8 @@ def test_an_idempotency_key_makes_one_analysis_of_many_requests(api):
             assert answer.headers["retry-after"] == "1"
     other = api.post("/v1/analyses", json=asked | {"fresh": False}, headers=headers)
     problem(other, 422, "idempotency_key_reused")
+    elsewhere = api.post("/v1/analyses", json={"model_id": "mdl_none"}, headers=headers)
+    problem(elsewhere, 422, "idempotency_key_reused")
     bad = api.post("/v1/analyses", json=asked, headers={"Idempotency-Key": "x" * 256})
     problem(bad, 422, "invalid_request")
 

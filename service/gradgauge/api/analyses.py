@@ -108,6 +108,10 @@ async def submit(
             hint="use gradgauge check --local --data FILE",
         )
     async with here.database.session() as session:
+        # A repeated request is answered as its first was, whatever became of the model since.
+        known = idempotency and await here.queue.recall(session, project, idempotency)
+        if known:
+            return known
         new = await _new(session, project, asked)
         return await here.queue.submit_analysis(
             session, new, idempotency=idempotency, fresh=asked.fresh

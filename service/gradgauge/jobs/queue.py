@@ -67,13 +67,26 @@ class Queue:
         """
         if idempotency is None:
             return Submitted(await self._make(session, new, fresh=fresh), created=True)
-        project, key, body = new.project_id, idempotency.key, idempotency.body_sha256
-        known = await analyses.recall(session, project, key, body)
+        known = await self.recall(session, new.project_id, idempotency)
         if known:
-            return Submitted(known, created=False)
+            return known
         made = await self._make(session, new, fresh=fresh)
-        await analyses.remember(session, project, key, body, made.id)
+        key, body = idempotency.key, idempotency.body_sha256
+        await analyses.remember(session, new.project_id, key, body, made.id)
         return Submitted(made, created=True)
+
+    async def recall(
+        self, session: AsyncSession, project_id: str, idempotency: Idempotency
+    ) -> Submitted | None:
+        """Return what the key's first request made; None where this is the first.
+
+        Raises:
+            KeyInFlight: the key's first request has not been committed yet.
+            KeyReused: the key's first request had another body.
+        """
+        key, body = idempotency.key, idempotency.body_sha256
+        known = await analyses.recall(session, project_id, key, body)
+        return Submitted(known, created=False) if known else None
 
     async def cancel(self, session: AsyncSession, project_id: str, analysis_id: str) -> Analysis:
         """Cancel a queued or running analysis; one that has ended stays as it is.
