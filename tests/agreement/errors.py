@@ -1,0 +1,87 @@
+"""The analytic engine against float64 autograd, layer by layer, and autograd against itself."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from tests.agreement.families import Net
+from tests.analytic.autograd import analyse, export
+
+LAYERS = (nn.Linear, nn.Conv2d, nn.LSTM, nn.GRU, nn.RNN)
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """log10 RMS of dL/d(layer output) from two sets of inputs and cotangents; the forward RMS."""
+
+    first: np.ndarray
+    second: np.ndarray
+    forward: np.ndarray
+
+    @property
+    def noise(self) -> np.ndarray:
+        """|difference| of the two in decades."""
+        return np.abs(self.first - self.second)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Of both sets together."""
+        return 0.5 * np.log10(0.5 * (10 ** (2 * self.first) + 10 ** (2 * self.second)))
+
+
+def truth(net: Net, *, count: int | None = None) -> Truth:
+    """Both measurements of one network; the cotangents are N(0, 1) at every output element."""
+    module = net.module().double().train(net.train)
+    each = count or (48 if len(net.shape) == 3 else 128)
+    runs = [_gradients(net, module, each, seed) for seed in (1, 2)]
+    (first, forward), (second, _) = runs
+    return Truth(first, second, forward)
+
+
+def _gradients(net: Net, module: nn.Module, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    seen: list[torch.Tensor] = []
+
+    def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        value = output[0] if isinstance(output, tuple) else output
+        value.retain_grad()
+        seen.append(value)
+
+    hooks = [m.register_forward_hook(keep) for m in module.modules() if isinstance(m, LAYERS)]
+    x = net.inputs(count, 1000 * net.seed + seed)
+    y = module(x if net.tokens else x.double())
+    generator = torch.Generator().manual_seed(7_000_000 + 1000 * net.seed + seed)
+    y.backward(torch.randn(y.shape, dtype=torch.float64, generator=generator))
+    for hook in hooks:
+        hook.remove()
+    grads = [v.grad for v in seen]
+    return np.array([_decades(g) for g in grads]), np.array([_decades(v.detach()) for v in seen])
+
+
+def _decades(x: torch.Tensor) -> float:
+    return 0.5 * math.log10(float(x.square().mean()))
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The engine's words on the same layers."""
+
+    backward: np.ndarray
+    forward: np.ndarray
+    band: np.ndarray
+
+
+def said(net: Net, **options: Any) -> Said:
+    """Analyse the network's own export; `options` go to the engine."""
+    model = export(net.module(), net.inputs(2, 0), train=net.train)
+    layers, profile = analyse(model, **options)
+    rows = [profile.layers[x.id] for x in layers if x.kind in {"linear", "recurrent"}]
+    missing = math.nan
+    return Said(
+        np.array([missing if r.log10_grad_act is None else r.log10_grad_act for r in rows]),
+        np.array([missing if not r.forward_rms else math.log10(r.forward_rms) for r in rows]),
+        np.array([missing if r.band_decades is None else r.band_decades for r in rows]),
+    )
