@@ -92,10 +92,13 @@ class _Run:
     parts: int
 
     def forward(self, x: Signal) -> list[Moved]:
-        """Steps from the zero state in the order of this direction's time; settled ones repeat."""
+        """Steps from the zero state in the order of this direction's time; settled ones repeat.
+
+        Rows of a batch the graph itself fixes are alike: one stands for all.
+        """
         n = self.weights.n * self.parts
         state = State(torch.zeros(n, dtype=x.mean.dtype), torch.zeros((n, n), dtype=x.mean.dtype))
-        mean, var = (t.expand(x.shape).squeeze(1) for t in (x.mean, x.var))
+        mean, var = (t.expand(x.shape).mean(1) for t in (x.mean, x.var))
         still = x.mean.shape[0] == 1 and x.var.shape[0] == 1
         moves: list[Moved] = []
         for t in self.order:
@@ -148,13 +151,14 @@ def _outputs(x: Signal, runs: Sequence[_Run], chains: Sequence[list[Moved]]) -> 
     for d, (run, chain) in enumerate(zip(runs, chains, strict=True)):
         for t, move in zip(run.order, chain, strict=True):
             mean[t, d, 0], var[t, d, 0] = move.state.mean[:n], move.state.cov.diagonal()[:n]
-    whole = signal(mean.shape, "pfbf", mean, var)
+    rows, role = x.shape[1], x.axes[1]
+    whole = signal((steps, len(runs), rows, n), f"pf{role}f", mean, var)
     found = [whole]
     for part in range(runs[0].parts):
         ends = [chain[-1].state for chain in chains]
         m = torch.stack([e.mean[part * n : part * n + n] for e in ends]).unsqueeze(1)
         v = torch.stack([e.cov.diagonal()[part * n : part * n + n] for e in ends]).unsqueeze(1)
-        found.append(signal(m.shape, "fbf", m, v))
+        found.append(signal((len(runs), rows, n), f"f{role}f", m, v))
     return tuple(found)
 
 
@@ -170,8 +174,9 @@ def _pull(
     to_x = torch.zeros((steps, 1, x.shape[2]), dtype=torch.float64)
     totals = [0.0, 0.0, 0.0]
     second = x.second.expand(x.shape)
+    rows = x.shape[1]
     for d, (run, chain) in enumerate(zip(runs, chains, strict=True)):
-        at = _entering(flows[0], (steps, len(runs), 1, n), d)
+        at = _entering(flows[0], (steps, len(runs), rows, n), d)
         G = _last(flows, run, d)
         for place in range(steps - 1, -1, -1):
             t = run.order[place]
@@ -182,7 +187,7 @@ def _pull(
             totals[1] += float(g_h.mean() * chain[place].before.mean()) / len(runs)
             totals[2] += float(g_x.diagonal().mean()) / len(runs)
     given: list[Flow | None] = [Flow(to_x, torch.zeros((1, 1, 1), dtype=torch.float64))]
-    given += [flow(max(total, 0.0)) for total in totals]
+    given += [flow(max(total * rows, 0.0)) for total in totals]
     return (given + [None] * len(call.inputs))[: len(call.inputs)]
 
 
@@ -190,7 +195,7 @@ def _entering(held: Flow | None, shape: tuple[int, ...], direction: int) -> Tens
     """Mean square per unit of the gradient that enters at each step's output [steps, n]."""
     if held is None:
         return torch.zeros((shape[0], shape[3]), dtype=torch.float64)
-    return held.g.expand(shape)[:, direction, 0]
+    return held.g.expand(shape)[:, direction].mean(1)
 
 
 def _last(flows: Sequence[Flow | None], run: _Run, direction: int) -> Tensor:
@@ -199,8 +204,8 @@ def _last(flows: Sequence[Flow | None], run: _Run, direction: int) -> Tensor:
     made = torch.zeros((run.parts * n, run.parts * n), dtype=torch.float64)
     for part, held in enumerate(flows[1 : 1 + run.parts]):
         if held is not None:
-            line = held.g.expand(held.g.shape[0], 1, n)
-            made.diagonal()[part * n : part * n + n] += line[min(direction, len(line) - 1), 0]
+            line = held.g.expand(*held.g.shape[:2], n).mean(1)
+            made.diagonal()[part * n : part * n + n] += line[min(direction, len(line) - 1)]
     return made
 
 
