@@ -39,13 +39,14 @@ class Shortcut:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One node carried out. `step` is None where it could not be."""
+    """One node carried out. `step` is None where it could not be, and `call` then may be."""
 
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     step: Step | None
     shortcut: Shortcut | None = None
+    call: Call | None = None
 
 
 @dataclass(slots=True)
@@ -119,7 +120,7 @@ def _visit(
 ) -> None:
     names = tuple("" if v is None else (v.name or "") for v in node.inputs)
     outputs = tuple(v.name or "" for v in node.outputs)
-    step, shortcut = None, None
+    call, step, shortcut = None, None, None
     opset = opsets.get(node.domain, opsets.get("ai.onnx" if not node.domain else "", 1))
     row = lookup(node.domain, node.op_type, opset)
     if row is not None and all(not n or n in trace.values for n in names):
@@ -142,7 +143,7 @@ def _visit(
     if step is not None:
         trace.covered += 1
         _keep(trace, outputs, step)
-    record = Record(node.name or "", names, outputs, step, shortcut)
+    record = Record(node.name or "", names, outputs, step, shortcut, call)
     trace.records.append(record)
     trace.by_name[record.name] = record
     if any(isinstance(trace.values.get(n), Signal) for n in outputs):

@@ -5,16 +5,17 @@ by the law the reading gives them.
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 
 import onnx_ir
 
-from gradgauge.analytic import backward, forward, summary
+from gradgauge.analytic import backward, forward, lipschitz, spectrum, structure, summary
 from gradgauge.analytic.forward import Closure
 from gradgauge.analytic.moments import Signal, flow
 from gradgauge.graph.layers import Layer
 from gradgauge.graph.model import Graph
 from gradgauge.graph.reading import Reading
-from gradgauge.schema.profile import AnalyticProfile
+from gradgauge.schema.profile import AnalyticProfile, Series
 
 
 def profile(
@@ -24,8 +25,9 @@ def profile(
     *,
     closure: Closure = "element",
     batch: int = forward.BATCH,
+    spectra: bool = False,
 ) -> AnalyticProfile:
-    """Moments and gradients per layer, with the weights as they are.
+    """Moments and gradients per layer, with the weights as they are; `spectra` adds those.
 
     The reference is a cotangent of mean square 1 at every element of every float output of the
     graph, all independent: dL/dy for L = sum c y with c ~ N(0, 1). Where an op on the way to the
@@ -35,10 +37,36 @@ def profile(
     seeds = {name: flow(1.0, rank) for name, rank in _outputs(graph.model, trace).items()}
     gradients = backward.run(trace, seeds)
     band = backward.inverse_widths(trace, seeds)
-    return AnalyticProfile(
-        layers={layer.id: summary.of_layer(layer, trace, gradients, band) for layer in layers},
+    notes = dict.fromkeys(structure.before(trace), structure.NOTE)
+    found = AnalyticProfile(
+        layers={
+            layer.id: summary.of_layer(layer, trace, gradients, band, notes) for layer in layers
+        },
         nodes_covered=trace.covered,
     )
+    return _with_spectra(found, layers, trace) if spectra else found
+
+
+def _with_spectra(
+    found: AnalyticProfile, layers: Sequence[Layer], trace: forward.Trace
+) -> AnalyticProfile:
+    spectra = spectrum.of_trace(trace)
+    rows = dict(found.layers)
+    for layer in layers:
+        held = next((spectra[n] for n in layer.nodes if n in spectra), None)
+        if held is not None:
+            rows[layer.id] = replace(rows[layer.id], **asdict(held))
+    blocks = lipschitz.blocks(trace, spectra)
+    bounds = tuple(block.log10_bound for block in blocks)
+    curve = Series(
+        "log10_lipschitz_bound_by_block",
+        "decades",
+        tuple(map(float, range(len(blocks)))),
+        bounds,
+        (None,) * len(blocks),
+        (None,) * len(blocks),
+    )
+    return replace(found, layers=rows, series=(curve,) if blocks else ())
 
 
 def _outputs(model: onnx_ir.Model, trace: forward.Trace) -> dict[str, int]:

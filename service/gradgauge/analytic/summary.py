@@ -17,7 +17,11 @@ HANIN = 0.217  # 1 / (2 ln 10): from the deviation of ln of a square to decades 
 
 
 def of_layer(
-    layer: Layer, trace: Trace, gradients: Gradients, band: Mapping[str, float]
+    layer: Layer,
+    trace: Trace,
+    gradients: Gradients,
+    band: Mapping[str, float],
+    notes: Mapping[str, str],
 ) -> AnalyticLayer:
     """The analytic word on one layer.
 
@@ -25,7 +29,8 @@ def of_layer(
     element of the gradient at the inputs over that at the output through this layer alone, and
     `chi` the same for squared 2-norms: (n_in G_in) / (n_out G_out), the mean-field chi, which a
     change of width does not tilt. `depth_scale` = 1 / |ln chi| in layers, where chi < 1.
-    `log10_grad_param` is of the largest parameter, for one input.
+    `log10_grad_param` is of the largest parameter, for one input. `notes` has further assumptions
+    by value.
     """
     out = trace.values.get(layer.output)
     records = [trace.by_name[name] for name in layer.nodes]
@@ -38,7 +43,7 @@ def of_layer(
     n_in = sum(signal.size for signal in before.values())
     q_in = sum(signal.q * signal.size for signal in before.values()) / max(n_in, 1)
     spread = _local(records, trace, layer.output, met, before)
-    chi = None if spread is None else spread / out.size
+    chi = None if spread is None or not out.size else spread / out.size
     grad = _param(layer, trace, gradients)
     return AnalyticLayer(
         "probed" if any(r.step is not None and r.step.probed for r in records) else "exact_moments",
@@ -51,7 +56,7 @@ def of_layer(
         band_decades=_band(layer, band),
         chi=chi,
         depth_scale=1.0 / abs(math.log(chi)) if chi is not None and 0 < chi < 1 else None,
-        assumptions=_assumptions(layer, records, gradients, trace),
+        assumptions=_assumptions(layer, records, gradients, trace, notes.get(layer.output)),
     )
 
 
@@ -126,7 +131,11 @@ def _band(layer: Layer, band: Mapping[str, float]) -> float | None:
 
 
 def _assumptions(
-    layer: Layer, records: Sequence[Record], gradients: Gradients, trace: Trace
+    layer: Layer,
+    records: Sequence[Record],
+    gradients: Gradients,
+    trace: Trace,
+    note: str | None,
 ) -> tuple[str, ...]:
     notes = [note for r in records if r.step is not None for note in r.step.assumptions]
     if len(gradients.flows.get(layer.output, ())) > 1:
@@ -135,4 +144,5 @@ def _assumptions(
         notes.append("tied_weights_independent")
     if layer.output in gradients.unknown:
         notes.append("gradient_passes_an_unsupported_op")
+    notes += [] if note is None else [note]
     return tuple(dict.fromkeys(notes))
