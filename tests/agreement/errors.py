@@ -36,10 +36,15 @@ class Truth:
 def truth(net: Net, *, count: int | None = None) -> Truth:
     """Both measurements of one network; the cotangents are N(0, 1) at every output element."""
     module = net.module().double().train(net.train)
-    each = count or (48 if len(net.shape) == 3 else 128)
+    each = count or inputs_of(net)
     runs = [_gradients(net, module, each, seed) for seed in (1, 2)]
     (first, forward), (second, _) = runs
     return Truth(first, second, forward)
+
+
+def inputs_of(net: Net) -> int:
+    """How many inputs one measurement has: a batch, to BatchNorm."""
+    return 48 if len(net.shape) == 3 else 128
 
 
 def _gradients(net: Net, module: nn.Module, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -74,10 +79,10 @@ class Said:
     band: np.ndarray
 
 
-def said(net: Net, **options: Any) -> Said:
-    """Analyse the network's own export; `options` go to the engine."""
+def said(net: Net, *, count: int | None = None, **options: Any) -> Said:
+    """Analyse the network's own export, read at batches of `count`; `options` go to the engine."""
     model = export(net.module(), net.inputs(2, 0), train=net.train)
-    layers, profile = analyse(model, **options)
+    layers, profile = analyse(model, batch=count or inputs_of(net), **options)
     rows = [profile.layers[x.id] for x in layers if x.kind in {"linear", "recurrent"}]
     missing = math.nan
     return Said(

@@ -213,7 +213,7 @@ class Recurrent(nn.Module):
         return self.head(x[:, -1] if self.last else x)
 
 
-def _mlps() -> Iterator[Net]:
+def _mlps(draw: int) -> Iterator[Net]:
     rows = [
         ("relu he 24x128", partial(mlp, nn.ReLU, 2.0, 24, 128), 128, 24),
         ("relu he uniform 30x256", partial(mlp, nn.ReLU, 2.0, 30, 256, law="uniform"), 256, 30),
@@ -234,10 +234,10 @@ def _mlps() -> Iterator[Net]:
         ),
     ]
     for i, (name, make, width, depth) in enumerate(rows):
-        yield Net("MLP", name, make, (width,), 100 + i, depth=depth)
+        yield Net("MLP", name, make, (width,), 100 + i + draw, depth=depth)
 
 
-def _cnns() -> Iterator[Net]:
+def _cnns(draw: int) -> Iterator[Net]:
     rows = [
         ("relu he 14x128", partial(cnn, nn.ReLU, 2.0, 14, 128), 10),
         ("relu all pixels 12x128", partial(cnn, nn.ReLU, 2.0, 12, 128, head="none"), 8),
@@ -248,10 +248,10 @@ def _cnns() -> Iterator[Net]:
         ("silu uniform 10x160", partial(cnn, nn.SiLU, 2.2, 10, 160, law="uniform"), 8),
     ]
     for i, (name, make, size) in enumerate(rows):
-        yield Net("CNN", name, make, (3, size, size), 200 + i)
+        yield Net("CNN", name, make, (3, size, size), 200 + i + draw)
 
 
-def _batch_norms() -> Iterator[Net]:
+def _batch_norms(draw: int) -> Iterator[Net]:
     image = (3, 8, 8)
     rows = [
         ("relu mlp 20x128", partial(mlp, nn.ReLU, 2.0, 20, 128, norm=nn.BatchNorm1d), (128,)),
@@ -267,10 +267,10 @@ def _batch_norms() -> Iterator[Net]:
         ("resnet v1, 10 blocks", partial(resnet, 10, 128, post=True, norm=True), image),
     ]
     for i, (name, make, shape) in enumerate(rows):
-        yield Net("BatchNorm", name, make, shape, 300 + i, train=True)
+        yield Net("BatchNorm", name, make, shape, 300 + i + draw, train=True)
 
 
-def _transformers() -> Iterator[Net]:
+def _transformers(draw: int) -> Iterator[Net]:
     rows = [
         ("pre-LN pooled x6", partial(Transformer), 0),
         ("pre-LN tokens x10", partial(Transformer, depth=10, pooled=False), 0),
@@ -289,10 +289,10 @@ def _transformers() -> Iterator[Net]:
     for i, (name, make, tokens) in enumerate(rows):
         d = 192 if "192" in name else 128
         shape = (16,) if tokens else (16, d)
-        yield Net("transformer", name, make, shape, 400 + i, tokens=tokens)
+        yield Net("transformer", name, make, shape, 400 + i + draw, tokens=tokens)
 
 
-def _residuals() -> Iterator[Net]:
+def _residuals(draw: int) -> Iterator[Net]:
     image = (3, 8, 8)
     rows = [
         ("conv v1, 8 blocks", partial(resnet, 8, 128, post=True, norm=False), image),
@@ -316,10 +316,10 @@ def _residuals() -> Iterator[Net]:
         ),
     ]
     for i, (name, make, shape) in enumerate(rows):
-        yield Net("residual", name, make, shape, 500 + i)
+        yield Net("residual", name, make, shape, 500 + i + draw)
 
 
-def _recurrents() -> Iterator[Net]:
+def _recurrents(draw: int) -> Iterator[Net]:
     rows = [
         ("LSTM T=40, last", partial(Recurrent, "LSTM", 128, 1, last=True), 40),
         ("LSTM x2 T=30, all", partial(Recurrent, "LSTM", 128, 2, last=False), 30),
@@ -333,10 +333,10 @@ def _recurrents() -> Iterator[Net]:
         ("GRU x3 T=20, last", partial(Recurrent, "GRU", 128, 3, last=True), 20),
     ]
     for i, (name, make, steps) in enumerate(rows):
-        yield Net("LSTM/GRU", name, make, (steps, 128), 600 + i)
+        yield Net("LSTM/GRU", name, make, (steps, 128), 600 + i + draw)
 
 
-def nets() -> list[Net]:
-    """All of them, by family."""
+def nets(draw: int = 0) -> list[Net]:
+    """All of them, by family, each from a seed of its own; another `draw`, other weights."""
     makers = (_mlps, _cnns, _batch_norms, _transformers, _residuals, _recurrents)
-    return [net for maker in makers for net in maker()]
+    return [net for maker in makers for net in maker(1000 * draw)]
