@@ -244,7 +244,8 @@ def convolution(call: Call) -> Step | None:
         (found,) = torch.autograd.grad(made, leaf, wide, retain_graph=True)
         return found.to(torch.float64) * peak
 
-    width = round(W[0].numel()) if call.op == "Conv" else W.shape[0]
+    # Channels alone: the taps see patches that overlap, and are not so many inputs of their own.
+    width = W.shape[1] if call.op == "Conv" else W.shape[0]
     back = _conv_back(call, x, out, transposed, spread)
     return Step((out,), single(call, back), NOTES, width=width)
 

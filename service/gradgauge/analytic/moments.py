@@ -171,7 +171,7 @@ class Step:
     pull: Pullback
     assumptions: tuple[str, ...] = ()
     probed: bool = False
-    width: int | None = None  # fan-in of a random linear map, for the finite-width band
+    width: float | None = None  # fan-in of a random map, by its uses: for the finite-width band
 
 
 def merge(flows: Sequence[Flow]) -> Flow:

@@ -12,6 +12,8 @@ from gradgauge.analytic import axes
 from gradgauge.analytic.call import Call, single
 from gradgauge.analytic.moments import Flow, Known, Signal, Step, Value, flow, measure, signal
 
+MIXING = frozenset({"AffineGrid", "Col2Im", "GridSample", "Resize", "RoiAlign", "Upsample"})
+
 
 def identity(call: Call) -> Step | None:
     """Identity, Cast, Dropout in inference: the value itself."""
@@ -22,8 +24,8 @@ def identity(call: Call) -> Step | None:
 
 
 def move(call: Call) -> Step | None:
-    """Any op that only moves elements, applied to means and variances."""
-    if not call.signals:
+    """Any op that only moves elements, applied to means and variances; None for those that mix."""
+    if not call.signals or call.op in MIXING:
         return None
     lead = call.signal(call.signals[0])
     if lead is None:
@@ -31,6 +33,10 @@ def move(call: Call) -> Step | None:
     means = _run(call, [_part(v, "mean") for v in call.inputs])
     variances = _run(call, [_part(v, "var") for v in call.inputs])
     commons = _run(call, [_part(v, "shared") for v in call.inputs])
+    if call.op == "Pad":  # what it pads with has no variance
+        none = _run(call, [_part(v, "none") for v in call.inputs])
+        variances = [v - n for v, n in zip(variances, none, strict=True)]
+        commons = [c - n for c, n in zip(commons, none, strict=True)]
     outputs = tuple(
         _moved(call, lead, *parts) for parts in zip(means, variances, commons, strict=True)
     )
@@ -99,9 +105,9 @@ def _run(call: Call, arguments: Sequence[Any]) -> tuple[Tensor, ...]:
 
 
 def _part(value: Value | None, name: str) -> Tensor | None:
-    """One moment of an input at full size; a constant has no variance."""
+    """One moment of an input at full size, or "none"; a constant has no variance."""
     if isinstance(value, Signal):
-        held: Tensor = getattr(value, name)
+        held: Tensor = value.mean * 0.0 if name == "none" else getattr(value, name)
         return held.expand(value.shape)
     if value is None or not value.tensor.is_floating_point():
         return None if value is None else value.tensor

@@ -152,7 +152,9 @@ def group_norm(call: Call) -> Step | None:
     return _over_instance(call, x, x.shape[1] // groups)
 
 
-def _over_instance(call: Call, x: Signal, channels: int) -> Step:
+def _over_instance(call: Call, x: Signal, channels: int) -> Step | None:
+    if x.axes[1] != "f" or x.shape[0] > 1:
+        return None
     epsilon = float(call.attributes.get("epsilon", 1e-5))
     places = x.places()
     n = channels * math.prod(x.shape[2:])

@@ -79,7 +79,8 @@ def _recurrent(call: Call, advance: Advance, parts: int) -> Step | None:
     def pull(flows: Sequence[Flow | None]) -> Sequence[Flow | None]:
         return _pull(call, x, runs, chains, flows)
 
-    return Step(outputs, pull, NOTES, width=R.shape[-1])
+    # Every step is a layer of this fan-in.
+    return Step(outputs, pull, NOTES, width=R.shape[-1] / max(x.shape[0], 1))
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,4 +58,6 @@ BY_KIND: dict[str, Rule] = {
 def carry_out(call: Call, kind: str) -> Step:
     """One node's outputs and pullback."""
     rule = BY_OP.get(call.op) or BY_KIND.get(kind)
+    if call.attributes.get("broadcast"):  # before opset 7 `axis` says where the second one stands
+        rule = None
     return (rule(call) if rule is not None else None) or probe(call)
