@@ -14,21 +14,13 @@ from itertools import groupby
 import numpy as np
 import torch
 
-from tests.agreement.errors import said, truth
+from tests.agreement.errors import LIMITS, said, truth
 from tests.agreement.families import Net, nets
 
 HEAD = (
     "| network | layers | error | limit | forward | per channel | per tensor | noise | band | "
     "in band | not comparable |\n|---|---|---|---|---|---|---|---|---|---|---|"
 )
-LIMITS = {
-    "MLP": (0.03, 0.15),
-    "CNN": (0.03, 0.15),
-    "BatchNorm": (0.03, 0.15),
-    "transformer": (0.06, 0.20),
-    "residual": (0.10, 0.35),
-    "LSTM/GRU": (0.15, 0.50),
-}
 
 
 @dataclass(frozen=True, slots=True)
