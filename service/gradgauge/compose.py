@@ -274,9 +274,10 @@ def _forward(held: ForwardCheck) -> Measurement:
 
 
 def _series(assessment: Assessment) -> list[SeriesBlock]:
-    if assessment.sampled is None:
-        return []
-    curves = [*(time.curve for time in assessment.sampled.times), *assessment.sampled.series]
+    curves = [*(assessment.analytic.series if assessment.analytic is not None else ())]
+    if assessment.sampled is not None:
+        curves += [time.curve for time in assessment.sampled.times]
+        curves += assessment.sampled.series
     return [SeriesBlock.model_validate(_listed(held)) for held in curves]
 
 

@@ -57,10 +57,10 @@ def export(net, x, *, train=False, names=("x",)):
     return onnx.load_from_string(held.getvalue())
 
 
-def analyse(model) -> tuple[tuple, AnalyticProfile]:
+def analyse(model, **options) -> tuple[tuple, AnalyticProfile]:
     graph = to_graph(model)
     layers = find_layers(graph.model)
-    return layers, profile(graph, layers, read(graph.model))
+    return layers, profile(graph, layers, read(graph.model), **options)
 
 
 def compare(net, x, *, train=False) -> Errors:

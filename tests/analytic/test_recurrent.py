@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from gradgauge.analytic import backward, forward
-from gradgauge.analytic.moments import Flow
+from gradgauge.analytic.moments import flow
 from gradgauge.graph.reading import read
 from tests.analytic.autograd import analyse, export, seeded
 
@@ -32,9 +32,10 @@ class Reader(nn.Module):
 def by_step(model):
     """log10 RMS of dL/dx_t as the engine sees it."""
     ir = onnx_ir.serde.deserialize_model(model)
-    flow = backward.run(forward.run(ir, read(ir)), {"y": Flow(0.0)}).at("x")
-    weights = torch.ones(1, STEPS, 1) if flow.weights is None else flow.weights
-    return 0.5 * (flow.log10_g + weights.double().mean((0, 2)).expand(STEPS).log10())
+    trace = forward.run(ir, read(ir))
+    rank = len(trace.values["y"].shape)
+    met = backward.run(trace, {"y": flow(1.0, rank)}).at("x")
+    return 0.5 * (met.g.mean((0, 2)).expand(STEPS).log10() + met.scale)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_gradients_by_time_step_agree_with_autograd(kind, scale, last, slack):
     hidden, read_in = net.cell.weight_hh_l0.grad, net.cell.weight_ih_l0.grad
     sizes = [0.5 * math.log10(float(g.square().mean()) / len(x)) for g in (hidden, read_in)]
     assert min(sizes) - 0.2 <= node.log10_grad_param <= max(sizes) + 0.2
-    assert node.method == ("exact_moments" if kind == "RNN" else "probed")
+    assert node.method == "exact_moments"
 
 
 def test_a_bidirectional_rnn_agrees_with_autograd():

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -38,9 +39,14 @@ def tensor(held: onnx_ir.TensorProtocol) -> torch.Tensor:
 def bound(run: Callable[..., Any], outputs: int) -> Callable[..., Any]:
     """`run`, told how many outputs the node has where it asks."""
     # Rows that are torch built-ins have no signature to look at.
-    if "n_outputs" in (getattr(run, "__kwdefaults__", None) or {}):
+    code = getattr(run, "__code__", None)
+    if code is not None and "n_outputs" in code.co_varnames[: _arguments(code)]:
         return partial(run, n_outputs=outputs)
     return run
+
+
+def _arguments(code: CodeType) -> int:
+    return code.co_argcount + code.co_kwonlyargcount
 
 
 def element(kind: onnx_ir.DataType) -> torch.dtype:

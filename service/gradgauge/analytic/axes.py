@@ -1,4 +1,7 @@
-"""What each axis of a value stands for (batch, position, feature), followed through reshapes."""
+"""What each axis of a value stands for (batch, position, feature), followed through reshapes.
+
+Values are those of one input, so that the batch's axis has size 1 and may be lost or doubled.
+"""
 
 import math
 from collections.abc import Sequence
@@ -14,13 +17,11 @@ def of_input(rank: int, batch_axis: int | None) -> str:
     return "".join(roles)
 
 
-def guess(shape: Sequence[int], batch: int) -> str:
-    """Roles by shape alone: a leading axis of the batch's size, features last."""
+def guess(shape: Sequence[int]) -> str:
+    """Roles by shape alone: features last."""
     roles = ["p"] * len(shape)
     if roles:
         roles[-1] = "f"
-    if batch > 1 and len(shape) > 1 and shape[0] == batch:
-        roles[0] = "b"
     return "".join(roles)
 
 
@@ -29,15 +30,14 @@ def transposed(axes: str, perm: Sequence[int]) -> str:
     return "".join(axes[i] for i in perm)
 
 
-def reshaped(shape: Sequence[int], axes: str, target: Sequence[int], batch: int) -> str:
+def reshaped(shape: Sequence[int], axes: str, target: Sequence[int]) -> str:
     """Roles after a reshape that keeps the order of elements: axis groups of equal size align."""
     if 0 in (*shape, *target):
-        return guess(target, batch)
+        return guess(target)
     roles: list[str] = []
     i = 0
-    for group in _groups(shape, target):
-        taken, made = group
-        roles.extend(_split(axes[i : i + len(taken)], taken, made, batch))
+    for taken, made in _groups(shape, target):
+        roles.extend(_split(axes[i : i + len(taken)], taken, made))
         i += len(taken)
     return "".join(roles)
 
@@ -59,24 +59,12 @@ def _groups(
     return groups
 
 
-def _split(axes: str, taken: Sequence[int], made: Sequence[int], batch: int) -> list[str]:
+def _split(axes: str, taken: Sequence[int], made: Sequence[int]) -> list[str]:
     """Roles of the axes one group is cut into."""
     if tuple(taken) == tuple(made):
         return list(axes)
     held = {a for a, n in zip(axes, taken, strict=True) if n > 1} or set(axes) or {"p"}
-    if held <= {"b", "p", "n"} and held & {"b", "n"}:
-        return _rows(made, batch, whole=held == {"b"})
     if len(held) == 1:
         return [held.pop()] * len(made)
     # Positions folded into features: one channel per position from here on.
     return ["f"] * len(made)
-
-
-def _rows(made: Sequence[int], batch: int, *, whole: bool) -> list[str]:
-    """Batch and positions, merged ("n") or told apart by the batch's size."""
-    large = [i for i, n in enumerate(made) if n > 1]
-    if len(large) <= 1:
-        role = "b" if whole or math.prod(made) == batch else "n"
-        return [role if i in large or not large else "p" for i in range(len(made))]
-    place = next((i for i in large if made[i] == batch), large[0])
-    return ["b" if i == place else "p" for i in range(len(made))]

@@ -3,10 +3,10 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gradgauge.analytic.forward import Record, Trace
-from gradgauge.analytic.moments import NOTHING, Flow, Known, Pulled, Signal, merge
+from gradgauge.analytic.moments import Flow, Known, Signal, merge, pooled_flow
 
 
 @dataclass(slots=True)
@@ -47,54 +47,46 @@ def _back(record: Record, trace: Trace, found: Gradients, *, direct: bool) -> No
     real = [merge(found.flows[n]) if found.flows.get(n) else None for n in record.outputs]
     ghost = [merge(found.ghosts[n]) if found.ghosts.get(n) else None for n in record.outputs]
     if record.shortcut is not None and direct:
-        _shortcut(record, real, found)
+        held = real[0]
+        if held is not None:
+            found.flows[record.shortcut.base].append(
+                _settled(record.shortcut.through(held), held.scale, trace, record.shortcut.base)
+            )
         ghost = [merge(_both(a, b)) if a or b else None for a, b in zip(real, ghost, strict=True)]
         real = [None] * len(real)
-    _pass(record, real, found.flows)
-    _pass(record, ghost, found.ghosts, only=frozenset(trace.origins))
+    _pass(record, real, trace, found.flows)
+    _pass(record, ghost, trace, found.ghosts, only=frozenset(trace.origins))
 
 
 def _both(a: Flow | None, b: Flow | None) -> list[Flow]:
-    return [flow for flow in (a, b) if flow is not None]
-
-
-def _shortcut(record: Record, real: Sequence[Flow | None], found: Gradients) -> None:
-    short, flow = record.shortcut, real[0]
-    if short is None or flow is None:
-        return
-    g = flow.log10_g + _log10(short.slope)
-    common = flow.common * short.common / short.slope if short.slope > 0 else 0.0
-    found.flows[short.base].append(Flow(g, common, flow.weights))
+    return [held for held in (a, b) if held is not None]
 
 
 def _pass(
     record: Record,
     flows: Sequence[Flow | None],
+    trace: Trace,
     into: defaultdict[str, list[Flow]],
     only: frozenset[str] | None = None,
 ) -> None:
-    top = max((f.log10_g for f in flows if f is not None), default=NOTHING)
     if record.step is None or all(f is None for f in flows):
         return
-    scale = 0.0 if top == NOTHING else top
-    scaled = [None if f is None else _pulled(f, scale) for f in flows]
-    for name, pulled in zip(record.inputs, record.step.pull(scaled), strict=False):
+    scale = max(f.scale for f in flows if f is not None)
+    same = [None if f is None else f.over(scale) for f in flows]
+    for name, pulled in zip(record.inputs, record.step.pull(same), strict=False):
         if name and pulled is not None and (only is None or name in only):
-            into[name].append(_flow(pulled, scale))
+            into[name].append(_settled(pulled, scale, trace, name))
 
 
-def _pulled(flow: Flow, scale: float) -> Pulled:
-    g = 10.0 ** (flow.log10_g - scale)
-    return Pulled(g, g * flow.common, flow.weights)
-
-
-def _flow(pulled: Pulled, scale: float) -> Flow:
-    common = pulled.c / pulled.g if pulled.g > 0 else 0.0
-    return Flow(_log10(pulled.g) + scale, min(common, 1.0), pulled.weights)
-
-
-def _log10(value: float) -> float:
-    return math.log10(value) if value > 0 else NOTHING
+def _settled(pulled: Flow, scale: float, trace: Trace, name: str) -> Flow:
+    """The gradient brought to order 1, so that thousands of layers do not leave the range."""
+    value = trace.values.get(name)
+    if isinstance(value, Signal) and trace.closure != "element":
+        pulled = pooled_flow(pulled, value.axes, trace.closure)
+    top = float(pulled.g.max()) if pulled.g.numel() else 0.0
+    if not 0 < top < math.inf:
+        return replace(pulled, scale=scale)
+    return replace(pulled.times(1.0 / top), scale=scale + math.log10(top))
 
 
 def _is_fixed(trace: Trace, name: str) -> bool:

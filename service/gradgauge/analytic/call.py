@@ -1,26 +1,38 @@
 """One node as a rule sees it: its operator, its inputs as values, its attributes."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from gradgauge.analytic.moments import Known, Pulled, Signal, Step, Value
+from gradgauge.analytic.moments import Flow, Known, Signal, Step, Value
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The Gaussian value that an input is the function `phi` of."""
+
+    signal: Signal
+    phi: Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A node about to be carried out; `names` are its inputs' names, "" where one is left out."""
+    """A node about to be carried out; `names` are its inputs' names, "" where one is left out.
+
+    `bases` has what inputs that went through an activation were before, `batch` how many inputs
+    BatchNormalization takes its statistics from.
+    """
 
     op: str
     run: Callable[..., Any]
     names: tuple[str, ...]
     inputs: tuple[Value | None, ...]
     attributes: Mapping[str, Any]
-    batch: int
     batch_statistics: bool
-    outputs: int = 1
+    bases: Mapping[str, "Base"] = field(default_factory=dict)
+    batch: int = 32
 
     def signal(self, index: int) -> Signal | None:
         """The input at `index` if it is known by moments only."""
@@ -44,14 +56,17 @@ class Call:
 
 
 Rule = Callable[[Call], Step | None]
-Back = Callable[[Pulled], Sequence[Pulled | None]]
+Back = Callable[[Flow], Sequence[Flow | None]]
 
 
-def single(call: Call, back: Back) -> Callable[[Sequence[Pulled | None]], Sequence[Pulled | None]]:
+def single(call: Call, back: Back) -> Callable[[Sequence[Flow | None]], Sequence[Flow | None]]:
     """The pullback of a node whose first output alone carries gradient."""
 
-    def pull(flows: Sequence[Pulled | None]) -> Sequence[Pulled | None]:
-        flow = flows[0]
-        return [None] * len(call.inputs) if flow is None else back(flow)
+    def pull(flows: Sequence[Flow | None]) -> Sequence[Flow | None]:
+        held = flows[0]
+        if held is None:
+            return [None] * len(call.inputs)
+        given = list(back(held))
+        return (given + [None] * len(call.inputs))[: len(call.inputs)]
 
     return pull

@@ -39,8 +39,8 @@ class Pair:
 def respond(phi: Pointwise, m: float, v: float) -> Response:
     """Response of `phi` by quadrature; regions where `phi` is NaN are left out."""
     x, w = _grid(torch.tensor([m], dtype=torch.float64), math.sqrt(v), order=12)
-    y, dy = _with_slope(phi, x)
-    w = _renormalised(w, y)
+    y, dy = with_slope(phi, x)
+    w = renormalised(w, y)
     y, dy = torch.nan_to_num(y), torch.nan_to_num(dy)
     return Response(float((w * y).sum()), float((w * y * y).sum()), float((w * dy * dy).sum()))
 
@@ -56,8 +56,8 @@ def respond_pair(phi: Pointwise, m: float, v: float, o: float) -> Pair:
     s = math.sqrt(v)
     centre, w = _grid(torch.tensor([m], dtype=torch.float64), s * math.sqrt(rho), order=5)
     x, inner = _grid(centre[0], s * math.sqrt(1.0 - rho), order=5)
-    y, dy = _with_slope(phi, x)
-    inner = _renormalised(inner, y)
+    y, dy = with_slope(phi, x)
+    inner = renormalised(inner, y)
     value = (inner * torch.nan_to_num(y)).sum(1)
     slope = (inner * torch.nan_to_num(dy)).sum(1)
     return Pair(float((w[0] * value * value).sum()), float((w[0] * slope * slope).sum()))
@@ -102,13 +102,14 @@ def _correlation(m: float, v: float, o: float) -> float:
 
 def _independent(phi: Pointwise, m: float, v: float) -> Pair:
     x, w = _grid(torch.tensor([m], dtype=torch.float64), math.sqrt(v), order=12)
-    y, dy = _with_slope(phi, x)
-    w = _renormalised(w, y)
+    y, dy = with_slope(phi, x)
+    w = renormalised(w, y)
     value, slope = (w * torch.nan_to_num(y)).sum(), (w * torch.nan_to_num(dy)).sum()
     return Pair(float(value) ** 2, float(slope) ** 2)
 
 
-def _with_slope(phi: Pointwise, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def with_slope(phi: Pointwise, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The function and its slope at every x."""
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
         y = phi(leaf)
@@ -118,18 +119,29 @@ def _with_slope(phi: Pointwise, x: torch.Tensor) -> tuple[torch.Tensor, torch.Te
     return y.detach(), slope
 
 
-def _renormalised(w: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+def renormalised(w: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Weights of the nodes at which the function has a value, adding up to one."""
     valid = torch.where(torch.isfinite(y), w, torch.zeros_like(w))
     return valid / valid.sum(-1, keepdim=True).clamp_min(1e-300)
 
 
-def _grid(m: torch.Tensor, s: float, *, order: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Nodes and weights for E f(N(m_k, s^2)), one row per m_k: panels between all breaks."""
+def grid(
+    m: torch.Tensor, s: torch.Tensor, *, order: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Nodes x and weights for E f(N(m_k, s_k^2)), one row per k, and the nodes' z.
+
+    Panels of a deviation each, broken where an activation may bend.
+    """
     coarse = torch.arange(-REACH, REACH + 0.5, 1.0, dtype=torch.float64)
-    bends = ((BREAKS - m[:, None]) / max(s, 1e-300)).clamp(-REACH, REACH)
+    bends = ((BREAKS - m[:, None]) / s[:, None].clamp_min(1e-300)).clamp(-REACH, REACH)
     edges = torch.cat([coarse.expand(len(m), -1), bends], dim=1).sort(dim=1).values
     nodes, weights = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(order))
     half = (edges[:, 1:] - edges[:, :-1])[:, :, None] / 2
     z = (edges[:, :-1, None] + half + half * nodes).flatten(1)
     pdf = torch.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
-    return m[:, None] + s * z, (half * weights).flatten(1) * pdf
+    return m[:, None] + s[:, None] * z, (half * weights).flatten(1) * pdf, z
+
+
+def _grid(m: torch.Tensor, s: float, *, order: int) -> tuple[torch.Tensor, torch.Tensor]:
+    x, w, _ = grid(m, torch.full_like(m, s), order=order)
+    return x, w

@@ -3,27 +3,29 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import onnx_ir
 import torch
 
 from gradgauge.analytic import attributes, axes, pointwise
-from gradgauge.analytic.call import Call
-from gradgauge.analytic.moments import Known, Moments, Signal, Step, Value, measure
+from gradgauge.analytic.call import Base, Call
+from gradgauge.analytic.moments import Known, Signal, Step, Value, measure, pooled, signal
 from gradgauge.analytic.movement import as_signal, embedding
-from gradgauge.analytic.pointwise import Origin
-from gradgauge.analytic.probe import held
+from gradgauge.analytic.pointwise import Origin, Through
+from gradgauge.analytic.probe import held as probe_constants
 from gradgauge.analytic.rules import carry_out
 from gradgauge.graph.reading import InputPlan, Reading
 from gradgauge.ops.table import lookup
 
-BATCH = 8  # inputs assumed to be stacked, for shapes only
 SEED = 11
+BATCH = 32  # inputs to a batch, where its statistics are the norms'
+Closure = Literal["element", "channel", "tensor"]
 # Kinds that have a rule for activations only: drawn samples reach them as moments.
 COMPUTING = frozenset({"linear", "normalisation", "recurrent", "contraction", "pooling"})
 ELEMENTWISE = frozenset({"pointwise", "binary"})
-MOST = 1 << 29  # elements of one value of a batch
+MOST = 1 << 29  # elements of one value
 FAULTS = (RuntimeError, IndexError, ValueError, TypeError, ArithmeticError)  # ops.row.Row.run's
 
 
@@ -32,29 +34,31 @@ class Shortcut:
     """A node that is one function of `base`: its gradient goes there at once."""
 
     base: str
-    slope: float
-    common: float
+    through: Through
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One node carried out. `step` is None where it could not be; `width` is its fan-in."""
+    """One node carried out. `step` is None where it could not be, and `call` then may be."""
 
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     step: Step | None
     shortcut: Shortcut | None = None
+    call: Call | None = None
 
 
 @dataclass(slots=True)
 class Trace:
     """All values and nodes of one forward pass, in the graph's order.
 
-    `readers` counts the nodes that apply a constant to an activation.
+    `readers` counts the nodes that apply a constant to an activation; `closure` is how much of the
+    moments is kept from node to node, `batch` how many inputs share BatchNorm's statistics.
     """
 
-    batch: int
+    closure: Closure = "element"
+    batch: int = BATCH
     values: dict[str, Value] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
     by_name: dict[str, Record] = field(default_factory=dict)
@@ -63,24 +67,29 @@ class Trace:
     covered: int = 0
 
 
-def run(model: onnx_ir.Model, reading: Reading) -> Trace:
+def run(
+    model: onnx_ir.Model, reading: Reading, closure: Closure = "element", batch: int = BATCH
+) -> Trace:
     """Carry every node out in order; what depends on a node that cannot be is left out."""
-    batched = any(plan.batch_axis is not None for plan in reading.inputs.values())
-    trace = Trace(BATCH if batched else 1)
+    trace = Trace(closure, batch)
     for name, value in model.graph.initializers.items():
         if value.const_value is not None and value.dtype != onnx_ir.DataType.STRING:
-            trace.values[name] = Known(attributes.tensor(value.const_value))
+            trace.values[name] = _stored(value.const_value)
     generator = np.random.default_rng(SEED)
     for name, plan in reading.inputs.items():
-        trace.values[name] = _input(plan, trace.batch, generator)
+        trace.values[name] = _input(plan, generator)
     opsets = model.graph.opset_imports
     for node in model.graph:
         _visit(node, trace, opsets, batch_statistics=reading.batch_statistics)
     return trace
 
 
-def _input(plan: InputPlan, batch: int, generator: np.random.Generator) -> Value:
-    shape = tuple(batch if n is None else n for n in plan.shape)
+def _stored(tensor: onnx_ir.TensorProtocol) -> Known:
+    return Known(lambda: attributes.tensor(tensor))
+
+
+def _input(plan: InputPlan, generator: np.random.Generator) -> Value:
+    shape = tuple(1 if n is None else n for n in plan.shape)
     held = plan.constant(shape)
     if held is not None:
         return Known(torch.from_numpy(held))
@@ -89,23 +98,21 @@ def _input(plan: InputPlan, batch: int, generator: np.random.Generator) -> Value
         return Known(torch.from_numpy(drawn).to(attributes.element(plan.dtype)), varying=True)
     roles = axes.of_input(len(shape), plan.batch_axis)
     if plan.kind == "data" and plan.data is not None:
-        return _of_data(plan, shape, roles, batch)
-    q, m2 = plan.mean**2 + plan.scale**2, plan.mean**2
-    return Signal(shape, roles, Moments(plan.mean, q, m2, m2), batch)
+        return _of_data(plan, roles)
+    rank = [1] * len(shape)
+    mean = torch.full(rank, plan.mean, dtype=torch.float64)
+    return signal(shape, roles, mean, torch.full(rank, plan.scale**2, dtype=torch.float64))
 
 
-def _of_data(plan: InputPlan, shape: tuple[int, ...], roles: str, batch: int) -> Value:
+def _of_data(plan: InputPlan, roles: str) -> Value:
     data = torch.from_numpy(np.ascontiguousarray(plan.data))
     if not data.is_floating_point():
-        whole = data if plan.batch_axis is None else _first(data, plan.batch_axis, batch)
+        whole = data if plan.batch_axis is None else data.narrow(plan.batch_axis, 0, 1)
         return Known(whole, varying=True)
-    return Signal(shape, roles, measure(data, roles), batch)
-
-
-def _first(data: torch.Tensor, axis: int, batch: int) -> torch.Tensor:
-    """`batch` inputs, the given ones over again where there are fewer."""
-    picks = torch.arange(batch) % data.shape[axis]
-    return data.index_select(axis, picks)
+    if plan.batch_axis is None:
+        return measure(data.unsqueeze(0), roles, 1)
+    rows = data.movedim(plan.batch_axis, 0).unsqueeze(plan.batch_axis + 1)
+    return measure(rows, roles, len(rows))
 
 
 def _visit(
@@ -113,7 +120,7 @@ def _visit(
 ) -> None:
     names = tuple("" if v is None else (v.name or "") for v in node.inputs)
     outputs = tuple(v.name or "" for v in node.outputs)
-    step, shortcut = None, None
+    call, step, shortcut = None, None, None
     opset = opsets.get(node.domain, opsets.get("ai.onnx" if not node.domain else "", 1))
     row = lookup(node.domain, node.op_type, opset)
     if row is not None and all(not n or n in trace.values for n in names):
@@ -124,8 +131,9 @@ def _visit(
                 names,
                 tuple(trace.values.get(n) for n in names),
                 attributes.of_node(node),
-                trace.batch,
                 batch_statistics,
+                _bases(names, trace),
+                trace.batch,
             )
             step, shortcut = _carry_out(call, row.kind, trace, outputs)
         except FAULTS:  # the sampled engine names the fault; here the node is not supported
@@ -134,16 +142,32 @@ def _visit(
         step = None  # nor is a value nobody could hold: the sampled engine names the limit
     if step is not None:
         trace.covered += 1
-        trace.values.update(
-            (n, v)
-            for n, v in zip(outputs, step.outputs, strict=False)
-            if n and not (isinstance(v, Signal) and not v.moments.finite)
-        )
-    record = Record(node.name or "", names, outputs, step, shortcut)
+        _keep(trace, outputs, step)
+    record = Record(node.name or "", names, outputs, step, shortcut, call)
     trace.records.append(record)
     trace.by_name[record.name] = record
     if any(isinstance(trace.values.get(n), Signal) for n in outputs):
         trace.readers.update(set(names))
+
+
+def _bases(names: tuple[str, ...], trace: Trace) -> dict[str, Base]:
+    found = {}
+    for name in names:
+        origin = trace.origins.get(name)
+        base = trace.values.get(origin.base) if origin is not None else None
+        if origin is not None and isinstance(base, Signal):
+            found[name] = Base(base, origin.phi)
+    return found
+
+
+def _keep(trace: Trace, outputs: tuple[str, ...], step: Step) -> None:
+    for name, value in zip(outputs, step.outputs, strict=False):
+        if not name or (isinstance(value, Signal) and not value.finite):
+            continue
+        if isinstance(value, Signal) and trace.closure != "element":
+            trace.values[name] = pooled(value, trace.closure)
+        else:
+            trace.values[name] = value
 
 
 def _carry_out(
@@ -175,7 +199,7 @@ def _constant(call: Call, kind: str) -> Step | None:
         if found is not None:
             return found
     if varying and kind in COMPUTING:
-        moving = tuple(as_signal(v, call.batch) for v in call.inputs)
+        moving = tuple(as_signal(v) for v in call.inputs)
         return carry_out(replace(call, inputs=moving), kind)
     with torch.no_grad():
         arguments = [v.tensor if isinstance(v, Known) else None for v in call.inputs]
@@ -184,7 +208,7 @@ def _constant(call: Call, kind: str) -> Step | None:
     outputs = tuple(Known(t, varying=varying) for t in tensors)
 
     # The transpose is built only for those constants that a gradient reaches.
-    return Step(outputs, lambda flows: held(call).pull(flows))
+    return Step(outputs, lambda flows: probe_constants(call).pull(flows))
 
 
 def _fused(call: Call, step: Step, trace: Trace, output: str) -> tuple[Step, Shortcut | None]:
@@ -200,7 +224,7 @@ def _fused(call: Call, step: Step, trace: Trace, output: str) -> tuple[Step, Sho
     if not isinstance(base, Signal) or not isinstance(out, Signal):
         return step, None
     trace.origins[output] = origin
-    outcome, slope, common = pointwise.transform("", origin.phi, base.moments)
+    outcome, through = pointwise.transform("", origin.phi, base)
     joined = len({call.names[i] for i in call.signals}) > 1
-    shortcut = Shortcut(origin.base, slope, common) if joined else None
-    return replace(step, outputs=(replace(out, moments=outcome),)), shortcut
+    shortcut = Shortcut(origin.base, through) if joined else None
+    return replace(step, outputs=(replace(outcome, masked=out.masked),)), shortcut

@@ -1,74 +1,94 @@
 """The records threaded through the graph: moments of a value, and of the gradient that reaches it.
 
-Two points are followed, as in mean-field theory (Poole et al. 2016, Schoenholz et al. 2017), in two
-ways: the same element for two independent inputs (overlap `p`), and two positions (tokens, pixels)
-of one input (overlap `t`). Gradients carry their mean square and the same overlap over positions.
+Moments are kept per element of one input (mean and variance over inputs), with what positions of
+one input share apart (THEORY section 2, points 2 and 3). The mean square of an element's mean over
+elements is the two-input overlap p of mean-field theory (Poole et al. 2016). A vector of features
+carries its full covariance where it is small enough.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 NOTHING = -math.inf  # log10 of a mean square that is exactly zero
-
-
-@dataclass(frozen=True, slots=True)
-class Moments:
-    """Pooled over elements: mean `m`, mean square `q`, and two overlaps.
-
-    `p` = E[x_a x_b] of one element for two independent inputs a and b; `t` = E[x_i x_j] of one
-    channel at two positions i and j of one input (for attention scores and weights: two keys of one
-    query). Both lie between m^2 and q up to rounding.
-    """
-
-    m: float
-    q: float
-    p: float
-    t: float
-
-    @property
-    def variance(self) -> float:
-        """Variance over elements and inputs, q - m^2."""
-        return max(self.q - self.m * self.m, 0.0)
-
-    @property
-    def r(self) -> float:
-        """Overlap of two positions of two independent inputs, taken as the smaller overlap."""
-        return min(self.p, self.t)
-
-    @property
-    def finite(self) -> bool:
-        """Whether every number can still be computed with."""
-        return all(map(math.isfinite, (self.m, self.q, self.p, self.t)))
+WIDE = 640  # features beyond which no covariance between them is kept: it costs their cube
 
 
 @dataclass(frozen=True, slots=True)
 class Signal:
     """A float value that depends on the input: known by its moments only.
 
-    `axes` has one letter per axis of `shape`: b batch, p position, f feature, n batch and position
-    merged. `batch` inputs are stacked in it. `masked` marks elements a mask has set to -infinity;
-    the moments are those of the others.
+    `shape` is that of one input, its batch axis of size 1, with a letter per axis in `axes`: b
+    batch, p position, f feature, k the keys of an attention score. The tensors are float64 and
+    broadcast to `shape`. `shared` is the covariance of one channel at two positions of one input
+    (size 1 along p), `keyed` the same for two keys of one query (size 1 along k), `cov` the
+    covariance of all features where there are no positions. `masked` marks elements a mask has set
+    to -infinity; the moments are those of the others.
     """
 
     shape: tuple[int, ...]
     axes: str
-    moments: Moments
-    batch: int
-    masked: torch.Tensor | None = None
+    mean: Tensor
+    var: Tensor
+    shared: Tensor
+    keyed: Tensor | None = None
+    cov: Tensor | None = None
+    masked: Tensor | None = None
 
     @property
     def size(self) -> int:
-        """Number of elements, all inputs together."""
+        """Number of elements of one input."""
         return math.prod(self.shape)
 
     @property
     def positions(self) -> int:
         """Positions of one input: elements that share a channel."""
-        rows = math.prod(n for n, a in zip(self.shape, self.axes, strict=True) if a != "f")
-        return max(rows // self.batch, 1)
+        return self.extent("p")
+
+    def extent(self, roles: str) -> int:
+        """Number of places along the axes of these roles."""
+        return math.prod(n for n, a in zip(self.shape, self.axes, strict=True) if a in roles)
+
+    @property
+    def second(self) -> Tensor:
+        """E x^2 per element."""
+        return self.mean * self.mean + self.var
+
+    @property
+    def q(self) -> float:
+        """Mean square over all elements."""
+        return float(self.second.mean())
+
+    def places(self, roles: str = "p") -> list[int]:
+        """The axes of these roles."""
+        return [i for i, a in enumerate(self.axes) if a in roles]
+
+    def pair(self) -> Tensor:
+        """E x_i x_j of one channel at two positions i != j of one input, size 1 along p."""
+        return between(self.mean, self.shape, self.places()) + self.shared
+
+    @property
+    def finite(self) -> bool:
+        """Whether every number can still be computed with."""
+        return bool(torch.isfinite(self.mean).all() and torch.isfinite(self.var).all())
+
+
+def signal(
+    shape: Sequence[int],
+    axes: str,
+    mean: Tensor,
+    var: Tensor,
+    *,
+    shared: Tensor | None = None,
+    cov: Tensor | None = None,
+) -> Signal:
+    """A signal whose positions share nothing unless told; `var` without the dust of rounding."""
+    none = torch.zeros([1] * len(shape), dtype=torch.float64)
+    held = none if shared is None else shared
+    return Signal(tuple(shape), axes, mean, var.clamp_min(0.0), held, cov=cov)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +96,16 @@ class Known:
     """A value held exactly: initializers, constants, shapes, integers drawn for the inputs.
 
     `varying` marks one sample of what depends on the input (token indices, a mask made of them).
+    An initializer is read anew each time, so that no more of a large model is held than one node.
     """
 
-    tensor: torch.Tensor
+    held: Tensor | Callable[[], Tensor]
     varying: bool = False
+
+    @property
+    def tensor(self) -> Tensor:
+        """The value itself."""
+        return self.held if isinstance(self.held, Tensor) else self.held()
 
 
 Value = Signal | Known
@@ -87,85 +113,170 @@ Value = Signal | Known
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """Gradient of the loss at a value, `log10_g` = log10 of its mean square per element.
+    """Gradient of the loss at a value: E g^2 per element, times 10^`scale`.
 
-    `common` is the part of the mean square shared by all positions of one input, as a fraction.
-    `weights`, where it matters (a slice reads the last step only), is the mean square per element
-    relative to the mean, in the value's shape.
+    `shared`, `keyed` and `cov` are as in Signal, of E g_i g_j. `lean` is the first Hermite
+    coefficient of E[g^2 | x] in x: the gradient through a gate is larger where the gate is open,
+    and what lies before may open and shut with it (E[g^2 | x] = g (1 + lean (x - m) / s)).
     """
 
-    log10_g: float
-    common: float = 0.0
-    weights: torch.Tensor | None = None
+    g: Tensor
+    shared: Tensor
+    keyed: Tensor | None = None
+    cov: Tensor | None = None
+    lean: Tensor | None = None
+    scale: float = 0.0
+
+    @property
+    def log10_g(self) -> float:
+        """log10 of the mean square per element."""
+        mean = float(self.g.mean())
+        return math.log10(mean) + self.scale if mean > 0 else NOTHING
+
+    def over(self, scale: float) -> "Flow":
+        """The same gradient written as times 10^`scale`."""
+        factor = 10.0 ** (self.scale - scale)
+        return replace(self.times(factor), scale=scale)
+
+    def times(self, factor: float) -> "Flow":
+        """All second moments times a number."""
+        return replace(
+            self,
+            g=self.g * factor,
+            shared=self.shared * factor,
+            keyed=None if self.keyed is None else self.keyed * factor,
+            cov=None if self.cov is None else self.cov * factor,
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class Pulled:
-    """A gradient within one rule: mean square `g`, of which `c` is common to all positions."""
+def flow(g: Tensor | float, rank: int = 0, shared: Tensor | None = None) -> Flow:
+    """A gradient of independent elements unless `shared` says otherwise."""
+    held = torch.as_tensor(g, dtype=torch.float64)
+    held = held.reshape([1] * rank) if held.ndim == 0 else held
+    none = torch.zeros([1] * held.ndim, dtype=torch.float64)
+    return Flow(held, none if shared is None else shared)
 
-    g: float
-    c: float = 0.0
-    weights: torch.Tensor | None = None
 
-
-Pullback = Callable[[Sequence[Pulled | None]], Sequence[Pulled | None]]
+Pullback = Callable[[Sequence[Flow | None]], Sequence[Flow | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """One node carried out: its outputs, and the map from their gradients to its inputs'.
 
-    `pull` is linear in the gradients it is given, so that the caller may scale them.
+    `pull` is linear in the gradients it is given, which the caller has brought to one scale.
     """
 
     outputs: tuple[Value, ...]
     pull: Pullback
     assumptions: tuple[str, ...] = ()
     probed: bool = False
-    width: int | None = None  # fan-in of a random linear map, for the finite-width band
+    width: float | None = None  # fan-in of a random map, by its uses: for the finite-width band
 
 
 def merge(flows: Sequence[Flow]) -> Flow:
     """Sum of gradients that meet at a fan-out, their cross terms taken as zero."""
-    top = max((flow.log10_g for flow in flows), default=NOTHING)
-    if top == NOTHING:
-        return Flow(NOTHING)
-    parts = [10.0 ** (flow.log10_g - top) for flow in flows]
-    total = sum(parts)
-    common = sum(part * flow.common for part, flow in zip(parts, flows, strict=True)) / total
-    return Flow(top + math.log10(total), common, _merge_weights(flows, parts, total))
+    if len(flows) == 1:
+        return flows[0]
+    top = max(f.scale for f in flows)
+    same = [f.over(top) for f in flows]
+    g = _sum([f.g for f in same])
+    keyed = [f.keyed for f in same if f.keyed is not None]
+    cov = None
+    if any(f.cov is not None for f in same):
+        width = next(f.cov.shape[0] for f in same if f.cov is not None)
+        cov = _sum([covariance_of(f, width) for f in same])
+    leans = [f.g * f.lean for f in same if f.lean is not None]
+    lean = _sum(leans) / g.clamp_min(1e-300) if leans else None
+    return Flow(
+        g, _sum([f.shared for f in same]), _sum(keyed) if keyed else None, cov, lean, scale=top
+    )
 
 
-def _merge_weights(
-    flows: Sequence[Flow], parts: Sequence[float], total: float
-) -> torch.Tensor | None:
-    if all(flow.weights is None for flow in flows):
-        return None
-    shares = [part / total for part in parts]
-    weights = torch.zeros((), dtype=torch.float64)
-    for flow, share in zip(flows, shares, strict=True):
-        weights = weights + share * (1.0 if flow.weights is None else flow.weights)
-    return weights
+def _sum(tensors: Sequence[Tensor]) -> Tensor:
+    total = tensors[0]
+    for tensor in tensors[1:]:
+        total = total + tensor
+    return total
 
 
-def overlap_along(value: torch.Tensor, dims: Sequence[int]) -> float:
-    """Mean of x_i x_j over pairs i != j along `dims`, averaged over the other axes.
+def covariance_of(held: Flow, width: int) -> Tensor:
+    """E g g^T, of independent elements where it is not known."""
+    return torch.diag(held.g.reshape(-1).expand(width)) if held.cov is None else held.cov
 
-    The unbiased pair estimate (|sum x|^2 - sum x^2) / (n (n - 1)); the mean square where n = 1.
+
+def between(value: Tensor, shape: Sequence[int], dims: Sequence[int]) -> Tensor:
+    """Mean of x_i x_j over pairs i != j along `dims`, kept as size 1; x^2 where there is one.
+
+    The pair estimate (|sum x|^2 - sum x^2) / (n (n - 1)).
     """
-    n = math.prod(value.shape[d] for d in dims)
-    square = float((value * value).mean())
+    n = math.prod(shape[d] for d in dims)
     if n < 2:
-        return square
-    means = value.mean(dim=tuple(dims))
-    return (n * float((means * means).mean()) - square) / (n - 1)
+        return value * value
+    moving = [d for d in dims if value.shape[d] > 1]
+    copies = n // math.prod(value.shape[d] for d in moving)
+    if not moving:
+        return value * value
+    mean = value.mean(moving, keepdim=True)
+    square = (value * value).mean(moving, keepdim=True)
+    held = n // copies
+    pairs = (held * mean * mean - square) / (held - 1) if held > 1 else square
+    same = (copies - 1) / (n - 1)
+    return same * square + (1 - same) * pairs
 
 
-def measure(value: torch.Tensor, axes: str) -> Moments:
-    """Moments of a sample, `axes` naming the role of each of its axes."""
-    sample = value.detach().to(torch.float64)
-    m, q = float(sample.mean()), float((sample * sample).mean())
-    batch = [i for i, a in enumerate(axes) if a in "bn"]
-    positions = [i for i, a in enumerate(axes) if a == "p"]
-    p = overlap_along(sample, batch) if batch else q
-    return Moments(m, q, p, overlap_along(sample, positions) if positions else q)
+def measure(sample: Tensor, axes: str, draws: int) -> Signal:
+    """The signal a sample [draws, *shape] was drawn from; positions pool where draws are few."""
+    held = sample.detach().to(torch.float64)
+    shape = tuple(held.shape[1:])
+    places = [i + 1 for i, a in enumerate(axes) if a == "p" and shape[i] > 1]
+    dims = [0, *places] if places and draws < 64 else [0]
+    mean = held.mean(dims, keepdim=True)
+    n = math.prod(held.shape[d] for d in dims)
+    var = (held - mean).square().mean(dims, keepdim=True) * (n / max(n - 1, 1))
+    shared = None
+    if places:
+        apart = held - mean
+        k = math.prod(held.shape[d] for d in places)
+        sums = apart.mean(places, keepdim=True).square().mean(0)
+        own = apart.square().mean([0, *places], keepdim=True)[0]
+        shared = (k * sums - own) / (k - 1)
+    return signal(shape, axes, mean[0], var[0], shared=shared)
+
+
+def pooled(value: Signal, closure: str) -> Signal:
+    """The signal as a coarser theory sees it: per channel, or one mean and overlap per tensor.
+
+    Per tensor, a mean of random sign carries the overlap: only its square is ever used.
+    """
+    dims = value.places() if closure == "channel" else list(range(len(value.shape)))
+    if not dims:
+        return replace(value, cov=None)
+    mean = _mean(value.mean, dims)
+    var = _mean(value.var, dims)
+    spread = (_mean(value.mean * value.mean, dims) - mean * mean).clamp_min(0.0)
+    if closure == "channel":
+        return replace(value, mean=mean, var=var + spread, cov=None)
+    pattern = torch.randn(
+        [n if a == "f" else 1 for n, a in zip(value.shape, value.axes, strict=True)],
+        generator=torch.Generator().manual_seed(1),
+        dtype=torch.float64,
+    )
+    if pattern.numel() > 1:
+        pattern = (pattern - pattern.mean()) / pattern.std(correction=0)
+        mean = mean + spread.sqrt() * pattern
+    return replace(value, mean=mean, var=var, shared=_mean(value.shared, dims), cov=None)
+
+
+def pooled_flow(held: Flow, axes: str, closure: str) -> Flow:
+    """The gradient as the same coarser theory sees it."""
+    if held.g.ndim != len(axes):
+        return replace(held, cov=None, lean=None)
+    dims = [i for i, a in enumerate(axes) if closure != "channel" or a == "p"]
+    g = _mean(held.g, dims) if dims else held.g
+    shared = _mean(held.shared, dims) if dims else held.shared
+    return replace(held, g=g, shared=shared, cov=None, lean=None)
+
+
+def _mean(value: Tensor, dims: Sequence[int]) -> Tensor:
+    return value.mean(list(dims), keepdim=True)

@@ -1,4 +1,4 @@
-"""Ops that copy, drop, join or reorder elements: moments stay, gradients follow the elements."""
+"""Ops that copy, drop, join or reorder elements: run as they are on the moments themselves."""
 
 import math
 from collections.abc import Sequence
@@ -6,10 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gradgauge.analytic import axes
 from gradgauge.analytic.call import Call, single
-from gradgauge.analytic.moments import Known, Moments, Pulled, Signal, Step, Value, measure
+from gradgauge.analytic.moments import Flow, Known, Signal, Step, Value, flow, measure, signal
+
+MIXING = frozenset({"AffineGrid", "Col2Im", "GridSample", "Resize", "RoiAlign", "Upsample"})
 
 
 def identity(call: Call) -> Step | None:
@@ -17,30 +20,55 @@ def identity(call: Call) -> Step | None:
     x = call.signal(0)
     if x is None:
         return None
-
-    def back(flow: Pulled) -> list[Pulled | None]:
-        return [flow, *(None for _ in call.inputs[1:])]
-
-    return Step((x,), single(call, back))
+    return Step((x,), single(call, lambda held: [held]))
 
 
 def move(call: Call) -> Step | None:
-    """Any op that only moves elements, by running it on stand-ins of the same shapes."""
-    if not call.signals:
+    """Any op that only moves elements, applied to means and variances; None for those that mix."""
+    if not call.signals or call.op in MIXING:
         return None
-    made = _run(call, [_blank(value) for value in call.inputs])
     lead = call.signal(call.signals[0])
     if lead is None:
         return None
-    moments = _joined(call, [tuple(t.shape) for t in made])
+    means = _run(call, [_part(v, "mean") for v in call.inputs])
+    variances = _run(call, [_part(v, "var") for v in call.inputs])
+    commons = _run(call, [_part(v, "shared") for v in call.inputs])
+    if call.op == "Pad":  # what it pads with has no variance
+        none = _run(call, [_part(v, "none") for v in call.inputs])
+        variances = [v - n for v, n in zip(variances, none, strict=True)]
+        commons = [c - n for c, n in zip(commons, none, strict=True)]
     outputs = tuple(
-        Signal(tuple(t.shape), _roles(call, lead, tuple(t.shape)), moments, lead.batch)
-        for t in made
+        _moved(call, lead, *parts) for parts in zip(means, variances, commons, strict=True)
     )
-    masked = _moved_mask(call, lead)
-    if masked is not None:
-        outputs = (replace(outputs[0], masked=masked),)
+    if len(outputs) == 1:
+        outputs = (_with_rest(call, lead, outputs[0]),)
     return Step(outputs, lambda flows: _back(call, outputs, flows))
+
+
+def _moved(call: Call, lead: Signal, mean: Tensor, var: Tensor, common: Tensor) -> Signal:
+    shape = tuple(mean.shape)
+    roles = _roles(call, lead, shape)
+    places = [i for i, a in enumerate(roles) if a == "p"]
+    shared = common.mean(places, keepdim=True) if places else common
+    return signal(shape, roles, narrow(mean), narrow(var), shared=narrow(shared))
+
+
+def narrow(t: Tensor) -> Tensor:
+    """Axes along which a tensor is one value seen many times, at size 1."""
+    for i, stride in enumerate(t.stride()):
+        if stride == 0 and t.shape[i] > 1:
+            t = t.narrow(i, 0, 1)
+    return t
+
+
+def _with_rest(call: Call, lead: Signal, out: Signal) -> Signal:
+    """What only whole values carry on: a mask, the covariance of a reshaped vector, keys."""
+    masked = _moved_mask(call, lead)
+    cov = lead.cov if out.size == lead.size and call.op != "Transpose" else None
+    keyed = None
+    if lead.keyed is not None and "k" in out.axes:
+        keyed = lead.keyed.mean().reshape([1] * len(out.shape))
+    return replace(out, masked=masked, cov=cov, keyed=keyed)
 
 
 def embedding(call: Call) -> Step | None:
@@ -48,38 +76,43 @@ def embedding(call: Call) -> Step | None:
     table, indices = call.inputs[0], call.inputs[1]
     if not isinstance(table, Known) or not isinstance(indices, Known):
         return None
-    if int(call.attributes.get("axis", 0)) != 0 or not table.tensor.is_floating_point():
+    rows = table.tensor
+    if int(call.attributes.get("axis", 0)) != 0 or not rows.is_floating_point():
         return None
-    rows = table.tensor.to(torch.float64)
+    rows = rows.to(torch.float64) if rows.numel() < 1 << 22 else rows.float()
     shape = (*indices.tensor.shape, *rows.shape[1:])
-    column = rows.mean(0)
-    shared = float((column * column).mean())
-    moments = Moments(float(rows.mean()), float((rows * rows).mean()), shared, shared)
-    roles = axes.guess(shape, call.batch)
-    out = Signal(shape, roles, moments, call.batch)
+    line = [*[1] * indices.tensor.ndim, *rows.shape[1:]]
+    mean = rows.mean(0).to(torch.float64)
+    var = rows.var(0, correction=0).to(torch.float64)
+    roles = axes.guess(shape)
+    out = signal(shape, roles, mean.reshape(line), var.reshape(line))
     # Each occurrence adds its gradient to its row; rows that do not occur get none.
     per_row = indices.tensor.numel() / max(rows.shape[0], 1)
-    return Step((out,), single(call, lambda flow: [Pulled(flow.g * per_row), None]))
+    return Step((out,), single(call, lambda held: [flow(float(held.g.mean()) * per_row), None]))
 
 
-def as_signal(value: Value | None, batch: int) -> Value | None:
+def as_signal(value: Value | None) -> Value | None:
     """A drawn sample, reduced to its moments, for ops that have a rule only for those."""
     if not isinstance(value, Known) or not value.varying or not value.tensor.is_floating_point():
         return value
-    shape = tuple(value.tensor.shape)
-    roles = axes.guess(shape, batch)
-    return Signal(shape, roles, measure(value.tensor, roles), batch)
+    held = value.tensor
+    return measure(held.unsqueeze(0), axes.guess(tuple(held.shape)), 1)
 
 
-def _run(call: Call, arguments: Sequence[Any]) -> tuple[torch.Tensor, ...]:
+def _run(call: Call, arguments: Sequence[Any]) -> tuple[Tensor, ...]:
     made = call.run(*arguments, **call.attributes)
     return tuple(made) if isinstance(made, tuple | list) else (made,)
 
 
-def _blank(value: Value | None) -> torch.Tensor | None:
+def _part(value: Value | None, name: str) -> Tensor | None:
+    """One moment of an input at full size, or "none"; a constant has no variance."""
     if isinstance(value, Signal):
-        return torch.zeros((), dtype=torch.float64).expand(value.shape)
-    return None if value is None else value.tensor
+        held: Tensor = value.mean * 0.0 if name == "none" else getattr(value, name)
+        return held.expand(value.shape)
+    if value is None or not value.tensor.is_floating_point():
+        return None if value is None else value.tensor
+    held = value.tensor.to(torch.float64)
+    return held if name == "mean" else torch.zeros_like(held)
 
 
 def _roles(call: Call, lead: Signal, target: tuple[int, ...]) -> str:
@@ -87,84 +120,67 @@ def _roles(call: Call, lead: Signal, target: tuple[int, ...]) -> str:
         perm = call.attributes.get("perm") or range(len(lead.shape) - 1, -1, -1)
         return axes.transposed(lead.axes, list(perm))
     if math.prod(target) == lead.size:
-        return axes.reshaped(lead.shape, lead.axes, target, lead.batch)
+        return axes.reshaped(lead.shape, lead.axes, target)
     if len(target) == len(lead.axes):
         return lead.axes
     if len(target) > len(lead.axes):
         return "p" * (len(target) - len(lead.axes)) + lead.axes
     dropped = int(call.attributes.get("axis", 0)) % len(lead.axes)
     kept = lead.axes[:dropped] + lead.axes[dropped + 1 :]
-    return kept if len(kept) == len(target) else axes.guess(target, lead.batch)
+    return kept if len(kept) == len(target) else axes.guess(target)
 
 
-def _joined(call: Call, shapes: Sequence[tuple[int, ...]]) -> Moments:
-    """Moments over all elements of the output: of its sources by size, and of padded zeros."""
-    parts: list[tuple[int, Moments]] = []
-    for value in call.inputs:
-        if isinstance(value, Signal):
-            parts.append((value.size, value.moments))
-        elif call.op == "Concat" and value is not None:
-            held = value.tensor.to(torch.float64)
-            q = float((held * held).mean())
-            parts.append((held.numel(), Moments(float(held.mean()), q, q, q)))
-    total = sum(size for size, _ in parts)
-    if call.op == "Pad":
-        total = max(total, math.prod(shapes[0]))
-    share = [(size / total, x) for size, x in parts]
-    return Moments(
-        sum(w * x.m for w, x in share),
-        sum(w * x.q for w, x in share),
-        sum(w * x.p for w, x in share),
-        sum(w * x.t for w, x in share),
-    )
-
-
-def _moved_mask(call: Call, lead: Signal) -> torch.Tensor | None:
+def _moved_mask(call: Call, lead: Signal) -> Tensor | None:
     if lead.masked is None or len(call.signals) != 1:
         return None
     whole = lead.masked.expand(lead.shape)
-    arguments = [whole if isinstance(v, Signal) else _blank(v) for v in call.inputs]
+    arguments = [whole if isinstance(v, Signal) else _part(v, "mean") for v in call.inputs]
     return _run(call, arguments)[0]
 
 
-def _back(
-    call: Call, outputs: Sequence[Signal], flows: Sequence[Pulled | None]
-) -> list[Pulled | None]:
-    if len(call.signals) == 1 and len(outputs) == 1 and flows[0] is not None:
-        x = call.signal(call.signals[0])
-        if x is not None and x.size == outputs[0].size and flows[0].weights is None:
-            return [flows[0] if isinstance(v, Signal) else None for v in call.inputs]
-    return _scattered(call, outputs, flows)
-
-
-def _scattered(
-    call: Call, outputs: Sequence[Signal], flows: Sequence[Pulled | None]
-) -> list[Pulled | None]:
+def _back(call: Call, outputs: Sequence[Signal], flows: Sequence[Flow | None]) -> list[Flow | None]:
     """Mean squares carried back element by element: the op's own transpose applied to them."""
     leaves = [_leaf(value) for value in call.inputs]
     with torch.enable_grad():
         made = _run(call, leaves)
     used = [(out, made[i], f) for i, (out, f) in enumerate(zip(outputs, flows, strict=True)) if f]
-    weights = [
-        torch.full(out.shape, f.g, dtype=torch.float64)
-        if f.weights is None
-        else f.g * f.weights.reshape(out.shape).to(torch.float64)
-        for out, _, f in used
-    ]
     asked = [leaf for leaf in leaves if leaf is not None and leaf.requires_grad]
-    gradients = iter(
-        torch.autograd.grad([t for _, t, _ in used], asked, weights, allow_unused=True)
-    )
-    common = _common(used)
-    return [
-        _gathered(next(gradients), value, used[0][0], common)
-        if leaf is not None and leaf.requires_grad
-        else None
-        for leaf, value in zip(leaves, call.inputs, strict=True)
-    ]
+
+    def turned(name: str) -> list[Tensor | None]:
+        parts = [_of(f, name).expand(out.shape) for out, _, f in used]
+        found = torch.autograd.grad(
+            [t for _, t, _ in used], asked, parts, allow_unused=True, retain_graph=True
+        )
+        return list(found)
+
+    squares, commons = iter(turned("g")), iter(turned("shared"))
+    leans = iter(turned("lean")) if any(f.lean is not None for _, _, f in used) else None
+    counts = iter(turned("one")) if _copies(call, outputs) else None
+    given: list[Flow | None] = []
+    for leaf, value in zip(leaves, call.inputs, strict=True):
+        if leaf is None or not leaf.requires_grad or value is None:
+            given.append(None)
+            continue
+        parts = (next(squares), next(commons), next(leans) if leans else None)
+        count = next(counts) if counts else None
+        given.append(_gathered(parts, count, value, used))
+    return given
 
 
-def _leaf(value: Value | None) -> torch.Tensor | None:
+def _of(held: Flow, name: str) -> Tensor:
+    if name == "one":
+        return torch.ones_like(held.g)
+    if name == "lean":
+        return torch.zeros_like(held.g) if held.lean is None else held.lean * held.g
+    return held.g if name == "g" else held.shared
+
+
+def _copies(call: Call, outputs: Sequence[Signal]) -> bool:
+    before = sum(v.size for v in call.inputs if isinstance(v, Signal))
+    return sum(out.size for out in outputs) > before
+
+
+def _leaf(value: Value | None) -> Tensor | None:
     if isinstance(value, Signal):
         return torch.zeros(value.shape, dtype=torch.float64, requires_grad=True)
     if value is None or not value.tensor.is_floating_point():
@@ -172,23 +188,28 @@ def _leaf(value: Value | None) -> torch.Tensor | None:
     return value.tensor.detach().to(torch.float64).requires_grad_()
 
 
-def _common(used: Sequence[tuple[Signal, torch.Tensor, Pulled]]) -> float:
-    total = sum(f.g * out.size for out, _, f in used)
-    return sum(f.c * out.size for out, _, f in used) / total if total > 0 else 0.0
-
-
 def _gathered(
-    squares: torch.Tensor | None, value: Value | None, out: Signal, common: float
-) -> Pulled | None:
-    if squares is None:
-        return Pulled(0.0)
-    g = float(squares.mean())
-    if g <= 0 or not isinstance(value, Signal):
-        return Pulled(g)
-    even = bool((squares == squares.flatten()[0]).all())
-    # Of positions a slice left out, nothing is shared; copies of one position add up.
-    ratio = out.positions / value.positions
-    if ratio > 1 and even:
-        return Pulled(g * (1 + (ratio - 1) * common), g * common)
-    kept = min(ratio, 1.0)
-    return Pulled(g, g * common * kept, None if even else squares / g)
+    parts: tuple[Tensor | None, Tensor | None, Tensor | None],
+    count: Tensor | None,
+    value: Value,
+    used: Sequence[tuple[Signal, Tensor, Flow]],
+) -> Flow:
+    squares, common, lean = parts
+    if squares is None or common is None:
+        rank = len(value.shape) if isinstance(value, Signal) else 0
+        return flow(0.0, rank)
+    if not isinstance(value, Signal):
+        return flow(float(squares.mean()))
+    if count is not None:
+        # Copies of one position add up, coherently where they share.
+        squares = squares + (count - 1).clamp_min(0.0) * common
+        common = common * count.clamp_min(1.0)
+    places = value.places()
+    shared = common.mean(places, keepdim=True) if places else common
+    if value.positions > 1 and value.positions > used[0][0].positions:
+        # Two positions that were both kept: their share of all pairs.
+        kept = max(used[0][0].positions - 1, 0) / (value.positions - 1)
+        shared = shared * kept
+    tilt = None if lean is None else lean / squares.clamp_min(1e-300)
+    cov = used[0][2].cov if len(used) == 1 and value.cov is not None else None
+    return Flow(squares, shared, cov=cov, lean=tilt)

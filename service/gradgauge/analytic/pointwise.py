@@ -1,18 +1,20 @@
-"""Pointwise ops: Gaussian expectations of the function and of its slope."""
+"""Pointwise ops: Gaussian expectations of the function and of its slope, element by element."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
+from torch import Tensor
 
-from gradgauge.analytic import expectations
+from gradgauge.analytic import responses
 from gradgauge.analytic.call import Call, single
-from gradgauge.analytic.expectations import Pair, Pointwise, Response
-from gradgauge.analytic.moments import Moments, Pulled, Signal, Step, Value
+from gradgauge.analytic.expectations import Pointwise
+from gradgauge.analytic.moments import Flow, Signal, Step, Value
+from gradgauge.analytic.responses import Response
 
-CENTRED = 1e-9  # a mean this small beside the standard deviation is zero
+Through = Callable[[Flow], Flow]
+FLOOR = 1e-300
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +30,16 @@ def pointwise(call: Call) -> Step | None:
     if not call.signals:
         return None
     place = call.signals[0]
-    signal = call.signal(place)
+    x = call.signal(place)
     phi = function(call)
-    if signal is None or phi is None:
+    if x is None or phi is None:
         return None
-    outcome, slope, common = transform(call.op, phi, signal.moments)
+    out, through = transform(call.op, phi, x)
 
-    def back(flow: Pulled) -> list[Pulled | None]:
-        gradient = Pulled(flow.g * slope, flow.c * common, flow.weights)
-        return [gradient if i == place else None for i in range(len(call.inputs))]
+    def back(held: Flow) -> list[Flow | None]:
+        return [through(held) if i == place else None for i in range(len(call.inputs))]
 
-    return Step((replace(signal, moments=outcome),), single(call, back), ("gaussian_inputs",))
+    return Step((out,), single(call, back), ("gaussian_inputs",))
 
 
 def function(call: Call) -> Pointwise | None:
@@ -51,48 +52,86 @@ def function(call: Call) -> Pointwise | None:
     if scalars is None:
         return None
 
-    def phi(x: torch.Tensor) -> torch.Tensor:
+    def phi(x: Tensor) -> Tensor:
         arguments = [x if i in places else _like(s, x) for i, s in enumerate(scalars)]
-        return cast(torch.Tensor, run(*arguments, **call.attributes))
+        return cast(Tensor, run(*arguments, **call.attributes))
 
     return phi
 
 
-def transform(op: str, phi: Pointwise, x: Moments) -> tuple[Moments, float, float]:
-    """Moments after `phi`, E phi'^2, and the mean product of slopes at two positions."""
-    alone = _respond(op, phi, x)
-    across = _pair(op, phi, x, x.p)
-    along = across if x.t == x.p else _pair(op, phi, x, x.t)
-    low = alone.mean * alone.mean
-    outcome = Moments(
-        alone.mean,
-        alone.second,
-        min(max(across.value, low), alone.second),
-        min(max(along.value, low), alone.second),
-    )
-    return outcome, alone.slope, min(along.slope, alone.slope)
+def transform(op: str, phi: Pointwise, x: Signal) -> tuple[Signal, Through]:
+    """The signal after `phi`, and the map of gradients back through it."""
+    r = responses.respond(op, phi, x.mean, x.var)
+    cov, pairs = None, None
+    if x.cov is not None:
+        cov, pairs = _joint(phi, x, x.cov, r)
+    shared, rho = _shared(x, r)
+    keyed = None if x.keyed is None else x.keyed * _over(r.rate.square(), x.places("k"))
+    out = replace(x, mean=r.mean, var=r.var, shared=shared, keyed=keyed, cov=cov)
+    slope = _over(r.slope, x.places())
+    rate = _over(r.rate, x.places()).square()
+    # Slopes at two positions: apart they are the mean slope each, together one slope.
+    along = rate + (slope - rate).clamp_min(0.0) * rho
+
+    def through(held: Flow) -> Flow:
+        g, lean = _leaning(held, r, out)
+        joint = None if pairs is None else _spread(held, g, pairs, x)
+        keys = None if held.keyed is None else held.keyed * _over(rate, x.places("k"))
+        return Flow(g, held.shared * along, keys, joint, lean)
+
+    return out, through
 
 
-def _respond(op: str, phi: Pointwise, x: Moments) -> Response:
-    if op == "Relu":
-        return expectations.relu(x.m, x.variance)
-    if op == "Erf" and _centred(x):
-        return expectations.erf(x.q)
-    return expectations.respond(phi, x.m, x.variance)
+def _leaning(held: Flow, r: Response, out: Signal) -> tuple[Tensor, Tensor]:
+    """E g^2 before the function, and its first Hermite coefficient there."""
+    slope, lean = r.slope, r.lean
+    if held.lean is not None:
+        s = out.var.sqrt().clamp_min(FLOOR)
+        slope = slope + held.lean * (r.carried - out.mean * r.slope) / s
+        lean = lean + held.lean * (r.both - out.mean * r.lean) / s
+        # A line stands for a function that is never negative.
+        slope = torch.maximum(slope, 0.05 * r.slope)
+    return held.g * slope, (lean / slope.clamp_min(FLOOR)).clamp(-2.0, 2.0)
 
 
-def _pair(op: str, phi: Pointwise, x: Moments, o: float) -> Pair:
-    closed: dict[str, Callable[[float, float], Pair]] = {
-        "Relu": expectations.relu_pair,
-        "Erf": expectations.erf_pair,
-    }
-    if op in closed and _centred(x):
-        return closed[op](x.q, o)
-    return expectations.respond_pair(phi, x.m, x.variance, o)
+def _joint(phi: Pointwise, x: Signal, cov: Tensor, r: Response) -> tuple[Tensor, Tensor]:
+    """Covariance of all features after `phi`, and E phi'_i phi'_j."""
+    width = cov.shape[0]
+    mean, var = (t.expand(x.shape).reshape(-1) for t in (x.mean, x.var))
+    s = var.sqrt().clamp_min(FLOOR)
+    rho = (cov / s[:, None] / s[None, :]).clamp(-1.0, 1.0)
+    values, slopes = responses.hermite(phi, mean, var)
+    spread, slope = (t.expand(x.shape).reshape(width) for t in (r.var, r.slope))
+    values[0] = 0.0  # covariance: the product of the means is left out
+    return responses.pairwise(values, spread, rho), responses.pairwise(slopes, slope, rho)
 
 
-def _centred(x: Moments) -> bool:
-    return abs(x.m) <= CENTRED * math.sqrt(x.q)
+def _spread(held: Flow, g: Tensor, pairs: Tensor, x: Signal) -> Tensor | None:
+    """E g_i g_j before `phi`, its diagonal agreeing with `g`."""
+    if held.cov is None:
+        return None
+    made = held.cov * pairs
+    want = g.expand(x.shape).reshape(-1)
+    tilt = (want / made.diagonal().clamp_min(FLOOR)).sqrt().clamp(0.0, 10.0)
+    return made * tilt[:, None] * tilt[None, :]
+
+
+def _shared(x: Signal, r: Response) -> tuple[Tensor, Tensor]:
+    """Covariance of two positions after the function, and their correlation before it.
+
+    Mehler's series by two terms: the linear part, and all that is left as if quadratic.
+    """
+    places = x.places()
+    rho = (x.shared / _over(x.var, places).clamp_min(FLOOR)).clamp(-1.0, 1.0)
+    if not x.shared.any():
+        return x.shared, rho
+    linear = _over(r.rate, places).square()
+    rest = _over(r.var - x.var * r.rate.square(), places).clamp_min(0.0)
+    return x.shared * linear + rest * rho * rho, rho
+
+
+def _over(t: Tensor, dims: list[int]) -> Tensor:
+    return t.mean(dims, keepdim=True) if dims else t
 
 
 def fuse(call: Call, origins: Mapping[str, Origin], values: Mapping[str, Value]) -> Origin | None:
@@ -112,9 +151,9 @@ def fuse(call: Call, origins: Mapping[str, Origin], values: Mapping[str, Value])
         return None
     inner = dict(zip(places, (origin.phi for origin in traced), strict=True))
 
-    def phi(x: torch.Tensor) -> torch.Tensor:
+    def phi(x: Tensor) -> Tensor:
         arguments = [inner[i](x) if i in inner else _like(s, x) for i, s in enumerate(scalars)]
-        return cast(torch.Tensor, run(*arguments, **call.attributes))
+        return cast(Tensor, run(*arguments, **call.attributes))
 
     return Origin(traced[0].base, phi)
 
@@ -125,16 +164,16 @@ def trace(call: Call) -> Origin | None:
     return None if phi is None or not call.signals else Origin(call.names[call.signals[0]], phi)
 
 
-def _identity(x: torch.Tensor) -> torch.Tensor:
+def _identity(x: Tensor) -> Tensor:
     return x
 
 
 def _shape(call: Call, place: int) -> tuple[int, ...]:
-    signal = call.signal(place)
-    return () if signal is None else signal.shape
+    x = call.signal(place)
+    return () if x is None else x.shape
 
 
-def _scalars(call: Call) -> list[torch.Tensor | None] | None:
+def _scalars(call: Call) -> list[Tensor | None] | None:
     """Constant inputs as scalars; None where one of them has several elements."""
     fixed = [call.known(i) for i in range(len(call.inputs))]
     if any(tensor is not None and tensor.numel() != 1 for tensor in fixed):
@@ -142,7 +181,7 @@ def _scalars(call: Call) -> list[torch.Tensor | None] | None:
     return [None if tensor is None else tensor.reshape(()) for tensor in fixed]
 
 
-def _like(scalar: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor | None:
+def _like(scalar: Tensor | None, x: Tensor) -> Tensor | None:
     if scalar is None or not scalar.is_floating_point():
         return scalar
     return scalar.to(x.dtype)

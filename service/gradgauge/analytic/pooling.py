@@ -3,31 +3,52 @@
 import math
 
 import torch
+from torch import Tensor
 
 from gradgauge.analytic.call import Call, single
-from gradgauge.analytic.moments import Moments, Pulled, Signal, Step
+from gradgauge.analytic.moments import Flow, Signal, Step, signal
 
 
 def average_pool(call: Call) -> Step | None:
-    """AveragePool: means of k neighbours, which share the overlap of positions."""
+    """AveragePool: means of k neighbours, which share the covariance of positions."""
     x = call.signal(0)
     if x is None:
         return None
     k = math.prod(call.attributes["kernel_shape"])
-    shape = _shape_after(call, x)
-    out = Signal(shape, x.axes, _averaged(x.moments, k, x.moments.t, x.moments.r), x.batch)
-    return Step((out,), single(call, lambda flow: [_window_back(x, out, k, flow)]))
+
+    def run(t: Tensor) -> Tensor:
+        made = call.run(t, **call.attributes)
+        if not isinstance(made, Tensor):
+            raise TypeError("AveragePool gives one tensor")
+        return made
+
+    mean = run(x.mean.expand(x.shape))
+    own = (x.var - x.shared).clamp_min(0.0).expand(x.shape)
+    # A weight of 1/k squared is 1/k of the weight.
+    var = run(own) / k + x.shared
+    out = signal(tuple(mean.shape), x.axes, mean, var, shared=x.shared)
+
+    def turned(t: Tensor) -> Tensor:
+        leaf = torch.zeros(x.shape, dtype=torch.float64, requires_grad=True)
+        with torch.enable_grad():
+            made = run(leaf)
+        return torch.autograd.grad(made, leaf, t.expand(out.shape))[0]
+
+    def back(held: Flow) -> list[Flow | None]:
+        cover = turned(torch.ones(out.shape, dtype=torch.float64)).square()
+        common = held.shared * cover
+        own_g = turned(held.g - held.shared) / k
+        pairs = held.shared + (held.g - held.shared).mean(x.places(), keepdim=True) / out.positions
+        shared = pairs * cover.mean(x.places(), keepdim=True)
+        return [Flow(own_g + common, shared)]
+
+    return Step((out,), single(call, back))
 
 
 def global_average_pool(call: Call) -> Step | None:
     """GlobalAveragePool: the mean over all positions of a channel."""
     x = call.signal(0)
-    if x is None:
-        return None
-    k = math.prod(x.shape[2:])
-    shape = (*x.shape[:2], *(1 for _ in x.shape[2:]))
-    out = Signal(shape, x.axes, _averaged(x.moments, k, x.moments.t, x.moments.r), x.batch)
-    return Step((out,), single(call, lambda flow: [_window_back(x, out, k, flow)]))
+    return None if x is None else _averaged(call, x, list(range(2, len(x.shape))), 1.0)
 
 
 def reduce_mean(call: Call) -> Step | None:
@@ -43,32 +64,74 @@ def reduce_sum(call: Call) -> Step | None:
 def _reduce(call: Call, *, mean: bool) -> Step | None:
     x = call.signal(0)
     dims = None if x is None else _reduced_axes(call, x)
-    if x is None or not dims or any(x.axes[d] in "bn" for d in dims):
+    if x is None or not dims or any(x.axes[d] == "b" for d in dims):
         return None
     n = math.prod(x.shape[d] for d in dims)
-    shared, across = _shared(x, dims)
-    whole = 1.0 if mean else float(n)
-    small = _averaged(x.moments, n, shared, across)
-    moments = Moments(small.m * whole, small.q * whole**2, small.p * whole**2, small.t * whole**2)
-    kept = tuple(1 if i in dims else size for i, size in enumerate(x.shape))
-    out = Signal(kept, x.axes, moments, x.batch)
-    if not call.attributes.get("keepdims", 1):
-        shape = tuple(size for i, size in enumerate(x.shape) if i not in dims)
-        axes = "".join(role for i, role in enumerate(x.axes) if i not in dims)
-        out = Signal(shape, axes, moments, x.batch)
-    scale = whole**2 / n**2
-    over_positions = any(x.axes[d] == "p" for d in dims)
-    pairs = 1.0 / out.positions if over_positions else 0.0
+    return _averaged(call, x, dims, 1.0 if mean else float(n))
 
-    def back(flow: Pulled) -> list[Pulled | None]:
-        common = pairs * flow.g + (1 - pairs) * flow.c
-        weights = None
-        if flow.weights is not None:
-            weights = flow.weights.reshape(kept).expand(x.shape)
-        given = [Pulled(flow.g * scale, common * scale, weights), None]
-        return given[: len(call.inputs)]
 
-    return Step((out,), single(call, back))
+def _averaged(call: Call, x: Signal, dims: list[int], scale: float) -> Step:
+    """`scale` times the mean over `dims`."""
+    n = math.prod(x.shape[d] for d in dims)
+    places = [d for d in dims if x.axes[d] == "p"]
+    channels = n // math.prod(x.shape[d] for d in places)
+    mean = x.mean.mean(dims, keepdim=True) * scale
+    var = _variance_of_mean(x, dims, places, channels) * scale**2
+    left = [d for d in x.places() if d not in dims]
+    shared = x.shared.mean(dims, keepdim=True) * scale**2 / channels
+    out = signal(
+        [1 if i in dims else size for i, size in enumerate(x.shape)],
+        x.axes,
+        mean,
+        var,
+        shared=shared if left else torch.zeros_like(shared),
+    )
+    kept = bool(call.attributes.get("keepdims", 1)) or call.op == "GlobalAveragePool"
+    final = out if kept else _dropped(out, dims)
+
+    def back(held: Flow) -> list[Flow | None]:
+        g, s = (t if kept else _restored(t, dims) for t in (held.g, held.shared))
+        factor = scale**2 / n**2
+        positions = math.prod(x.shape[d] for d in places)
+        rest = max(x.positions // max(positions, 1), 1)
+        # Of two positions, this share were averaged together.
+        alike = (positions - 1) / (x.positions - 1) if x.positions > 1 and places else 0.0
+        common = alike * g.mean(left, keepdim=True) if left else alike * g
+        common = common + (1 - alike) * s if rest > 1 else common
+        return [Flow(g * factor, common * factor)]
+
+    return Step((final,), single(call, back))
+
+
+def _variance_of_mean(x: Signal, dims: list[int], places: list[int], channels: int) -> Tensor:
+    if x.cov is not None and len(dims) == len([d for d in dims if x.axes[d] == "f"]):
+        return (x.cov.sum() / channels**2).reshape([1] * len(x.shape))
+    positions = math.prod(x.shape[d] for d in places)
+    own = (x.var - x.shared).mean(dims, keepdim=True) / positions
+    common = x.shared.mean(dims, keepdim=True)
+    return (own + common).clamp_min(0.0) / channels
+
+
+def _dropped(out: Signal, dims: list[int]) -> Signal:
+    keep = [i for i in range(len(out.shape)) if i not in dims]
+    mean, var, shared = (_squeezed(t, dims) for t in (out.mean, out.var, out.shared))
+    return signal(
+        [out.shape[i] for i in keep],
+        "".join(out.axes[i] for i in keep),
+        mean,
+        var,
+        shared=shared,
+    )
+
+
+def _squeezed(t: Tensor, dims: list[int]) -> Tensor:
+    return t.reshape([n for i, n in enumerate(t.shape) if i not in dims])
+
+
+def _restored(t: Tensor, dims: list[int]) -> Tensor:
+    for d in dims:
+        t = t.unsqueeze(d)
+    return t
 
 
 def _reduced_axes(call: Call, x: Signal) -> list[int]:
@@ -77,37 +140,3 @@ def _reduced_axes(call: Call, x: Signal) -> list[int]:
     if given is None:
         return [] if call.attributes.get("noop_with_empty_axes") else list(range(len(x.shape)))
     return sorted(int(a) % len(x.shape) for a in given)
-
-
-def _shared(x: Signal, dims: list[int]) -> tuple[float, float]:
-    """Mean overlap of two different elements reduced together: of one input, and of two."""
-    channels = math.prod(x.shape[d] for d in dims if x.axes[d] == "f")
-    places = math.prod(x.shape[d] for d in dims if x.axes[d] == "p")
-    m2 = x.moments.m**2
-    if channels * places == 1:
-        return m2, m2
-    same = (places - 1) / (channels * places - 1)
-    return same * x.moments.t + (1 - same) * m2, same * x.moments.r + (1 - same) * m2
-
-
-def _averaged(x: Moments, n: int, shared: float, across: float) -> Moments:
-    """Mean of n elements of overlap `shared`; of two inputs' means, elements overlap `across`."""
-    q = shared + (x.q - shared) / n
-    p = across + (x.p - across) / n
-    t = shared + (x.t - shared) / n if shared < x.t else x.t
-    return Moments(x.m, q, min(p, q), min(t, q))
-
-
-def _window_back(x: Signal, out: Signal, k: int, flow: Pulled) -> Pulled:
-    """Each output gives 1/k of its gradient to k inputs; `cover` windows meet at an input."""
-    cover = out.size * k / x.size
-    apart = (flow.g - flow.c) * out.size / (x.size * k)
-    coherent = (cover / k) ** 2
-    pairs = 1.0 / out.positions
-    common = (pairs * flow.g + (1 - pairs) * flow.c) * coherent
-    return Pulled(apart + flow.c * coherent, common)
-
-
-def _shape_after(call: Call, x: Signal) -> tuple[int, ...]:
-    made = call.run(torch.zeros((1, *x.shape[1:])), **call.attributes)
-    return (x.shape[0], *made.shape[1:])

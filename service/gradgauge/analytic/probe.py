@@ -1,38 +1,34 @@
 """A node without a rule, run on Gaussian stand-ins of its inputs and on random cotangents."""
 
-import math
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from gradgauge.analytic import axes
 from gradgauge.analytic.call import Call
-from gradgauge.analytic.moments import (
-    Known,
-    Pulled,
-    Signal,
-    Step,
-    Value,
-    measure,
-    overlap_along,
-)
+from gradgauge.analytic.moments import Flow, Known, Signal, Step, Value, flow, measure
 
 SEED = 20_170_213
-# Y [steps, directions, batch, units], then the last states [directions, batch, units].
-RECURRENT = ("pfbf", "fbf", "fbf")
+DRAWN = 1 << 18  # elements drawn for one node
+MOST = 64  # draws
 
 
 def probe(call: Call) -> Step:
     """Moments and gradients of one node alone, measured on a draw of the propagated moments."""
+    largest = max((v.size for v in call.inputs if isinstance(v, Signal)), default=1)
+    rounds = min(max(DRAWN // largest, 4), MOST) if call.signals else 1
     generator = torch.Generator().manual_seed(SEED)
-    leaves = [_leaf(value, generator) for value in call.inputs]
-    with torch.enable_grad():
-        made = call.run(*leaves, **call.attributes)
-    tensors = tuple(made) if isinstance(made, tuple | list) else (made,)
-    outputs = tuple(_value(call, i, t) for i, t in enumerate(tensors))
+    draws = []
+    for _ in range(rounds):
+        leaves = [_leaf(call, i, generator) for i in range(len(call.inputs))]
+        with torch.enable_grad():
+            made = call.run(*leaves, **call.attributes)
+        draws.append((leaves, tuple(made) if isinstance(made, tuple | list) else (made,)))
+    outputs = tuple(_value(call, [held[i] for _, held in draws]) for i in range(len(draws[0][1])))
 
-    def pull(flows: Sequence[Pulled | None]) -> Sequence[Pulled | None]:
-        return _pull(call, leaves, tensors, outputs, flows)
+    def pull(flows: Sequence[Flow | None]) -> Sequence[Flow | None]:
+        return _pull(call, draws, outputs, flows)
 
     return Step(outputs, pull, ("gaussian_inputs", "independent_elements"), probed=True)
 
@@ -45,96 +41,126 @@ def held(call: Call) -> Step:
     return Step((), probe(call).pull)
 
 
-def draw(signal: Signal, generator: torch.Generator) -> torch.Tensor:
-    """A Gaussian tensor of the signal's shape, moments and both overlaps, in float64."""
-    x = signal.moments
-    base = x.m * x.m
-    shared = max(x.r - base, 0.0)
-    by_input, by_place = max(x.t - base - shared, 0.0), max(x.p - base - shared, 0.0)
-    own = max(x.variance - shared - by_input - by_place, 0.0)
-    total = torch.full(signal.shape, x.m, dtype=torch.float64)
-    for variance, roles in ((shared, "f"), (by_input, "bnf"), (by_place, "pf"), (own, "bnpf")):
-        if variance > 0:
-            total = total + math.sqrt(variance) * _noise(signal, roles, generator)
+def draw(x: Signal, generator: torch.Generator) -> Tensor:
+    """A Gaussian tensor of the signal's moments, positions sharing what they share."""
+    shape = list(x.shape)
+    common = [1 if a == "p" else n for n, a in zip(x.shape, x.axes, strict=True)]
+    shared = x.shared.clamp_min(0.0)
+    own = (x.var - shared).clamp_min(0.0).sqrt()
+    total = x.mean + own * torch.randn(shape, generator=generator, dtype=torch.float64)
+    if shared.any():
+        total = total + shared.sqrt() * torch.randn(
+            common, generator=generator, dtype=torch.float64
+        )
     return total
 
 
-def _noise(signal: Signal, roles: str, generator: torch.Generator) -> torch.Tensor:
-    """Standard normal numbers that differ along axes of these roles only."""
-    shape = [n if a in roles else 1 for n, a in zip(signal.shape, signal.axes, strict=True)]
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-
-def _leaf(value: Value | None, generator: torch.Generator) -> torch.Tensor | None:
+def _leaf(call: Call, place: int, generator: torch.Generator) -> Tensor | None:
+    value = call.inputs[place]
     if isinstance(value, Signal):
-        return draw(value, generator).requires_grad_()
+        base = call.bases.get(call.names[place])
+        if base is None:
+            return draw(value, generator).requires_grad_()
+        # Not the Gaussian of its moments, but what the activation made of one.
+        return base.phi(draw(base.signal, generator)).detach().requires_grad_()
     if value is None or not value.tensor.is_floating_point():
         return None if value is None else value.tensor
     return value.tensor.detach().to(torch.float64).requires_grad_(not value.varying)
 
 
-def _value(call: Call, index: int, tensor: torch.Tensor) -> Value:
-    if not tensor.is_floating_point():
-        return Known(tensor, varying=True)
-    roles = _roles(call, index, tensor)
-    return Signal(tuple(tensor.shape), roles, measure(tensor, roles), call.batch)
+def _value(call: Call, tensors: Sequence[Tensor]) -> Value:
+    first = tensors[0]
+    if not first.is_floating_point():
+        return Known(first, varying=True)
+    roles = _roles(call, first)
+    return measure(torch.stack(list(tensors)), roles, len(tensors))
 
 
-def _roles(call: Call, index: int, tensor: torch.Tensor) -> str:
-    rank = tensor.ndim
-    if call.op in {"LSTM", "GRU", "RNN"} and not call.attributes.get("layout"):
-        return RECURRENT[index]
+def _roles(call: Call, tensor: Tensor) -> str:
     same = (call.signal(i) for i in call.signals)
-    lead = next((s.axes for s in same if s is not None and len(s.axes) == rank), None)
-    return lead or axes.guess(tuple(tensor.shape), call.batch)
+    lead = next((s.axes for s in same if s is not None and len(s.axes) == tensor.ndim), None)
+    return lead or axes.guess(tuple(tensor.shape))
+
+
+Draws = Sequence[tuple[Sequence[Tensor | None], tuple[Tensor, ...]]]
 
 
 def _pull(
-    call: Call,
-    leaves: Sequence[torch.Tensor | None],
-    tensors: Sequence[torch.Tensor],
-    outputs: Sequence[Value],
-    flows: Sequence[Pulled | None],
-) -> list[Pulled | None]:
+    call: Call, draws: Draws, outputs: Sequence[Value], flows: Sequence[Flow | None]
+) -> list[Flow | None]:
     generator = torch.Generator().manual_seed(SEED + 1)
-    used = [
-        (tensor, _cotangent(out, flow, generator))
-        for tensor, out, flow in zip(tensors, outputs, flows, strict=False)
-        if flow is not None and isinstance(out, Signal) and tensor.requires_grad
-    ]
-    asked = [leaf for leaf in leaves if leaf is not None and leaf.requires_grad]
-    if not used or not asked:
-        return [None] * len(leaves)
-    found = iter(
-        torch.autograd.grad(
-            [t for t, _ in used], asked, [c for _, c in used], retain_graph=True, allow_unused=True
-        )
-    )
+    sums: list[tuple[Tensor, ...] | None] = [None] * len(call.inputs)
+    for leaves, tensors in draws:
+        for i, gradient in _gradients(leaves, tensors, outputs, flows, generator):
+            found = _squares(gradient, call.inputs[i], leaves[i])
+            before = sums[i]
+            if before is not None:
+                found = tuple(a + b for a, b in zip(before, found, strict=True))
+            sums[i] = found
     return [
-        _gathered(call, next(found), value) if leaf is not None and leaf.requires_grad else None
-        for leaf, value in zip(leaves, call.inputs, strict=True)
+        _gathered(value, found, len(draws)) for value, found in zip(call.inputs, sums, strict=True)
     ]
 
 
-def _cotangent(out: Signal, flow: Pulled, generator: torch.Generator) -> torch.Tensor:
-    common = min(max(flow.c, 0.0), flow.g)
-    cotangent = math.sqrt(flow.g - common) * _noise(out, "bnpf", generator)
-    if common > 0:
-        cotangent = cotangent + math.sqrt(common) * _noise(out, "bnf", generator)
-    return cotangent if flow.weights is None else cotangent * flow.weights.sqrt()
+def _gradients(
+    leaves: Sequence[Tensor | None],
+    tensors: Sequence[Tensor],
+    outputs: Sequence[Value],
+    flows: Sequence[Flow | None],
+    generator: torch.Generator,
+) -> list[tuple[int, Tensor]]:
+    """Gradients at the inputs of one draw, for one draw of the cotangents."""
+    used = [
+        (tensor, _cotangent(out, held_flow, tensor, generator))
+        for tensor, out, held_flow in zip(tensors, outputs, flows, strict=False)
+        if held_flow is not None and tensor.requires_grad
+    ]
+    asked = [(i, v) for i, v in enumerate(leaves) if v is not None and v.requires_grad]
+    if not used or not asked:
+        return []
+    found = torch.autograd.grad(
+        [t for t, _ in used],
+        [v for _, v in asked],
+        [c for _, c in used],
+        retain_graph=True,
+        allow_unused=True,
+        materialize_grads=True,
+    )
+    return [(i, g) for (i, _), g in zip(asked, found, strict=True)]
 
 
-def _gathered(call: Call, gradient: torch.Tensor | None, value: Value | None) -> Pulled:
-    if gradient is None:
-        return Pulled(0.0)
-    squares = gradient * gradient
-    g = float(squares.mean())
-    if not isinstance(value, Signal) or g <= 0:
-        return Pulled(g)
-    places = [i for i, a in enumerate(value.axes) if a == "p"]
-    c = overlap_along(gradient, places) if places and value.positions > 1 else 0.0
-    weights = None
-    if call.op in {"LSTM", "GRU", "RNN"} and value is call.inputs[0]:
-        rest = tuple(range(1, squares.ndim))
-        weights = (squares.mean(rest, keepdim=True) / g).expand(value.shape)
-    return Pulled(g, min(max(c, 0.0), g), weights)
+def _cotangent(out: Value, flow_in: Flow, tensor: Tensor, generator: torch.Generator) -> Tensor:
+    noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+    if flow_in.g.ndim != tensor.ndim:
+        return flow_in.g.mean().sqrt() * noise
+    shared = flow_in.shared.clamp_min(0.0)
+    made = (flow_in.g - shared).clamp_min(0.0).sqrt() * noise
+    if shared.any() and isinstance(out, Signal):
+        shape = [1 if a == "p" else n for n, a in zip(out.shape, out.axes, strict=True)]
+        made = made + shared.sqrt() * torch.randn(shape, generator=generator, dtype=torch.float64)
+    return made.expand(tensor.shape)
+
+
+def _squares(gradient: Tensor, value: Value | None, leaf: Tensor | None) -> tuple[Tensor, ...]:
+    """g^2 per element, its product over pairs of positions, and g^2 times the input's own z."""
+    square = gradient * gradient
+    if not isinstance(value, Signal) or leaf is None:
+        return (square.mean(),)
+    z = (leaf.detach() - value.mean) / value.var.sqrt().clamp_min(1e-300)
+    n, places = value.positions, value.places()
+    if n < 2:
+        return square, torch.zeros([1] * square.ndim, dtype=torch.float64), square * z
+    mean = gradient.mean(places, keepdim=True)
+    shared = (n * mean * mean - square.mean(places, keepdim=True)) / (n - 1)
+    return square, shared, (square * z).mean(places, keepdim=True)
+
+
+def _gathered(value: Value | None, found: tuple[Tensor, ...] | None, rounds: int) -> Flow | None:
+    if found is None:
+        return None
+    if not isinstance(value, Signal):
+        return flow(float(found[0]) / rounds)
+    square, shared, lean = (t / rounds for t in found)
+    typical = square.mean(value.places(), keepdim=True) if value.places() else square
+    lean = (lean / typical.clamp_min(1e-300)).clamp(-2.0, 2.0)
+    return Flow(square, shared, lean=lean)

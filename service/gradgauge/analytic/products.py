@@ -1,8 +1,8 @@
 """Products of two activations and softmax: what attention is made of.
 
-Scores Q K^T contract features, attention A V contracts positions. Two positions of one row of
-scores (two keys of one query) overlap by the moment `t`, which is all that softmax and its Jacobian
-need: what a row shares does not change its softmax, and a gradient a row shares does not pass it.
+Scores Q K^T contract features, attention A V contracts keys. What a row of scores shares does not
+change its softmax, and a gradient a row shares does not pass it; what all queries share of a
+gradient reaches the values undiminished (THEORY section 1; Cowsik et al. 2024).
 """
 
 import math
@@ -10,73 +10,144 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from gradgauge.analytic.call import Call, single
-from gradgauge.analytic.moments import Moments, Pulled, Signal, Step, overlap_along
+from gradgauge.analytic.moments import Flow, Signal, Step, between, signal
 
-ROWS = 256  # rows of logits drawn for one softmax
 SEED = 20_240_229
+DRAWN = 1 << 19  # logits drawn for one softmax
 
 
 def product(call: Call) -> Step | None:
     """MatMul of two activations, taken as independent."""
     a, b = call.signal(0), call.signal(1)
-    if a is None or b is None or len(a.shape) < 2 or len(b.shape) < 2:
+    if a is None or b is None or len(a.shape) < 2 or len(a.shape) != len(b.shape):
         return None
-    n = a.shape[-1]
-    lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    lead = tuple(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]))
     shape = (*lead, a.shape[-2], b.shape[-1])
-    if len(a.shape) != len(shape) or len(b.shape) != len(shape):
+    a, b = _wide(a, lead), _wide(b, lead)
+    mixing = a.axes[-1] in "pk"
+    out = _mixed(a, b, shape) if mixing else _scored(a, b, shape)
+    if not out.finite:
         return None
-    mixing = a.axes[-1] == "p"
-    moments = _mixed(a.moments, b.moments, n) if mixing else _scored(a.moments, b.moments, n)
-    if not moments.finite:
-        return None
-    out = Signal(shape, a.axes[:-1] + b.axes[-1], moments, a.batch)
+    turned = _mixing_back if mixing else _scoring_back
+    shapes = (call.signal(0), call.signal(1))
 
-    def back(flow: Pulled) -> list[Pulled | None]:
-        if mixing:
-            return _mixing_back(a, b, flow)
-        return _scoring_back(a, b, flow)
+    def back(held: Flow) -> list[Flow | None]:
+        full = replace(held, g=held.g.expand(shape))
+        return [
+            _narrowed(part, whole)
+            for part, whole in zip(turned(a, b, full), shapes, strict=True)
+            if whole is not None
+        ]
 
-    return Step((out,), single(call, back), ("independent_operands", "pooled_moments"))
-
-
-def _scored(a: Moments, b: Moments, n: int) -> Moments:
-    """Scores: a sum over n features."""
-    rest = n * (n - 1) * a.m**2 * b.m**2
-    return Moments(n * a.m * b.m, n * a.q * b.q + rest, n * a.p * b.p + rest, n * a.q * b.t + rest)
+    return Step((out,), single(call, back), ("independent_operands",))
 
 
-def _mixed(a: Moments, b: Moments, n: int) -> Moments:
-    """Weights a (rows over n positions) applied to values b."""
-    pairs, m2 = n * (n - 1), a.m**2
-    return Moments(
-        n * a.m * b.m,
-        n * a.q * b.q + pairs * a.t * b.t,
-        n * a.p * b.p + pairs * m2 * b.r,
-        n * m2 * b.q + pairs * m2 * b.t,
+def _wide(x: Signal, lead: tuple[int, ...]) -> Signal:
+    """The operand at the product's leading shape, its last two axes at full size."""
+    shape = (*lead, *x.shape[-2:])
+    shared = x.shared.expand([1 if a == "p" else n for n, a in zip(shape, x.axes, strict=True)])
+    return replace(
+        x, shape=shape, mean=x.mean.expand(shape), var=x.var.expand(shape), shared=shared
     )
 
 
-def _scoring_back(a: Signal, b: Signal, flow: Pulled) -> list[Pulled | None]:
-    """To queries and keys; `flow.c` is shared by the keys of one query."""
+def _narrowed(held: Flow, x: Signal) -> Flow:
+    """Sums over the leading axes an operand was repeated along."""
+    lost = [i for i, n in enumerate(x.shape) if n == 1 < held.g.shape[i] and x.axes[i] not in "pk"]
+    if not lost:
+        return held
+    shared = held.shared
+    for i in lost:
+        shared = shared.sum(i, keepdim=True) if shared.shape[i] > 1 else shared * held.g.shape[i]
+    return Flow(held.g.sum(lost, keepdim=True), shared)
+
+
+def _pair(x: Signal, dim: int) -> Tensor:
+    """E x_i x_j for two places along `dim`, size 1 there."""
+    n = x.shape[dim]
+    if n < 2:
+        return x.second
+    mean = x.mean.mean(dim, keepdim=True)
+    square = (x.mean * x.mean).mean(dim, keepdim=True)
+    shared = x.shared if x.axes[dim] == "p" else torch.zeros_like(mean)
+    return (n * mean * mean - square) / (n - 1) + shared
+
+
+def _scored(a: Signal, b: Signal, shape: tuple[int, ...]) -> Signal:
+    """Scores: a sum over features of queries times keys."""
+    mean = a.mean @ b.mean
+    means = a.mean.square() @ b.mean.square()
+    var = a.second @ b.second - means
+    keyed = a.second @ _pair(b, -1 % len(shape)) - a.mean.square() @ between(
+        b.mean, b.shape, [len(shape) - 1]
+    )
+    queries = between(a.mean, a.shape, [len(shape) - 2])
+    shared = (queries + _row(a)) @ b.second - queries @ b.mean.square()
+    axes = a.axes[:-1] + ("k" if b.axes[-1] == "p" else b.axes[-1])
+    out = signal(shape, axes, mean, var, shared=shared if "p" in axes else None)
+    return replace(out, keyed=keyed if "k" in axes else None)
+
+
+def _row(a: Signal) -> Tensor:
+    """What queries share, one row of features."""
+    return a.shared if a.shared.shape[-2] == 1 else a.shared.mean(-2, keepdim=True)
+
+
+def _mixed(a: Signal, b: Signal, shape: tuple[int, ...]) -> Signal:
+    """Weights (rows over keys) applied to values."""
+    common = _column(b)
+    own = (b.var - common).clamp_min(0.0)
+    rows = a.mean.sum(-1, keepdim=True)
+    mean = a.mean @ b.mean
+    apart = (b.mean - b.mean.mean(-2, keepdim=True)).square()
+    var = a.second @ own + rows.square() * common + a.var @ apart
+    columns = between(a.mean, a.shape, [len(shape) - 2])
+    shared = rows.square().mean(-2, keepdim=True) * common + columns.clamp_min(0.0) @ own
+    return signal(shape, a.axes[:-1] + b.axes[-1], mean, var, shared=shared)
+
+
+def _column(b: Signal) -> Tensor:
+    """What the values of all keys share, one row of features."""
+    return b.shared.mean(-2, keepdim=True) if b.shared.shape[-2] > 1 else b.shared
+
+
+def _scoring_back(a: Signal, b: Signal, held: Flow) -> tuple[Flow, Flow]:
+    """To queries and keys; `keyed` is shared by the keys of one query, `shared` by queries."""
     keys, queries = b.shape[-1], a.shape[-2]
-    x, y = a.moments, b.moments
-    to_a = keys * flow.g * y.q + keys * (keys - 1) * flow.c * y.t
-    to_b = queries * flow.g * x.q
-    return [Pulled(max(to_a, 0.0)), Pulled(to_b, queries * flow.c * x.q)]
+    zero = torch.zeros_like(held.g[..., :1])
+    keyed = zero if held.keyed is None else held.keyed.expand(zero.shape)
+    across = held.shared.expand((*held.g.shape[:-2], 1, keys))
+    pair_b, pair_a = _pair(b, len(b.shape) - 1), _pair(a, len(a.shape) - 2)
+    to_a = held.g @ b.second.mT + keys * (keys - 1) * keyed * pair_b.mT
+    own = (b.second - pair_b).clamp_min(0.0)
+    shared_a = across @ own.mT
+    to_b = a.second.mT @ held.g + queries * (queries - 1) * pair_a.mT * across
+    shared_b = a.second.mT @ keyed
+    return (
+        Flow(to_a.clamp_min(0.0), torch.minimum(shared_a, to_a.mean(-2, keepdim=True))),
+        Flow(to_b.clamp_min(0.0), shared_b),
+    )
 
 
-def _mixing_back(a: Signal, b: Signal, flow: Pulled) -> list[Pulled | None]:
+def _mixing_back(a: Signal, b: Signal, held: Flow) -> tuple[Flow, Flow]:
     """To weights and values: a value's gradient gathers what all its readers share."""
-    queries, n, width = a.shape[-2], a.shape[-1], b.shape[-1]
-    x, y = a.moments, b.moments
-    pairs = queries * (queries - 1) * x.m**2
-    to_b = queries * x.q * flow.g + pairs * flow.c
-    common = queries * x.t * flow.g + pairs * flow.c
-    to_a = Pulled(width * flow.g * y.q, width * flow.g * y.t)
-    return [to_a, Pulled(to_b, min(common, to_b))] if n > 1 else [to_a, Pulled(to_b)]
+    common = held.shared.expand((*held.g.shape[:-2], 1, held.g.shape[-1]))
+    own = (held.g - common).clamp_min(0.0)
+    to_a = held.g @ b.second.mT
+    pair = _pair(b, len(b.shape) - 2)
+    keyed = held.g @ pair.mT
+    shared_a = common @ b.second.mT
+    columns = a.mean.sum(-2, keepdim=True).mT
+    to_b = a.second.mT @ own + columns.square() * common
+    rows = between(a.mean, a.shape, [len(a.shape) - 1])
+    lone = [len(a.shape) - 2]
+    together = between(columns, columns.shape, lone)
+    shared_b = rows.clamp_min(0.0).mT @ own + together * common
+    weights = Flow(to_a, shared_a, keyed)
+    return weights, Flow(to_b, shared_b)
 
 
 def softmax(call: Call) -> Step | None:
@@ -86,55 +157,59 @@ def softmax(call: Call) -> Step | None:
     of mean square A_j^2 (1 - 2 A_j + sum A^2) for independent g_j.
     """
     x = call.signal(0)
-    if x is None or not x.moments.finite:
+    if x is None or not x.finite:
         return None
     axis = int(call.attributes.get("axis", -1)) % len(x.shape)
-    shared = x.moments.t if x.axes[axis] == "p" else x.moments.m**2
-    rows, twins = _weights(x, axis, shared)
-    square = rows * rows
-    jacobian = square * (1 - 2 * rows + square.sum(1, keepdim=True))
-    passed, n = float(jacobian.mean()), x.shape[axis]
-    moments = Moments(
-        float(rows.mean()),
-        float(square.mean()),
-        float((rows * twins).mean()),
-        overlap_along(rows, [1]),
-    )
-    keys = x.axes[axis] == "p"
-
-    def back(flow: Pulled) -> list[Pulled | None]:
-        idle = flow.c if keys else 0.0
-        to_x = max(flow.g - idle, 0.0) * passed
-        return [Pulled(to_x, -to_x / (n - 1) if keys and n > 1 else 0.0)]
-
-    out = replace(x, moments=moments, masked=None)
-    return Step((out,), single(call, back), ("gaussian_logits",))
-
-
-def _weights(x: Signal, axis: int, shared: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Softmax rows of two inputs whose logits overlap as the signal's do."""
-    n = x.shape[axis]
-    generator = torch.Generator().manual_seed(SEED)
-    spread = max(x.moments.q - shared, 0.0)
-    across = x.moments.r if x.axes[axis] == "p" else x.moments.m**2
-    rho = min(max((x.moments.p - across) / spread, 0.0), 1.0) if spread > 0 else 1.0
-    base, one, two = torch.randn((3, ROWS, n), generator=generator, dtype=torch.float64)
-    both = [
-        math.sqrt(spread) * (math.sqrt(rho) * base + math.sqrt(1 - rho) * own) for own in (one, two)
-    ]
-    mask = _mask_rows(x, axis)
-    if mask is not None:
-        both = [z.masked_fill(mask, -torch.inf) for z in both]
-    first, second = (torch.softmax(z, dim=1) for z in both)
-    return torch.nan_to_num(first), torch.nan_to_num(second)
-
-
-def _mask_rows(x: Signal, axis: int) -> torch.Tensor | None:
-    """The mask's rows, evenly thinned or repeated to ROWS."""
-    if x.masked is None:
+    # Before opset 13 it runs over all axes from this one on.
+    even = call.run(torch.zeros(x.shape), **call.attributes)
+    if round(1.0 / float(even.reshape(-1)[0])) != x.shape[axis]:
         return None
-    whole = x.masked.reshape((1,) * (len(x.shape) - x.masked.ndim) + tuple(x.masked.shape))
-    whole = whole.expand(*(whole.shape[:axis]), x.shape[axis], *(whole.shape[axis + 1 :]))
-    flat = whole.movedim(axis, -1).reshape(-1, x.shape[axis])
-    picks = torch.linspace(0, len(flat) - 1, ROWS).round().long()
-    return flat[picks]
+    mean, second, passed = _weights(x, axis)
+    keys = x.axes[axis] == "k"
+    n = x.shape[axis]
+    queries = x.places()
+    out = signal(x.shape, x.axes, mean, second - mean * mean)
+    typical = between(mean, x.shape, queries).clamp_min(0.0)
+
+    def back(held: Flow) -> list[Flow | None]:
+        idle = held.keyed if keys and held.keyed is not None else torch.zeros_like(held.g)
+        to_x = (held.g - idle).clamp_min(0.0) * passed
+        apart = 1 - float(idle.mean()) / max(float(held.g.mean()), 1e-300)
+        shared = held.shared * typical * max(apart, 0.0)
+        if not keys:
+            return [Flow(to_x, shared * 0.0)]
+        # The gradients of one row add up to nothing.
+        rows = -to_x.mean(axis, keepdim=True) / max(n - 1, 1)
+        return [Flow(to_x, shared, rows)]
+
+    return Step((replace(out, masked=None),), single(call, back), ("gaussian_logits",))
+
+
+def _weights(x: Signal, axis: int) -> tuple[Tensor, Tensor, Tensor]:
+    """E A, E A^2 and the mean square of its Jacobian, per element."""
+    shared = torch.zeros_like(x.var) if x.keyed is None else x.keyed
+    spread = (x.var - shared).clamp_min(0.0).expand(x.shape)
+    mean = x.mean.expand(x.shape)
+    rounds = min(max(DRAWN // max(x.size, 1), 2), 64)
+    generator = torch.Generator().manual_seed(SEED)
+    total = torch.zeros((3, *x.shape), dtype=torch.float64)
+    for _ in range(rounds):
+        z = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+        logits = mean + spread.sqrt() * z
+        if x.masked is not None:
+            logits = logits.masked_fill(x.masked, -math.inf)
+        rows = torch.nan_to_num(torch.softmax(logits, axis))
+        square = rows * rows
+        total[0] += rows
+        total[1] += square
+        total[2] += square * (1 - 2 * rows + square.sum(axis, keepdim=True))
+    found = total / rounds
+    # Elements a few draws do not tell apart: the mean of Gaussians' exponentials, normalised.
+    smooth = mean + 0.5 * spread
+    if x.masked is not None:
+        smooth = smooth.masked_fill(x.masked, -math.inf)
+    first = torch.nan_to_num(torch.softmax(smooth, axis))
+    # How a row concentrates, from all its keys together: of one key the draws are too few.
+    square = first * first
+    ratio = found[1].mean(axis, keepdim=True) / square.mean(axis, keepdim=True).clamp_min(1e-300)
+    return first, square * ratio.clamp_min(1.0), found[2]

@@ -1,196 +1,215 @@
-"""The RNN op as a chain of steps: each a dense layer in x and h, then the activation.
+"""RNN, GRU and LSTM as one node each: the joint state's moments step by step, and back in time.
 
-The weights are the same at every step but their products are taken as independent, which holds for
+The weights are the same at every step but the steps are taken as independent, which holds for
 unstructured weights (THEORY section 2 says by how much it fails for structured ones).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from gradgauge.analytic import pointwise
+from gradgauge.analytic import gates
 from gradgauge.analytic.call import Call
-from gradgauge.analytic.moments import Known, Moments, Pulled, Signal, Step
+from gradgauge.analytic.cells import Back, State, Weights
+from gradgauge.analytic.moments import Flow, Known, Signal, Step, flow, signal
 
-ACTIVATIONS = {"Tanh": torch.tanh, "Relu": torch.relu, "Sigmoid": torch.sigmoid}
-SETTLED = 1e-12  # relative change of q at which the chain has reached its fixed point
-ZERO = Moments(0.0, 0.0, 0.0, 0.0)
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "Tanh": torch.tanh,
+    "Relu": torch.relu,
+    "Sigmoid": torch.sigmoid,
+}
+DEFAULT = {"RNN": ["Tanh"], "GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"]}
+SETTLED = 1e-7  # relative change of the state's moments at which the chain is at its fixed point
+NOTES = ("independent_steps", "gaussian_inputs", "weights_independent_of_activations")
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """One direction: statistics of W, R and the bias, and the activation.
+class Moved:
+    """One step: the new state, how gradients go back through it, and E h^2 it started from."""
 
-    `w_in` and `r_in` are mean row norms squared (forward), `w_out` and `r_out` mean column norms
-    squared (backward).
-    """
+    state: State
+    back: Back
+    before: Tensor
 
-    activation: str
-    w_in: float
-    w_out: float
-    w_sums: float
-    r_in: float
-    r_out: float
-    r_sums: float
-    b: float
-    b2: float
+
+Phis = list[tuple[str, Callable[[Tensor], Tensor]]]
+Advance = Callable[[Weights, tuple[Tensor, Tensor], State], tuple[State, Back]]
 
 
 def rnn(call: Call) -> Step | None:
-    """The RNN op from a constant first state; None for clipping, ragged or batch-first inputs."""
+    """The RNN op."""
+    return _recurrent(call, gates.rnn, 1)
+
+
+def gru(call: Call) -> Step | None:
+    """The GRU op with its reset gate after the recurrent matrix, as PyTorch and Keras have it."""
+    if not call.attributes.get("linear_before_reset"):
+        return None
+    return _recurrent(call, gates.gru, 1)
+
+
+def lstm(call: Call) -> Step | None:
+    """The LSTM op without peepholes."""
+    peepholes = call.known(7)
+    if peepholes is not None and bool(peepholes.any()):
+        return None
+    return _recurrent(call, gates.lstm, 2)
+
+
+def _recurrent(call: Call, advance: Advance, parts: int) -> Step | None:
+    """A cell from a constant first state; None for clipping, ragged or batch-first inputs."""
     x = call.signal(0)
-    names = _activations(call)
-    if x is None or names is None or not _plain(call):
-        return None
     W, R, B = call.exact(1), call.exact(2), call.exact(3)
-    if W is None or R is None:
+    names = _activations(call)
+    if x is None or W is None or R is None or names is None or not _plain(call):
         return None
-    cells = [_cell(W[d], R[d], None if B is None else B[d], names[d]) for d in range(len(W))]
-    chains = [_chain(cell, x) for cell in cells]
-    outputs = _outputs(x, chains, R.shape[-1])
+    runs = []
+    for d in range(len(W)):
+        each = len(names) // len(W)
+        phis = [(n, ACTIVATIONS[n]) for n in names[d * each : (d + 1) * each]]
+        weights = _weights(W[d], R[d], None if B is None else B[d], phis)
+        reverse = call.attributes.get("direction") == "reverse" or d == 1
+        order = range(x.shape[0] - 1, -1, -1) if reverse else range(x.shape[0])
+        runs.append(_Run(weights, list(order), advance, parts))
+    chains = [run.forward(x) for run in runs]
+    outputs = _outputs(x, runs, chains)
 
-    def pull(flows: Sequence[Pulled | None]) -> Sequence[Pulled | None]:
-        return _pull(call, x, cells, chains, flows)
+    def pull(flows: Sequence[Flow | None]) -> Sequence[Flow | None]:
+        return _pull(call, x, runs, chains, flows)
 
-    notes = ("independent_steps", "pooled_moments", "weights_independent_of_activations")
-    return Step(outputs, pull, notes, width=R.shape[-1])
-
-
-def _plain(call: Call) -> bool:
-    ragged = len(call.inputs) > 4 and isinstance(call.inputs[4], Known) and _ragged(call)
-    first = call.inputs[5] if len(call.inputs) > 5 else None
-    still = first is None or (isinstance(first, Known) and not first.tensor.any())
-    shape = call.attributes.get("layout", 0) == 0 and "clip" not in call.attributes
-    return shape and still and not ragged
-
-
-def _ragged(call: Call) -> bool:
-    lengths, x = call.known(4), call.signal(0)
-    return lengths is not None and x is not None and bool((lengths != x.shape[0]).any())
-
-
-def _activations(call: Call) -> list[str] | None:
-    """One activation per direction; None where one has no rule here."""
-    names = list(call.attributes.get("activations") or ["Tanh", "Tanh"])
-    return names if all(name in ACTIVATIONS for name in names) else None
-
-
-def _cell(W: torch.Tensor, R: torch.Tensor, B: torch.Tensor | None, activation: str) -> Cell:
-    bias = torch.zeros(len(W), dtype=torch.float64) if B is None else B[: len(W)] + B[len(W) :]
-    return Cell(
-        activation,
-        *_norms(W),
-        *_norms(R),
-        float(bias.mean()),
-        float((bias * bias).mean()),
-    )
-
-
-def _norms(W: torch.Tensor) -> tuple[float, float, float]:
-    squares, row = W * W, W.sum(1)
-    return float(squares.sum(1).mean()), float(squares.sum(0).mean()), float((row * row).mean())
+    # Every step is a layer of this fan-in.
+    return Step(outputs, pull, NOTES, width=R.shape[-1] / max(x.shape[0], 1))
 
 
 @dataclass(frozen=True, slots=True)
-class Chain:
-    """State moments after every step, in the order of time, and E phi'^2 there."""
+class _Run:
+    """One direction of a node."""
 
-    states: tuple[Moments, ...]
-    slopes: tuple[float, ...]
+    weights: Weights
+    order: list[int]
+    advance: Advance
+    parts: int
 
+    def forward(self, x: Signal) -> list[Moved]:
+        """Steps from the zero state in the order of this direction's time; settled ones repeat.
 
-def _chain(cell: Cell, x: Signal) -> Chain:
-    """Steps from the zero state; once settled, the rest are copies."""
-    states = [ZERO]
-    slopes: list[float] = []
-    for step in range(x.shape[0]):
-        if step > 1 and abs(states[-1].q - states[-2].q) <= SETTLED * states[-1].q:
-            states.append(states[-1])
-            slopes.append(slopes[-1])
-            continue
-        before = _before(cell, x.moments, states[-1])
-        after, slope, _ = pointwise.transform(cell.activation, ACTIVATIONS[cell.activation], before)
-        states.append(replace(after, t=after.p))
-        slopes.append(slope)
-    return Chain(tuple(states), tuple(slopes))
-
-
-def _before(cell: Cell, x: Moments, h: Moments) -> Moments:
-    """Moments of W x + R h + b; overlaps of two steps are taken as those of two inputs."""
-    fixed = cell.w_sums * x.m**2 + cell.r_sums * h.m**2 + cell.b2
-
-    def second(a: float, b: float) -> float:
-        return cell.w_in * (a - x.m**2) + cell.r_in * (b - h.m**2) + fixed
-
-    p = second(x.p, h.p)
-    return Moments(cell.b, second(x.q, h.q), p, p)
+        Rows of a batch the graph itself fixes are alike: one stands for all.
+        """
+        n = self.weights.n * self.parts
+        state = State(torch.zeros(n, dtype=x.mean.dtype), torch.zeros((n, n), dtype=x.mean.dtype))
+        mean, var = (t.expand(x.shape).mean(1) for t in (x.mean, x.var))
+        still = x.mean.shape[0] == 1 and x.var.shape[0] == 1
+        moves: list[Moved] = []
+        for t in self.order:
+            if still and len(moves) > 2 and _settled(moves):
+                moves.append(moves[-1])
+                continue
+            h = state.mean[: self.weights.n]
+            before = h * h + state.cov.diagonal()[: self.weights.n]
+            state, back = self.advance(self.weights, (mean[t], var[t]), state)
+            moves.append(Moved(state, back, before))
+        return moves
 
 
-def _outputs(x: Signal, chains: Sequence[Chain], units: int) -> tuple[Signal, Signal]:
-    steps, batch = x.shape[0], x.shape[1]
-    whole = _mean([state for chain in chains for state in chain.states[1:]])
-    last = _mean([chain.states[-1] for chain in chains])
-    return (
-        Signal((steps, len(chains), batch, units), "pfbf", whole, x.batch),
-        Signal((len(chains), batch, units), "fbf", last, x.batch),
-    )
+def _settled(moves: list[Moved]) -> bool:
+    a, b = moves[-1].state, moves[-2].state
+    scale = float(a.cov.diagonal().sum() + (a.mean * a.mean).sum()) + 1e-300
+    change = (a.cov - b.cov).abs().max() + (a.mean - b.mean).abs().max()
+    return float(change) <= SETTLED * scale
 
 
-def _mean(states: Sequence[Moments]) -> Moments:
-    n = len(states)
-    return Moments(
-        sum(s.m for s in states) / n,
-        sum(s.q for s in states) / n,
-        sum(s.p for s in states) / n,
-        sum(s.t for s in states) / n,
-    )
+def _weights(W: Tensor, R: Tensor, B: Tensor | None, phis: Phis) -> Weights:
+    zero = torch.zeros(len(W), dtype=torch.float64)
+    wb, rb = (zero, zero) if B is None else (B[: len(W)], B[len(W) :])
+    return Weights(W, R, wb, rb, phis)
+
+
+def _plain(call: Call) -> bool:
+    lengths = call.known(4)
+    x = call.signal(0)
+    ragged = lengths is not None and x is not None and bool((lengths != x.shape[0]).any())
+    first = [call.inputs[i] for i in (5, 6) if i < len(call.inputs)]
+    still = all(v is None or (isinstance(v, Known) and not v.tensor.any()) for v in first)
+    plain = not call.attributes.get("layout") and not call.attributes.get("input_forget")
+    known = len(call.inputs) < 5 or not isinstance(call.inputs[4], Signal)
+    return plain and "clip" not in call.attributes and still and not ragged and known
+
+
+def _activations(call: Call) -> list[str] | None:
+    """The activations of each direction; None where one has no rule here."""
+    W = call.known(1)
+    directions = 1 if W is None else len(W)
+    names = list(call.attributes.get("activations") or DEFAULT[call.op] * directions)
+    return names if all(name in ACTIVATIONS for name in names) else None
+
+
+def _outputs(x: Signal, runs: Sequence[_Run], chains: Sequence[list[Moved]]) -> tuple[Signal, ...]:
+    n, steps = runs[0].weights.n, x.shape[0]
+    mean = torch.zeros((steps, len(runs), 1, n), dtype=torch.float64)
+    var = torch.zeros_like(mean)
+    for d, (run, chain) in enumerate(zip(runs, chains, strict=True)):
+        for t, move in zip(run.order, chain, strict=True):
+            mean[t, d, 0], var[t, d, 0] = move.state.mean[:n], move.state.cov.diagonal()[:n]
+    rows, role = x.shape[1], x.axes[1]
+    whole = signal((steps, len(runs), rows, n), f"pf{role}f", mean, var)
+    found = [whole]
+    for part in range(runs[0].parts):
+        ends = [chain[-1].state for chain in chains]
+        m = torch.stack([e.mean[part * n : part * n + n] for e in ends]).unsqueeze(1)
+        v = torch.stack([e.cov.diagonal()[part * n : part * n + n] for e in ends]).unsqueeze(1)
+        found.append(signal((len(runs), rows, n), f"f{role}f", m, v))
+    return tuple(found)
 
 
 def _pull(
     call: Call,
     x: Signal,
-    cells: Sequence[Cell],
-    chains: Sequence[Chain],
-    flows: Sequence[Pulled | None],
-) -> list[Pulled | None]:
-    """Back through time in every direction; sums over steps and inputs for the weights."""
-    steps, batch = x.shape[0], x.shape[1]
-    to_x = torch.zeros(steps, dtype=torch.float64)
-    to_w = to_r = to_b = 0.0
-    for d, (cell, chain) in enumerate(zip(cells, chains, strict=True)):
-        backwards = call.attributes.get("direction") == "reverse" or d == 1
-        at = _at_steps(flows, steps, d)
-        before = _through_time(cell, chain, at.flip(0) if backwards else at, flows)
-        to_x += cell.w_out * (before.flip(0) if backwards else before)
-        previous = torch.tensor([s.q for s in chain.states[:-1]], dtype=torch.float64)
-        to_w += float(before.sum()) * batch * x.moments.q / len(cells)
-        to_r += float((before * previous).sum()) * batch / len(cells)
-        to_b += float(before.sum()) * batch / len(cells)
-    g = float(to_x.mean())
-    weights = (to_x / g).reshape(-1, 1, 1).expand(x.shape) if g > 0 else None
-    given: list[Pulled | None] = [Pulled(g, 0.0, weights), Pulled(to_w), Pulled(to_r), Pulled(to_b)]
+    runs: Sequence[_Run],
+    chains: Sequence[list[Moved]],
+    flows: Sequence[Flow | None],
+) -> list[Flow | None]:
+    """Back through time in every direction; sums over steps for the weights."""
+    steps, n = x.shape[0], runs[0].weights.n
+    to_x = torch.zeros((steps, 1, x.shape[2]), dtype=torch.float64)
+    totals = [0.0, 0.0, 0.0]
+    second = x.second.expand(x.shape)
+    rows = x.shape[1]
+    for d, (run, chain) in enumerate(zip(runs, chains, strict=True)):
+        at = _entering(flows[0], (steps, len(runs), rows, n), d)
+        G = _last(flows, run, d)
+        for place in range(steps - 1, -1, -1):
+            t = run.order[place]
+            G[range(n), range(n)] += at[t]
+            (g_x, g_h), G = gates.step_back(run.weights, chain[place].back, run.parts, G)
+            to_x[t, 0] += _squares_through(g_x, run.weights.W)
+            totals[0] += float(g_x.diagonal().mean() * second[t].mean()) / len(runs)
+            totals[1] += float(g_h.mean() * chain[place].before.mean()) / len(runs)
+            totals[2] += float(g_x.diagonal().mean()) / len(runs)
+    given: list[Flow | None] = [Flow(to_x, torch.zeros((1, 1, 1), dtype=torch.float64))]
+    given += [flow(max(total * rows, 0.0)) for total in totals]
     return (given + [None] * len(call.inputs))[: len(call.inputs)]
 
 
-def _at_steps(flows: Sequence[Pulled | None], steps: int, direction: int) -> torch.Tensor:
-    """Mean square of the gradient that enters at each step's output."""
-    flow = flows[0]
-    if flow is None:
-        return torch.zeros(steps, dtype=torch.float64)
-    if flow.weights is None:
-        return torch.full((steps,), flow.g, dtype=torch.float64)
-    return flow.g * flow.weights[:, direction].to(torch.float64).mean((1, 2))
+def _entering(held: Flow | None, shape: tuple[int, ...], direction: int) -> Tensor:
+    """Mean square per unit of the gradient that enters at each step's output [steps, n]."""
+    if held is None:
+        return torch.zeros((shape[0], shape[3]), dtype=torch.float64)
+    return held.g.expand(shape)[:, direction].mean(1)
 
 
-def _through_time(
-    cell: Cell, chain: Chain, at: torch.Tensor, flows: Sequence[Pulled | None]
-) -> torch.Tensor:
-    """Mean square of the gradient before the activation, at each step in the chain's order."""
-    last = flows[1] if len(flows) > 1 else None
-    state = 0.0 if last is None else last.g
-    before = torch.zeros_like(at)
-    for step in range(len(at) - 1, -1, -1):
-        before[step] = chain.slopes[step] * (float(at[step]) + state)
-        state = cell.r_out * float(before[step])
-    return before
+def _last(flows: Sequence[Flow | None], run: _Run, direction: int) -> Tensor:
+    """The joint gradient at the last state, from the node's further outputs."""
+    n = run.weights.n
+    made = torch.zeros((run.parts * n, run.parts * n), dtype=torch.float64)
+    for part, held in enumerate(flows[1 : 1 + run.parts]):
+        if held is not None:
+            line = held.g.expand(*held.g.shape[:2], n).mean(1)
+            made.diagonal()[part * n : part * n + n] += line[min(direction, len(line) - 1)]
+    return made
+
+
+def _squares_through(G: Tensor, W: Tensor) -> Tensor:
+    """diag(W^T G W)."""
+    return ((G @ W) * W).sum(0).clamp_min(0.0)

@@ -28,11 +28,13 @@ BY_OP: dict[str, Rule] = {
     "ConvTranspose": linear.convolution,
     "Div": binary.div,
     "Dropout": movement.identity,
+    "GRU": recurrent.gru,
     "Gemm": linear.gemm,
     "GlobalAveragePool": pooling.global_average_pool,
     "GroupNormalization": normalisation.group_norm,
     "Identity": movement.identity,
     "InstanceNormalization": normalisation.instance_norm,
+    "LSTM": recurrent.lstm,
     "LayerNormalization": normalisation.layer_norm,
     "MatMul": _matmul,
     "Mul": binary.mul,
@@ -56,4 +58,6 @@ BY_KIND: dict[str, Rule] = {
 def carry_out(call: Call, kind: str) -> Step:
     """One node's outputs and pullback."""
     rule = BY_OP.get(call.op) or BY_KIND.get(kind)
+    if call.attributes.get("broadcast"):  # before opset 7 `axis` says where the second one stands
+        rule = None
     return (rule(call) if rule is not None else None) or probe(call)

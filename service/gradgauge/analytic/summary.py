@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
 from gradgauge.analytic import backward
 from gradgauge.analytic.backward import Gradients
 from gradgauge.analytic.forward import Record, Trace
-from gradgauge.analytic.moments import NOTHING, Flow, Known, Signal
+from gradgauge.analytic.moments import NOTHING, Flow, Known, Signal, flow
 from gradgauge.graph.layers import Layer
 from gradgauge.schema.profile import AnalyticLayer
 
@@ -16,7 +17,11 @@ HANIN = 0.217  # 1 / (2 ln 10): from the deviation of ln of a square to decades 
 
 
 def of_layer(
-    layer: Layer, trace: Trace, gradients: Gradients, band: Mapping[str, float]
+    layer: Layer,
+    trace: Trace,
+    gradients: Gradients,
+    band: Mapping[str, float],
+    notes: Mapping[str, str],
 ) -> AnalyticLayer:
     """The analytic word on one layer.
 
@@ -24,7 +29,8 @@ def of_layer(
     element of the gradient at the inputs over that at the output through this layer alone, and
     `chi` the same for squared 2-norms: (n_in G_in) / (n_out G_out), the mean-field chi, which a
     change of width does not tilt. `depth_scale` = 1 / |ln chi| in layers, where chi < 1.
-    `log10_grad_param` is of the largest parameter, for one input.
+    `log10_grad_param` is of the largest parameter, for one input. `notes` has further assumptions
+    by value.
     """
     out = trace.values.get(layer.output)
     records = [trace.by_name[name] for name in layer.nodes]
@@ -32,25 +38,25 @@ def of_layer(
         return AnalyticLayer("not_supported", assumptions=("op_without_moments",))
     if isinstance(out, Known):
         return _of_constant(layer, out, trace, gradients)
-    flow = gradients.at(layer.output)
+    met = gradients.at(layer.output)
     before = _inputs(layer, trace)
     n_in = sum(signal.size for signal in before.values())
-    q_in = sum(signal.moments.q * signal.size for signal in before.values()) / max(n_in, 1)
-    spread = _local(records, trace, layer.output, flow, before)
-    chi = None if spread is None else spread / out.size
+    q_in = sum(signal.q * signal.size for signal in before.values()) / max(n_in, 1)
+    spread = _local(records, trace, layer.output, met, before)
+    chi = None if spread is None or not out.size else spread / out.size
     grad = _param(layer, trace, gradients)
     return AnalyticLayer(
         "probed" if any(r.step is not None and r.step.probed for r in records) else "exact_moments",
-        forward_rms=math.sqrt(out.moments.q),
-        forward_gain=math.sqrt(out.moments.q / q_in) if q_in > 0 else None,
+        forward_rms=math.sqrt(out.q),
+        forward_gain=math.sqrt(out.q / q_in) if q_in > 0 else None,
         backward_gain=math.sqrt(spread / n_in) if spread is not None else None,
-        log10_grad_act=_decades(flow),
+        log10_grad_act=_decades(met),
         log10_grad_param=grad[0],
         log10_grad_ratio=grad[1],
         band_decades=_band(layer, band),
         chi=chi,
         depth_scale=1.0 / abs(math.log(chi)) if chi is not None and 0 < chi < 1 else None,
-        assumptions=_assumptions(layer, records, gradients, trace),
+        assumptions=_assumptions(layer, records, gradients, trace, notes.get(layer.output)),
     )
 
 
@@ -81,13 +87,17 @@ def _local(
     records: Sequence[Record],
     trace: Trace,
     output: str,
-    flow: Flow | None,
+    held: Flow | None,
     before: Mapping[str, Signal],
 ) -> float | None:
     """n_in G_in for G_out = 1, through the layer's own nodes."""
-    if not before:
+    out = trace.values.get(output)
+    if not before or not isinstance(out, Signal):
         return None
-    seed = Flow(0.0) if flow is None else Flow(0.0, flow.common, flow.weights)
+    if held is None or held.log10_g == NOTHING:
+        seed = flow(1.0, len(out.shape))
+    else:
+        seed = replace(held.times(1.0 / float(held.g.mean())), lean=None, scale=0.0)
     met = backward.run(trace, {output: seed}, records)
     arrived = {name: met.at(name) for name in before}
     if all(f is None for f in arrived.values()):
@@ -99,10 +109,10 @@ def _local(
     )
 
 
-def _decades(flow: Flow | None, share: float = 1.0) -> float | None:
-    if flow is None or flow.log10_g == NOTHING:
+def _decades(held: Flow | None) -> float | None:
+    if held is None or held.log10_g == NOTHING:
         return None
-    return 0.5 * (flow.log10_g + math.log10(share))
+    return 0.5 * held.log10_g
 
 
 def _param(layer: Layer, trace: Trace, gradients: Gradients) -> tuple[float | None, float | None]:
@@ -110,7 +120,7 @@ def _param(layer: Layer, trace: Trace, gradients: Gradients) -> tuple[float | No
     held = trace.values.get(layer.params[0]) if layer.params else None
     if not isinstance(held, Known):
         return None, None
-    gradient = _decades(gradients.at(layer.params[0]), 1.0 / trace.batch)
+    gradient = _decades(gradients.at(layer.params[0]))
     rms = _rms(held.tensor)
     return gradient, None if gradient is None or rms == 0 else gradient - math.log10(rms)
 
@@ -121,7 +131,11 @@ def _band(layer: Layer, band: Mapping[str, float]) -> float | None:
 
 
 def _assumptions(
-    layer: Layer, records: Sequence[Record], gradients: Gradients, trace: Trace
+    layer: Layer,
+    records: Sequence[Record],
+    gradients: Gradients,
+    trace: Trace,
+    note: str | None,
 ) -> tuple[str, ...]:
     notes = [note for r in records if r.step is not None for note in r.step.assumptions]
     if len(gradients.flows.get(layer.output, ())) > 1:
@@ -130,4 +144,5 @@ def _assumptions(
         notes.append("tied_weights_independent")
     if layer.output in gradients.unknown:
         notes.append("gradient_passes_an_unsupported_op")
+    notes += [] if note is None else [note]
     return tuple(dict.fromkeys(notes))

@@ -123,6 +123,7 @@ class AnalyticProfile:
     layers: dict[str, AnalyticLayer]
     nodes_covered: int
     measurements: tuple[Measurement, ...] = ()
+    series: tuple[Series, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
