@@ -111,3 +111,60 @@ def driven():
         nn.init.orthogonal_(net.rnn.weight_hh_l0, generator=torch.Generator().manual_seed(0))
         net.rnn.weight_ih_l0.mul_(10.0)
     return _export(net, steps=60, features=8)
+
+
+class Residual(nn.Module):
+    """Blocks x + W relu(V x) without a norm, or with one behind."""
+
+    def __init__(self, depth: int, *, width: int = 32, norm: bool = False) -> None:
+        super().__init__()
+        self.up = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+        self.down = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(depth) if norm)
+        self.head = nn.Linear(width, 4)
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for name, value in self.named_parameters():
+                if value.dim() == 2:
+                    nn.init.orthogonal_(value, gain=math.sqrt(2), generator=generator)
+                elif name.endswith("bias"):
+                    value.zero_()
+
+    def forward(self, x):
+        for i, (up, down) in enumerate(zip(self.up, self.down, strict=True)):
+            if self.norms:
+                # steep steps, whose gradient outgrows what the norm takes off
+                x = self.norms[i](x + 2 * down(torch.tanh(8 * up(x))))
+            else:
+                x = x + down(torch.relu(up(x)))
+        return self.head(x)
+
+
+def residual(depth=24, *, norm=False):
+    return _export(Residual(depth, norm=norm), features=32)
+
+
+class Convolutions(nn.Module):
+    """Plain convolutions with weights of `gain` times He's law."""
+
+    def __init__(self, gain: float, depth: int = 10, width: int = 12) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.Conv2d(3 if i == 0 else width, width, 3, padding=1) for i in range(depth)
+        )
+        self.head = nn.Linear(width, 4)
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for layer in self.layers:
+                std = gain * math.sqrt(2 / layer.weight[0].numel())
+                layer.weight.normal_(std=std, generator=generator)
+                layer.bias.zero_()
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = torch.relu(layer(x))
+        return self.head(x.mean((2, 3)))
+
+
+def convolutions(gain=0.4):
+    return export(Convolutions(gain), torch.zeros(2, 3, 10, 10))

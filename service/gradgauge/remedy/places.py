@@ -10,6 +10,7 @@ from gradgauge.assess import Assessment
 from gradgauge.graph.init import Law, fans
 from gradgauge.graph.kinds import CHANNELS_SECOND
 from gradgauge.graph.layers import Layer
+from gradgauge.graph.rewrite import values_of
 from gradgauge.remedy.patch import Change, Redraw
 from gradgauge.risk.signals import FOLLOWERS
 from gradgauge.schema.report import Finding
@@ -177,3 +178,8 @@ def zeros(name: str, assessment: Assessment) -> list[Change]:
     if is_zero(name, assessment):
         return []
     return [Redraw(name, Law("zeros", shape_of(name, assessment)), 0)]
+
+
+def value_of(name: str, assessment: Assessment) -> onnx_ir.Value:
+    """A value of the graph by name."""
+    return values_of(assessment.graph.model.graph)[name]

@@ -5,6 +5,7 @@ from typing import Final
 from gradgauge.remedy.activation import LEAKY, SWAP
 from gradgauge.remedy.gates import CHRONO, FORGET_BIAS
 from gradgauge.remedy.initial import BREAK_SYMMETRY, GLOROT, HE, LECUN, ORTHOGONAL, ZERO_BIAS
+from gradgauge.remedy.norms import BATCH_NORM, LAYER_NORM, RMS_NORM
 from gradgauge.remedy.recurrent import (
     IRNN,
     ORTHOGONAL_RECURRENCE,
@@ -12,6 +13,7 @@ from gradgauge.remedy.recurrent import (
     TO_LSTM,
 )
 from gradgauge.remedy.rescale import BALANCE, MEND, RESCALE
+from gradgauge.remedy.residual import FIXUP, PRE_NORM, REZERO, SCALE_RESIDUAL
 from gradgauge.remedy.row import Remedy
 
 REMEDIES: Final[tuple[Remedy, ...]] = (
@@ -20,6 +22,8 @@ REMEDIES: Final[tuple[Remedy, ...]] = (
     ZERO_BIAS,
     RESCALE,
     BREAK_SYMMETRY,
+    SCALE_RESIDUAL,
+    FIXUP,
     FORGET_BIAS,
     CHRONO,
     ORTHOGONAL_RECURRENCE,
@@ -28,6 +32,11 @@ REMEDIES: Final[tuple[Remedy, ...]] = (
     LECUN,
     ORTHOGONAL,
     LEAKY,
+    LAYER_NORM,
+    BATCH_NORM,
+    RMS_NORM,
+    REZERO,
+    PRE_NORM,
     SWAP,
     IRNN,
     TO_GRU,

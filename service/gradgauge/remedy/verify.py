@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from gradgauge.assess import Assessment, assess
 from gradgauge.errors import LimitExceeded
-from gradgauge.remedy.patch import Patch, apply
+from gradgauge.graph.reading import Reading
+from gradgauge.remedy.patch import Insert, Patch, apply
 from gradgauge.remedy.row import Remedy
 from gradgauge.remedy.rules import REMEDIES
 from gradgauge.remedy.search import (
@@ -122,7 +123,9 @@ def _try(assessment: Assessment, remedy: Remedy, finding: Finding, patch: Patch)
     if is_late(assessment):
         return untried
     try:
-        again = assess(graph, assessment.reading, passes, forward=lambda: assessment.forward)
+        again = assess(
+            graph, _reading(assessment, patch), passes, forward=lambda: assessment.forward
+        )
     except LimitExceeded:  # time or memory is over: what was found so far stands
         return untried
     after, risk_after = metric(again, finding), risk_of(again.findings)
@@ -136,6 +139,13 @@ def _try(assessment: Assessment, remedy: Remedy, finding: Finding, patch: Patch)
         outcome="verified" if helps else "refuted",
         again=again,
     )
+
+
+def _reading(assessment: Assessment, patch: Patch) -> Reading:
+    """As the original was read; a new BatchNormalization has no statistics but a batch's."""
+    held = (change.op_type for change in patch if isinstance(change, Insert))
+    new = "BatchNormalization" in held
+    return replace(assessment.reading, batch_statistics=True) if new else assessment.reading
 
 
 def _better(after: float, before: float, again: Assessment) -> bool:
