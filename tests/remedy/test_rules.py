@@ -12,8 +12,11 @@ from torch import nn
 from gradgauge.assess import assess
 from gradgauge.graph.read_onnx import read_onnx
 from gradgauge.pipeline import load, plan
+from gradgauge.remedy.activation import SWAP
 from gradgauge.remedy.patch import Redraw, Scale, Shift, SwapOp, SwapRecurrent, apply
-from gradgauge.remedy.rules import RESCALE, SWAP, heads_of
+from gradgauge.remedy.places import heads_of
+from gradgauge.remedy.recurrent import IRNN
+from gradgauge.remedy.rescale import RESCALE
 from gradgauge.schema.options import AnalysisOptions
 from tests.acceptance.fixtures import (
     LastStep,
@@ -134,7 +137,7 @@ def test_hes_law_takes_the_fan_in_from_where_the_weight_is_stored(nodes, shape):
 
 def test_an_rnn_becomes_an_irnn():
     assessment = assessed(export(LastStep(seed=0), torch.zeros(2, 60, 8)))
-    patch = SWAP.rewrite(assessment, first(assessment, "GF103"))
+    patch = IRNN.rewrite(assessment, first(assessment, "GF103"))
     assert isinstance(patch[0], SwapRecurrent)
     model = patched(assessment, patch)
     (rnn,) = [n for n in model.graph.node if n.op_type == "RNN"]
@@ -151,7 +154,7 @@ def test_an_rnn_that_is_rectified_already_is_not_swapped():
     with torch.no_grad():
         found.rnn.weight_hh_l0.mul_(0.1)
     assessment = assessed(export(found, torch.zeros(2, 60, 8)))
-    assert SWAP.check(assessment, first(assessment, "GF103")) is not None
+    assert IRNN.check(assessment, first(assessment, "GF103")) is not None
 
 
 def test_the_networks_own_output_and_the_factor_of_a_gate_are_not_swapped():
@@ -217,7 +220,7 @@ def test_snippets_name_the_modules_torch_knows():
     assessment = assessed(export(net, torch.zeros(2, 16)))
     finding = first(assessment, "GF102")
     heads = heads_of(assessment, finding.origins)
-    code = RESCALE.snippet(heads)
+    code = RESCALE.snippets(assessment, finding, heads)["pytorch"]
     compile(code, "snippet", "exec")
     for head in heads:
         module = head.params[0].removesuffix(".weight")
@@ -228,7 +231,10 @@ def test_snippets_name_the_modules_torch_knows():
 def test_a_hostile_name_stays_inside_its_string():
     matmul = onnx.helper.make_node("MatMul", ["x", "W"], ["y"], name="a'\n\u202e]: import os #/b")
     model = made([matmul], {"x": ["N", 8]}, "y", {"W": orthogonal(8, 0)})
-    (layer,) = assessed(model).layers
-    compile(RESCALE.snippet([layer]), "snippet", "exec")
-    assert "\u202e" not in RESCALE.snippet([layer])
+    assessment = assessed(model)
+    codes = RESCALE.snippets(assessment, None, assessment.layers)
+    assert list(codes) == ["pytorch", "keras", "jax"]
+    for code in codes.values():
+        compile(code, "snippet", "exec")
+        assert "\u202e" not in code
     assert read_onnx(model).model.graph.node(0).name == matmul.name

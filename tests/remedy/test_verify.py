@@ -1,5 +1,7 @@
 """Remedies tried and judged: verified where they help, refuted where they do not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from gradgauge.assess import assess
 from gradgauge.pipeline import load, plan
 from gradgauge.remedy import verify
 from gradgauge.remedy.patch import Scale
-from gradgauge.remedy.rules import RESCALE
+from gradgauge.remedy.rescale import RESCALE
 from gradgauge.remedy.verify import recommend, risk_of, try_all
 from gradgauge.schema.options import AnalysisOptions
 from tests.acceptance.fixtures import export, glorot, he, mlp
@@ -42,7 +44,7 @@ def test_a_remedy_that_helps_is_verified_with_what_it_did(exploding):
 
 def test_a_remedy_that_makes_it_worse_is_refuted(exploding, monkeypatch):
     worse = [Scale(layer.params[0], 10.0) for layer in exploding.layers if layer.kind == "linear"]
-    fake = verify.replace(RESCALE, rewrite=lambda _assessment, _finding: tuple(worse))
+    fake = replace(RESCALE, rewrite=lambda _assessment, _finding: tuple(worse))
     monkeypatch.setattr(verify, "REMEDIES", (fake, RESCALE))
     helped, refuted = recommend(exploding)
     assert (helped.verification, refuted.verification) == ("verified", "refuted")
@@ -51,14 +53,14 @@ def test_a_remedy_that_makes_it_worse_is_refuted(exploding, monkeypatch):
 
 def test_a_remedy_that_changes_nothing_is_refuted(exploding, monkeypatch):
     same = (Scale(exploding.layers[0].params[0], 1.0),)
-    monkeypatch.setattr(verify, "REMEDIES", (verify.replace(RESCALE, rewrite=lambda _a, _f: same),))
+    monkeypatch.setattr(verify, "REMEDIES", (replace(RESCALE, rewrite=lambda _a, _f: same),))
     (tried,) = try_all(exploding)
     assert tried.outcome == "refuted"
     assert tried.after == pytest.approx(tried.before)
 
 
 def test_an_empty_patch_is_not_tried(exploding, monkeypatch):
-    monkeypatch.setattr(verify, "REMEDIES", (verify.replace(RESCALE, rewrite=lambda _a, _f: ()),))
+    monkeypatch.setattr(verify, "REMEDIES", (replace(RESCALE, rewrite=lambda _a, _f: ()),))
     assert recommend(exploding) == []
 
 

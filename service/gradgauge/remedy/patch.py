@@ -7,6 +7,7 @@ import numpy as np
 import onnx_ir
 
 from gradgauge.graph.init import Law, draw
+from gradgauge.graph.rewrite import insert_op, rewire, store
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +36,31 @@ class Redraw:
 
 
 @dataclass(frozen=True, slots=True)
+class Fill:
+    """Set elements of a stored tensor from `start` on along its last axis."""
+
+    initializer: str
+    start: int
+    amounts: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Add a stored tensor, drawn from `law` with `seed`, of the type of the tensor `like`."""
+
+    initializer: str
+    law: Law
+    seed: int
+    like: str
+
+
+@dataclass(frozen=True, slots=True)
 class SwapOp:
-    """Make another op of a node; attributes of the old one are dropped."""
+    """Make another op of a node; its attributes are those given here."""
 
     node: str
     op_type: str
+    attributes: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,49 +71,116 @@ class SwapRecurrent:
     activation: str
 
 
-Change = Scale | Shift | Redraw | SwapOp | SwapRecurrent
+@dataclass(frozen=True, slots=True)
+class SwapCell:
+    """Make a GRU or an LSTM of an RNN node: direction and width are kept, the rest is the op's."""
+
+    node: str
+    op_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """Add a node `output` that reads `inputs`; nothing reads it before a `Rewire` says so."""
+
+    op_type: str
+    inputs: tuple[str, ...]
+    output: str
+    attributes: tuple[tuple[str, float | tuple[int, ...]], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rewire:
+    """Let a node read `value` at its input `index`."""
+
+    node: str
+    index: int
+    value: str
+
+
+Change = Scale | Shift | Redraw | Fill | Store | SwapOp | SwapRecurrent | SwapCell | Insert | Rewire
 Patch = tuple[Change, ...]
+_Nodes = dict[str | None, onnx_ir.Node]
 
 
 def apply(model: onnx_ir.Model, patch: Sequence[Change]) -> onnx_ir.Model:
     """A copy of `model` with the patch's changes; names are kept, `model` is untouched.
 
-    The copy's metadata lists the changes under `gradgauge.patch`.
+    The copy's metadata lists the changes under `gradgauge.patch`, after those it had.
     """
     copy = model.clone()
-    nodes = {node.name: node for node in copy.graph}
+    nodes: _Nodes = {node.name: node for node in copy.graph}
     for change in patch:
         _APPLY[type(change)](copy, nodes, change)
-    copy.metadata_props["gradgauge.patch"] = "; ".join(_words(change) for change in patch)
+    if any(isinstance(change, Rewire) for change in patch):
+        copy.graph.sort()
+    said = [copy.metadata_props.get("gradgauge.patch"), *(_words(change) for change in patch)]
+    copy.metadata_props["gradgauge.patch"] = "; ".join(words for words in said if words)
     return copy
 
 
-def _scale(model: onnx_ir.Model, _: dict[str | None, onnx_ir.Node], change: Scale) -> None:
+def _scale(model: onnx_ir.Model, _: _Nodes, change: Scale) -> None:
     _replace(model, change.initializer, lambda old: old * change.factor)
 
 
-def _shift(model: onnx_ir.Model, _: dict[str | None, onnx_ir.Node], change: Shift) -> None:
+def _shift(model: onnx_ir.Model, _: _Nodes, change: Shift) -> None:
     _replace(model, change.initializer, lambda old: old + np.asarray(change.amounts))
 
 
-def _redraw(model: onnx_ir.Model, _: dict[str | None, onnx_ir.Node], change: Redraw) -> None:
+def _redraw(model: onnx_ir.Model, _: _Nodes, change: Redraw) -> None:
     rng = np.random.default_rng(change.seed)
     _replace(model, change.initializer, lambda _old: draw(change.law, rng, np.float64))
 
 
-def _swap(_: onnx_ir.Model, nodes: dict[str | None, onnx_ir.Node], change: SwapOp) -> None:
+def _fill(model: onnx_ir.Model, _: _Nodes, change: Fill) -> None:
+    def filled(old: np.ndarray) -> np.ndarray:
+        new = old.copy()
+        new[..., change.start : change.start + len(change.amounts)] = change.amounts
+        return new
+
+    _replace(model, change.initializer, filled)
+
+
+def _store(model: onnx_ir.Model, _: _Nodes, change: Store) -> None:
+    like = model.graph.initializers[change.like].const_value
+    if like is None:
+        raise AssertionError("unreachable")
+    drawn = draw(change.law, np.random.default_rng(change.seed), np.float64)
+    store(model.graph, change.initializer, drawn.astype(like.numpy().dtype))
+
+
+def _swap(_: onnx_ir.Model, nodes: _Nodes, change: SwapOp) -> None:
     node = nodes[change.node]
     node.op_type = change.op_type
     node.attributes.clear()
+    for name, value in change.attributes:
+        node.attributes[name] = onnx_ir.AttrFloat32(name, value)
 
 
-def _swap_recurrent(
-    _: onnx_ir.Model, nodes: dict[str | None, onnx_ir.Node], change: SwapRecurrent
-) -> None:
+def _swap_recurrent(_: onnx_ir.Model, nodes: _Nodes, change: SwapRecurrent) -> None:
     node = nodes[change.node]
     direction = node.attributes.get("direction")
     count = 2 if direction is not None and direction.as_string() == "bidirectional" else 1
     node.attributes["activations"] = onnx_ir.AttrStrings("activations", [change.activation] * count)
+
+
+def _swap_cell(_: onnx_ir.Model, nodes: _Nodes, change: SwapCell) -> None:
+    node = nodes[change.node]
+    node.op_type = change.op_type
+    kept = {"direction", "hidden_size", "layout"}
+    for name in [name for name in node.attributes if name not in kept]:
+        del node.attributes[name]
+    if change.op_type == "GRU":  # as torch's and cuDNN's, whose kernels then serve it
+        node.attributes["linear_before_reset"] = onnx_ir.AttrInt64("linear_before_reset", 1)
+
+
+def _insert(model: onnx_ir.Model, nodes: _Nodes, change: Insert) -> None:
+    insert_op(model.graph, change.op_type, change.inputs, change.output, dict(change.attributes))
+    nodes[change.output] = model.graph[-1]
+
+
+def _rewire(model: onnx_ir.Model, nodes: _Nodes, change: Rewire) -> None:
+    rewire(model.graph, nodes[change.node], change.index, change.value)
 
 
 def _replace(model: onnx_ir.Model, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
@@ -110,20 +198,29 @@ _APPLY: dict[type, Callable[..., None]] = {
     Scale: _scale,
     Shift: _shift,
     Redraw: _redraw,
+    Fill: _fill,
+    Store: _store,
     SwapOp: _swap,
     SwapRecurrent: _swap_recurrent,
+    SwapCell: _swap_cell,
+    Insert: _insert,
+    Rewire: _rewire,
 }
 
 
 def _words(change: Change) -> str:
-    match change:
-        case Scale():
-            return f"{change.initializer} * {change.factor:.6g}"
-        case Shift():
-            return f"{change.initializer} re-centred"
-        case Redraw():
-            return f"{change.initializer} ~ {change.law.kind}"
-        case SwapOp():
-            return f"{change.node} -> {change.op_type}"
-        case SwapRecurrent():
-            return f"{change.node} activations -> {change.activation}"
+    return _WORDS[type(change)](change)
+
+
+_WORDS: dict[type, Callable[..., str]] = {
+    Scale: lambda c: f"{c.initializer} * {c.factor:.6g}",
+    Shift: lambda c: f"{c.initializer} re-centred",
+    Redraw: lambda c: f"{c.initializer} ~ {c.law.kind}",
+    Fill: lambda c: f"{c.initializer}[{c.start}:{c.start + len(c.amounts)}] filled",
+    Store: lambda c: f"+ {c.initializer} ~ {c.law.kind}",
+    SwapOp: lambda c: f"{c.node} -> {c.op_type}",
+    SwapRecurrent: lambda c: f"{c.node} activations -> {c.activation}",
+    SwapCell: lambda c: f"{c.node} -> {c.op_type}",
+    Insert: lambda c: f"+ {c.output} = {c.op_type}({', '.join(c.inputs)})",
+    Rewire: lambda c: f"{c.node} reads {c.value}",
+}

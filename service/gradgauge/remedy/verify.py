@@ -1,38 +1,32 @@
 """Remedies tried on a copy, measured as the original was, and ranked by what they did."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from gradgauge.assess import Assessment, assess
-from gradgauge.graph.model import Graph
-from gradgauge.remedy.patch import Patch, apply
-from gradgauge.remedy.rules import REMEDIES, Remedy
+from gradgauge.errors import LimitExceeded
+from gradgauge.graph.reading import Reading
+from gradgauge.remedy.patch import Insert, Patch, apply
+from gradgauge.remedy.row import Remedy
+from gradgauge.remedy.rules import REMEDIES
+from gradgauge.remedy.search import (
+    TOGETHER,
+    Tried,
+    answering,
+    enough,
+    is_late,
+    joined,
+    layers_of,
+    rank,
+)
+from gradgauge.risk.signals import read_signals
 from gradgauge.risk.thresholds import WEIGHT
 from gradgauge.schema.profile import Interval
 from gradgauge.schema.report import Expected, Finding, Recommendation, Snippet, Verified
 from gradgauge.schema.report import Interval as WireInterval
 
-Outcome = Literal["verified", "refuted"]
-COSTS = {"config": 1.0, "init": 2.0, "architecture": 3.0, "retrain": 4.0}
-CURED = 1.0  # decades of spread (or the whole share of units) that a cure must stay below
-
-
-@dataclass(frozen=True, slots=True)
-class Tried:
-    """One remedy for one finding, applied and measured."""
-
-    remedy: Remedy
-    finding: Finding
-    patch: Patch
-    expected: float | None
-    before: float
-    after: float | None
-    interval: Interval | None
-    risk_before: float
-    risk_after: float
-    outcome: Outcome
+MORE = 3  # remedies tried on top of the best one
 
 
 def recommend(
@@ -47,29 +41,60 @@ def try_all(
     assessment: Assessment, *, on_progress: Callable[[float], None] | None = None
 ) -> list[Tried]:
     """What `recommend` reports, with the patches: verified before refuted, then by drop in risk."""
-    jobs = [
-        (remedy, finding)
-        for finding in assessment.findings
-        if WEIGHT[finding.severity] >= WEIGHT["medium"]
-        for remedy in REMEDIES
-        if finding.category in remedy.categories and remedy.check(assessment, finding) is None
-    ]
+    jobs = [(r, f) for f in assessment.findings for r in answering(assessment, REMEDIES, f)]
     tried: list[Tried] = []
     for i, (remedy, finding) in enumerate(jobs):
-        patch = remedy.rewrite(assessment, finding)
-        if patch and not any(patch == t.patch and finding is t.finding for t in tried):
-            tried.append(_try(assessment, remedy, finding, patch))
+        if not enough(tried, finding):
+            patch = _rewritten(assessment, remedy, finding)
+            if patch and not any(patch == t.patch and finding is t.finding for t in tried):
+                tried.append(_try(assessment, remedy, finding, patch))
         if on_progress is not None:
-            on_progress((i + 1) / len(jobs))
-    tried.sort(key=_rank)
+            on_progress((i + 1) / (len(jobs) + 1))
+    tried += _combined(assessment, tried)
+    if on_progress is not None and jobs:
+        on_progress(1.0)
+    tried.sort(key=rank)
     return tried
 
 
-def _rank(tried: Tried) -> tuple[bool, bool, float]:
-    """Verified first; of those what leaves less than CURED; then by drop in risk per cost."""
-    drop = tried.risk_before - tried.risk_after
-    left = tried.after is None or tried.after >= CURED
-    return tried.outcome != "verified", left, -drop / COSTS[tried.remedy.cost]
+def _combined(assessment: Assessment, tried: Sequence[Tried]) -> Iterator[Tried]:
+    """Where nothing alone has left the network healthy, the best and what helps its copy most.
+
+    At most TOGETHER remedies, each chosen for the first finding that the copy still has.
+    """
+    best = min(tried, key=rank, default=None)
+    for _ in range(TOGETHER - 1):
+        if best is None or best.outcome != "verified" or best.risk_after == 0.0:
+            return
+        copy = best.again
+        found = [] if copy is None else list(_onwards(assessment, best, copy))
+        yield from found
+        best = min(found, key=rank, default=None)
+
+
+def _onwards(assessment: Assessment, best: Tried, copy: Assessment) -> Iterator[Tried]:
+    """Remedies for the worst finding of a copy, put on top of what made it."""
+    left = next((f for f in copy.findings if WEIGHT[f.severity] >= WEIGHT["medium"]), None)
+    if left is None:
+        return
+    done = set(best.remedy.action.split("+"))
+    rows = [r for r in answering(copy, REMEDIES, left) if r.action not in done]
+    for remedy in rows[:MORE]:
+        patch = _rewritten(copy, remedy, left)
+        if not patch:
+            continue
+        both = joined(best, remedy, left, assessment)
+        tried = _try(assessment, both, best.finding, best.patch + patch)
+        helps = tried.risk_after < best.risk_after
+        yield tried if helps or tried.outcome != "verified" else replace(tried, outcome="refuted")
+
+
+def _rewritten(assessment: Assessment, remedy: Remedy, finding: Finding) -> Patch:
+    """The remedy's patch; empty where it takes a run for which time or memory is over."""
+    try:
+        return remedy.rewrite(assessment, finding)
+    except LimitExceeded:
+        return ()
 
 
 def risk_of(findings: Sequence[Finding]) -> float:
@@ -80,26 +105,47 @@ def risk_of(findings: Sequence[Finding]) -> float:
 def _try(assessment: Assessment, remedy: Remedy, finding: Finding, patch: Patch) -> Tried:
     model = apply(assessment.graph.model, patch)
     graph = replace(assessment.graph, model=model)
-    expected = _foretold(assessment, graph, finding)
     # the copy's forward pass is run by the same ops: what was said of them still holds
     passes = replace(assessment.plan, wish=None)
-    again = assess(graph, assessment.reading, passes, forward=lambda: assessment.forward)
-    before = metric(assessment, finding) or 0.0
-    after = metric(again, finding)
-    risk_before, risk_after = risk_of(assessment.findings), risk_of(again.findings)
-    helps = risk_after < risk_before and after is not None and _better(after, before, again)
-    return Tried(
+    before, risk_before = metric(assessment, finding) or 0.0, risk_of(assessment.findings)
+    untried = Tried(
         remedy=remedy,
         finding=finding,
         patch=patch,
-        expected=expected,
+        expected=None,
         before=before,
+        after=None,
+        interval=None,
+        risk_before=risk_before,
+        risk_after=risk_before,
+        outcome="not_run",
+    )
+    if is_late(assessment):
+        return untried
+    try:
+        again = assess(
+            graph, _reading(assessment, patch), passes, forward=lambda: assessment.forward
+        )
+    except LimitExceeded:  # time or memory is over: what was found so far stands
+        return untried
+    after, risk_after = metric(again, finding), risk_of(again.findings)
+    helps = risk_after < risk_before and after is not None and _better(after, before, again)
+    return replace(
+        untried,
+        expected=_foretold(again, finding),
         after=after,
         interval=_interval(again, after),
-        risk_before=risk_before,
         risk_after=risk_after,
         outcome="verified" if helps else "refuted",
+        again=again,
     )
+
+
+def _reading(assessment: Assessment, patch: Patch) -> Reading:
+    """As the original was read; a new BatchNormalization has no statistics but a batch's."""
+    held = (change.op_type for change in patch if isinstance(change, Insert))
+    new = "BatchNormalization" in held
+    return replace(assessment.reading, batch_statistics=True) if new else assessment.reading
 
 
 def _better(after: float, before: float, again: Assessment) -> bool:
@@ -123,12 +169,13 @@ def metric(assessment: Assessment, finding: Finding) -> float | None:
 
 
 METRICS = {
+    "GF203": "duplicate_fraction",
     "GF103": "time_decades",
     "GF104": "time_decades",
     "GF201": "dead_fraction",
     "GF202": "saturated_fraction",
 }
-UNITS = {"dead_fraction": "1", "saturated_fraction": "1"}
+UNITS = {"dead_fraction": "1", "saturated_fraction": "1", "duplicate_fraction": "1"}
 
 
 def _time_decades(assessment: Assessment) -> float | None:
@@ -137,12 +184,11 @@ def _time_decades(assessment: Assessment) -> float | None:
     return max((max(v) - min(v) for v in held if v), default=None)
 
 
-def _foretold(assessment: Assessment, graph: Graph, finding: Finding) -> float | None:
-    """What the analytic engine alone says of the patched copy: the prediction to be scored."""
-    if finding.rule_id in METRICS or assessment.analytic is None:
+def _foretold(again: Assessment, finding: Finding) -> float | None:
+    """What the analytic engine, which sees no sample, says of the copy: the prediction to score."""
+    if finding.rule_id in METRICS or again.analytic is None:
         return None
-    alone = replace(assessment.plan, engines=frozenset({"analytic"}))
-    return assess(graph, assessment.reading, alone).signals.spread
+    return read_signals(again.layers, again.before, again.analytic, None).spread
 
 
 def _interval(again: Assessment, after: float | None) -> Interval | None:
@@ -165,43 +211,50 @@ def _recommendation(rank: int, tried: Tried, assessment: Assessment) -> Recommen
     wire = "summary.spread_decades" if name is None else f"{name}"
     unit = UNITS.get(name or "", "decades")
     interval = tried.interval if name is None else None
-    targets = remedy.targets(assessment, finding)
-    layers = [layer for layer in assessment.layers if layer.id in targets]
+    layers = layers_of(remedy, finding, assessment)
+    codes = remedy.snippets(assessment, finding, layers)
     return Recommendation(
         id=f"R{rank}",
         action=remedy.action,
         title=remedy.title(assessment, finding),
-        targets=list(targets),
+        targets=[layer.id for layer in layers],
         finding_ids=[finding.id],
         rank=rank,
         rationale=remedy.rationale,
         cost=remedy.cost,
-        function_preserving=False,
+        function_preserving=remedy.function_preserving,
         expected=[Expected(metric=wire, before=tried.before, after=tried.expected, unit=unit)]
         if tried.expected is not None
         else [],
         verification=tried.outcome,
-        verified=[
-            Verified(
-                metric=wire,
-                before=tried.before,
-                after=tried.after,
-                unit=unit,
-                ci_after=_wire(interval),
-            ),
-            Verified(
-                metric="risk",
-                before=tried.risk_before,
-                after=tried.risk_after,
-                unit="1",
-                ci_after=None,
-            ),
-        ],
+        verified=_verified(tried, wire, unit, interval),
         side_effects=list(remedy.side_effects),
         patched_model_id=None,
-        snippets=[Snippet(framework="pytorch", code=remedy.snippet(layers))],
+        snippets=[Snippet(framework=name, code=code) for name, code in codes.items()],
         references=list(remedy.references),
     )
+
+
+def _verified(tried: Tried, wire: str, unit: str, interval: Interval | None) -> list[Verified]:
+    """Before and after, of the finding's own metric and of the whole risk; nothing if not run."""
+    if tried.outcome == "not_run":
+        return []
+    return [
+        Verified(
+            metric=wire,
+            before=tried.before,
+            after=tried.after,
+            unit=unit,
+            ci_after=_wire(interval),
+        ),
+        Verified(
+            metric="risk",
+            before=tried.risk_before,
+            after=tried.risk_after,
+            unit="1",
+            ci_after=None,
+        ),
+    ]
 
 
 def _wire(interval: Interval | None) -> WireInterval | None:

@@ -1,0 +1,61 @@
+"""Edits of a graph's wiring: a stored tensor more, an op between two others, another input."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir
+
+Number = int | float
+
+
+def values_of(graph: onnx_ir.Graph) -> dict[str, onnx_ir.Value]:
+    """Every value by name: inputs, initializers, outputs of nodes."""
+    found = {v.name: v for v in graph.inputs} | dict(graph.initializers)
+    found |= {v.name: v for node in graph for v in node.outputs}
+    return {name: value for name, value in found.items() if name}
+
+
+def store(graph: onnx_ir.Graph, name: str, array: np.ndarray) -> None:
+    """Add an initializer."""
+    tensor = onnx_ir.Tensor(array, name=name)
+    value = onnx_ir.Value(name=name, const_value=tensor, shape=onnx_ir.Shape(array.shape))
+    value.dtype = tensor.dtype
+    graph.register_initializer(value)
+
+
+def insert_op(
+    graph: onnx_ir.Graph,
+    op_type: str,
+    inputs: Sequence[str],
+    output: str,
+    attributes: Mapping[str, Number | Sequence[int]],
+) -> None:
+    """Add a node that reads named values; its output has the first one's type and shape."""
+    held = values_of(graph)
+    first = held[inputs[0]]
+    made = onnx_ir.Value(name=output, type=first.type, shape=first.shape)
+    node = onnx_ir.Node(
+        "",
+        op_type,
+        [held[name] for name in inputs],
+        [_attribute(key, value) for key, value in attributes.items()],
+        outputs=[made],
+        name=output,
+    )
+    graph.append(node)
+
+
+def _attribute(name: str, value: Number | Sequence[int]) -> onnx_ir.Attr:
+    if isinstance(value, int):
+        return onnx_ir.AttrInt64(name, value)
+    if isinstance(value, float):
+        return onnx_ir.AttrFloat32(name, value)
+    return onnx_ir.AttrInt64s(name, list(value))
+
+
+def rewire(graph: onnx_ir.Graph, node: onnx_ir.Node, index: int, name: str) -> None:
+    """Let a node read another value at one of its inputs, whatever stood there."""
+    value = values_of(graph)[name]
+    if index >= len(node.inputs):
+        node.resize_inputs(index + 1)
+    node.replace_input_with(index, value)
