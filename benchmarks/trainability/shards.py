@@ -18,11 +18,11 @@ COUNT = 1080
 def run(kind: str, shard: int, work: Callable[[Spec], Row]) -> None:
     """Do what is missing of a shard; an unfinished one leaves `*.part`, which is taken up again."""
     done = FOLDER / f"{kind}-{shard:02d}.jsonl.gz"
-    if done.exists():
-        return
     FOLDER.mkdir(exist_ok=True)
     part = done.with_suffix(".part")
-    kept = part.read_text().splitlines() if part.exists() else []
+    kept = _kept(done, part)
+    if len(kept) == SHARD:
+        return
     known = {json.loads(line)["id"] for line in kept}
     since = time.perf_counter()
     with part.open("a") as file:
@@ -34,6 +34,16 @@ def run(kind: str, shard: int, work: Callable[[Spec], Row]) -> None:
     done.write_bytes(gzip.compress(part.read_bytes(), mtime=0))
     part.unlink()
     print(f"{kind} {shard}: {time.perf_counter() - since:.0f} s", flush=True)
+
+
+def _kept(done: Path, part: Path) -> list[str]:
+    """Rows there are; those of a shard that was written too early go on in its part."""
+    if done.exists() and not part.exists():
+        held = gzip.decompress(done.read_bytes())
+        if len(held.splitlines()) < SHARD:
+            part.write_bytes(held)
+        return held.decode().splitlines()
+    return part.read_text().splitlines() if part.exists() else []
 
 
 def rows(kind: str) -> Iterator[Row]:

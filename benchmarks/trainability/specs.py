@@ -21,6 +21,8 @@ SCALES = {"std": 0.72, "unit": 0.09, "raw": 0.07, "offset": 0.04, "x1000": 0.05,
 FAULTS = ("dead", "saturated", "huge", "tiny", "symmetric", "rank1")
 FAULTY = {"rnn": 0.18}  # share of networks with a planted fault, in one that would train without
 FAULTY_ELSE = 0.3
+HARDER = 480  # the number from which on networks are drawn harder
+HARDER_SHARE = 0.45
 STEPS = {"mlp": 110, "cnn": 90, "resmlp": 90, "rescnn": 90, "tfm": 80, "rnn": 140}
 TRIES = (("sgd", 0.1), ("sgd", 0.01), ("sgd", 0.001),
          ("adam", 0.01), ("adam", 0.002), ("adam", 0.0003))  # fmt: skip
@@ -41,11 +43,26 @@ def spec(number: int) -> Spec:
     base |= {"width": 24, "bias": 0.0, "gain": 1.0, "norm": "none", "zero_head": False} | drawn
     if base["init"] == "gain":
         base["gain"] = round(float(math.exp(rng.normal(0.0, 0.55))) * 1.2, 3)
+    if number >= HARDER and not faulty and rng.random() < HARDER_SHARE:
+        base |= _harder(base, rng)
     if faulty:
         base["fault"] = _fault(base, rng)
         if base["fault"]["kind"] == "input_scale":
             base["scale"] = base["fault"]["scale"]
     return base
+
+
+def _harder(base: Spec, rng: np.random.Generator) -> Spec:
+    """One thing more that tends to go wrong, as too few of the first networks explode."""
+    kind = _pick(rng, {"gain": 0.6, "deep": 0.2, "scale": 0.2})
+    if kind == "gain":
+        return {"init": "gain", "gain": round(float(math.exp(rng.normal(1.0, 0.4))), 3)}
+    if base["family"] == "rnn":
+        return {"T": 40} if kind == "deep" else {"scale": "x30"}
+    if kind == "scale":
+        return {"scale": str(rng.choice(("x1000", "raw", "x1e-3")))}
+    deep = {"mlp": 48, "cnn": 16, "resmlp": 24, "rescnn": 10, "tfm": 6}
+    return {"depth": deep[base["family"]], "norm": "none"}
 
 
 def _pick(rng: np.random.Generator, odds: dict[Any, float]) -> Any:

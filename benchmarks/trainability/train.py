@@ -46,7 +46,7 @@ def train(spec: Spec) -> dict[str, Any]:
         params = {k: p.view(runs, *w.shape) for (k, w), p in zip(held.items(), parts, strict=True)}
         tape = Stacked(params, frozen, runs)
         z = forward(spec, tape, fed(x[taken], spec["family"], runs, copies))
-        loss = _losses(z, y[taken].repeat_interleave(copies, 0))
+        loss = batch_losses(z, y[taken].repeat_interleave(copies, 0))
         losses.append(loss.detach().numpy())
         (g,) = torch.autograd.grad(loss.sum(), flat)
         if step == 0:
@@ -63,7 +63,7 @@ def train(spec: Spec) -> dict[str, Any]:
     }
 
 
-def _losses(z: Tensor, y: Tensor) -> Tensor:
+def batch_losses(z: Tensor, y: Tensor) -> Tensor:
     """Per run."""
     if z.shape[-1] == 1:
         return (z[..., 0] - y).square().mean(1)

@@ -12,6 +12,8 @@ from gradgauge.schema.profile import AnalyticProfile, SampledLayer, SampledProfi
 Features = dict[str, float | None]
 FLOOR = -40.0  # log10 of what is zero or below
 CEILING = 60.0
+STRONG = 0.1  # decades by which a unit's gain leaves 1
+FAR = 6.0  # decades of a mean over its deviation
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,7 @@ def _analytic(held: Evidence) -> Features:
     found |= _ends("analytic.gradient", _known(row.log10_grad_param for row in heads))
     found |= _ends("analytic.ratio", _known(row.log10_grad_ratio for row in heads))
     found |= _ends("analytic.forward", _known(_log10(row.forward_rms) for _, row in rows))
+    found |= _ends("analytic.heads", _known(_log10(row.forward_rms) for row in heads))
     gains = _known(log10_gain(layer.id, profile, None) for layer, _ in rows)
     found["analytic.gain.sum"] = sum(gains)
     found["analytic.gain.absolute"] = sum(map(abs, gains))
@@ -144,6 +147,12 @@ def _sampled(held: Evidence, rows: Mapping[str, SampledLayer]) -> Features:
     found["gradient.seen.least"] = min(seen, default=FLOOR)
     found["gradient.zero"] = 1.0 - len(seen) / max(len(sizes), 1)
     found["gradient.step"] = sizes[0] - sizes[-1] if sizes else None
+    found["gradient.total"] = _total(sizes)
+    found |= _ends("heads", _known(_log10(row.forward_rms) for _, row in heads))
+    found["offset.most"] = max((_offset(row) for _, row in heads), default=None)
+    shrinking = [unit.gain < -STRONG for unit in signals.units]
+    found["units.shrinking"] = sum(shrinking) / max(len(shrinking), 1)
+    found["units.growing"] = sum(u.gain > STRONG for u in signals.units) / max(len(shrinking), 1)
     found |= _ends("ratio", _known(row.log10_grad_ratio for _, row in heads))
     ordered = [rows[la.id] for la in held.layers if la.id in rows]
     found |= _ends("forward", _known(_log10(row.forward_rms) for row in ordered))
@@ -152,6 +161,24 @@ def _sampled(held: Evidence, rows: Mapping[str, SampledLayer]) -> Features:
     found["gain.sum"] = sum(gains)
     found["gain.absolute"] = sum(map(abs, gains))
     return found | _ends("cosine", _known(row.cosine_between_samples for _, row in heads))
+
+
+def _total(sizes: Sequence[float]) -> float | None:
+    """Of all layers' norms together."""
+    if not sizes:
+        return None
+    top = max(sizes)
+    return top + 0.5 * math.log10(sum(10 ** (2 * (size - top)) for size in sizes))
+
+
+def _offset(row: SampledLayer) -> float:
+    """log10 of mean over deviation of a parameter layer's output."""
+    if row.forward_mean is None or row.forward_variance is None:
+        return 0.0
+    deviation = math.sqrt(row.forward_variance)
+    if deviation == 0.0:
+        return FAR if row.forward_mean else 0.0
+    return min(FAR, math.log10(max(abs(row.forward_mean) / deviation, 1.0)))
 
 
 def _size(row: SampledLayer) -> float:
