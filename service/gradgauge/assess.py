@@ -11,6 +11,7 @@ from gradgauge.graph.model import Graph
 from gradgauge.graph.reading import Reading
 from gradgauge.risk.case import Case
 from gradgauge.risk.findings import find
+from gradgauge.risk.outliers import outliers
 from gradgauge.risk.signals import Signals, read_signals
 from gradgauge.risk.weights import judge
 from gradgauge.sampled import measure
@@ -104,7 +105,8 @@ def assess(
         )
     signals = read_signals(layers, before, analytic, sampled)
     checked = forward() if forward is not None else None
-    found, checks = find(Case(signals, analytic, sampled, checked))
+    standing = outliers(graph.model, layers, zeros=False)
+    found, checks = find(Case(signals, analytic, sampled, checked, standing))
     return Assessment(
         graph=graph,
         reading=reading,

@@ -14,9 +14,11 @@ from gradgauge.assess import Assessment
 from gradgauge.coverage import count_parameters, doubts, hides, measure_coverage
 from gradgauge.graph.layers import Layer, parameters
 from gradgauge.remedy.verify import risk_of
+from gradgauge.risk.features import Evidence
+from gradgauge.risk.outlook import Outlook, outlook
 from gradgauge.risk.signals import HEADS
 from gradgauge.risk.thresholds import WEIGHT
-from gradgauge.risk.weights import judge
+from gradgauge.risk.weights import State, judge
 from gradgauge.schema.layer import (
     AgreementBlock,
     AnalyticBlock,
@@ -60,6 +62,7 @@ def report(
     policy = Policy(min_coverage=options.min_coverage)
     verdict, gate = decide(findings, coverage, doubts(assessment), policy)
     state, judged_by = judge(assessment.graph, assessment.layers)
+    future = _outlook(assessment, options, state)
     digest = options.digest()
     return Report(
         schema_version="1.0",
@@ -67,7 +70,7 @@ def report(
         object="report",
         model=_model(assessment),
         weights=WeightsBlock(state=state, judged_by=judged_by),
-        summary=_summary(assessment, findings, verdict, gate.reason),
+        summary=_summary(assessment, findings, verdict, gate.reason, future),
         gate=gate,
         findings=findings,
         recommendations=list(recommendations),
@@ -75,7 +78,7 @@ def report(
         layers=[_layer(layer, assessment, findings) for layer in assessment.layers],
         graph_url=None,
         coverage=coverage,
-        warnings=_warnings(assessment, state, options),
+        warnings=_warnings(assessment, state, options, future),
         measurements=_measurements(assessment),
         series=_series(assessment),
         provenance=_provenance(assessment, digest, started, stage_ms),
@@ -119,8 +122,17 @@ def _model(assessment: Assessment) -> ModelBlock:
     )
 
 
+def _outlook(assessment: Assessment, options: AnalysisOptions, state: State) -> Outlook:
+    held = Evidence(assessment.layers, assessment.before, assessment.analytic, assessment.sampled)
+    return outlook(held, options, state)
+
+
 def _summary(
-    assessment: Assessment, findings: Sequence[Finding], verdict: Verdict, reason: str
+    assessment: Assessment,
+    findings: Sequence[Finding],
+    verdict: Verdict,
+    reason: str,
+    future: Outlook,
 ) -> Summary:
     counts = {name: sum(1 for f in findings if f.severity == name) for name in SEVERITIES}
     known = bool(assessment.signals.trunk)
@@ -130,8 +142,8 @@ def _summary(
         verdict=verdict,
         headline=_headline(assessment, findings, verdict, reason),
         severity_counts=SeverityCounts.model_validate(counts),
-        probability_untrainable=None,
-        category_probabilities=None,
+        probability_untrainable=future.untrainable,
+        category_probabilities=future.categories,
         spread_decades=assessment.signals.spread,
         worst_layer=worst,
         agreement_fraction=_agreement_fraction(assessment),
@@ -289,10 +301,16 @@ def _listed(held: Series) -> dict[str, Any]:
     }
 
 
-def _warnings(assessment: Assessment, state: str, options: AnalysisOptions) -> list[Warning_]:
+def _warnings(
+    assessment: Assessment, state: State, options: AnalysisOptions, future: Outlook
+) -> list[Warning_]:
     told = [(w.code, w.message) for w in assessment.graph.warnings]
     told += [(w.code, w.message) for w in assessment.reading.warnings]
     told += _idle_options(options)
+    if future.reason is not None:
+        told.append(("W_NO_PROBABILITY", f"no probability of failing: {future.reason}"))
+    if future.remark is not None:
+        told.append(("W_FAR_FROM_CALIBRATION", future.remark))
     if state == "trained":
         told.append(
             (
@@ -322,9 +340,11 @@ def _warnings(assessment: Assessment, state: str, options: AnalysisOptions) -> l
 
 def _idle_options(options: AnalysisOptions) -> list[tuple[str, str]]:
     """Options this version, or the profile, accepts and does not act on."""
-    asked = ["optimizer", "reinitialize"]
+    asked = ["reinitialize"]
+    if options.lr is None:
+        asked.append("optimizer")
     if options.profile == "quick":
-        asked += ["lr", "target_dtypes"]
+        asked.append("target_dtypes")
     idle = [name for name in asked if name in options.model_fields_set and getattr(options, name)]
     return [("W_OPTION_UNUSED", f"this version does not act on option {name!r}") for name in idle]
 

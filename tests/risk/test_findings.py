@@ -73,6 +73,10 @@ def loud_rnn():
     return export(found, torch.zeros(2, 30, 8))
 
 
+def oversized(found):
+    found[6].weight.mul_(30.0)
+
+
 def saturating():
     found = mlp(nn.Tanh, glorot, depth=4, width=WIDTH)
     with torch.no_grad():
@@ -90,6 +94,7 @@ SICK = {
     "GF202": saturating,
     "GF203": lambda: relu_net(repeat),
     "GF301": lambda: relu_net(break_),
+    "GF302": lambda: relu_net(oversized),
 }
 HEALTHY = {
     "relu": lambda: net(nn.ReLU, he()),

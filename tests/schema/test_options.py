@@ -20,6 +20,7 @@ DEFAULTS = {
     "target_dtypes": [],
     "optimizer": None,
     "lr": None,
+    "base_rate": None,
     "reinitialize": False,
     "remediate": True,
     "min_coverage": 0.95,

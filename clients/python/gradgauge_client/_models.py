@@ -426,7 +426,11 @@ class Untrainable(BaseModel):
         extra="ignore",
         frozen=True,
     )
+    base_rate: float
+    """Share of failures among networks like this one that `p` assumes: the fit's, or as asked."""
     calibration: str
+    confidence: float
+    """1 inside the range of the networks the calibration was fitted on, falling with distance."""
     high: float
     low: float
     lr: float | None

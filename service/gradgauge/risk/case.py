@@ -1,7 +1,7 @@
 """What every rule works on and with: the case, the draft of a finding, its evidence."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gradgauge.risk.signals import Signals
 from gradgauge.schema.profile import AnalyticProfile, ForwardCheck, SampledLayer, SampledProfile
@@ -17,6 +17,7 @@ class Case:
     analytic: AnalyticProfile | None
     sampled: SampledProfile | None
     forward: ForwardCheck | None = None
+    outliers: Mapping[str, float] = field(default_factory=dict)
 
     def measured(self) -> Mapping[str, SampledLayer]:
         """The sampled layers by id; empty where nothing was measured."""

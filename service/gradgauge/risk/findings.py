@@ -5,6 +5,7 @@ from gradgauge.risk import thresholds as t
 from gradgauge.risk.case import Case, Draft, Rule, needs_activation, needs_sample, needs_sizes
 from gradgauge.risk.depth import exploding, vanishing
 from gradgauge.risk.forward import disagreeing, needs_forward
+from gradgauge.risk.outliers import needs_weights, standing_out
 from gradgauge.risk.signals import Signals
 from gradgauge.risk.steps import needs_time, over_time
 from gradgauge.risk.units import dead, nonfinite, saturated, symmetric, zero
@@ -87,6 +88,13 @@ RULES: tuple[Rule, ...] = (
     Rule("GF202", "Saturated units", "saturation", needs_activation(SATURATING), saturated),
     Rule("GF203", "Identical units", "symmetry", needs_sample, symmetric),
     Rule("GF301", "Non-finite values", "exploding", needs_sample, nonfinite),
+    Rule(
+        "GF302",
+        "A layer's weights stand out",
+        "initialisation",
+        needs_weights,
+        standing_out,
+    ),
     Rule(
         "GF401",
         "Forward pass differs from onnxruntime's",

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,15 +12,16 @@ from gradgauge.sampled.case import Found, Measured, curve, told
 from gradgauge.sampled.executor import Executable
 from gradgauge.sampled.frame import feed
 from gradgauge.sampled.looks import Looks, Seen, watch_plan
-from gradgauge.sampled.passes import backward, differentiable, run_pass
+from gradgauge.sampled.passes import backward, differentiable, run_pass, target_rows
 from gradgauge.sampled.tally import Guarded, Tally
 from gradgauge.schema.profile import Measurement
 
 STEP = 1e-3  # every parameter moves so far, in the direction its gradient's sign says
-PROBE_STEPS = 30
-PROBE_INPUTS = 16
-PROBE_COST = 2e9  # elements of all layers' outputs and parameters, steps times inputs counted
-RATES: Mapping[str, tuple[float, ...]] = {"sgd": (1e-2, 1e-1), "adam": (1e-3, 1e-2)}
+PROBE_STEPS = 24
+PROBE_INPUTS = 32
+PROBE_COST = 6e9  # elements of all layers' outputs and parameters, steps times inputs counted
+MOMENTUM = 0.9
+RATES: Mapping[str, tuple[float, ...]] = {"sgd": (0.1, 0.01, 0.001), "adam": (0.01, 0.002, 0.0003)}
 
 
 def first_step(case: Measured, exe: Executable, grads: Mapping[str, bool]) -> Found:
@@ -85,9 +87,10 @@ def _logit_scale(case: Measured, exe: Executable) -> list[Measurement]:
 
 
 def memorisation(case: Measured, exe: Executable, lr: float | None, *, always: bool) -> Found:
-    """Random labels learnt by heart: a few dozen steps of SGD and of Adam on a copy.
+    """Labels learnt by heart: a few dozen steps of SGD with momentum and of Adam on a copy.
 
-    Of each optimiser the best of a few learning rates, or the one asked for.
+    The labels are the user's where there are any, else random. At the usual rates, or the one asked
+    for; told of every rate, and of the best one of each optimiser.
     """
     case = case.small(PROBE_INPUTS)
     leaves = {k: v for k, v in exe.initializers.items() if v.requires_grad}
@@ -103,28 +106,58 @@ def memorisation(case: Measured, exe: Executable, lr: float | None, *, always: b
     for optimizer, held in rates.items():
         curves = {rate: _train(problem, exe, leaves, kept, optimizer, rate) for rate in held}
         best = min(curves, key=lambda rate: _last(curves[rate]))
-        measured.append(_learnt(optimizer, best, curves[best]))
-        series.append(
-            curve(f"memorisation_loss:{optimizer}", "nats" if problem[2] else "1", curves[best])
-        )
+        measured.append(_learnt(optimizer, best, curves[best], problem))
+        measured += [_learnt(f"{optimizer}@{r:g}", r, curves[r], problem) for r in curves]
+        unit = "nats" if problem.classes else "1"
+        series.append(curve(f"memorisation_loss:{optimizer}", unit, curves[best]))
     return Found(tuple(measured), tuple(series))
 
 
-Problem = tuple[list[Tensor], Tensor, bool]
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """One batch, what it is to become, whether that are classes, and a constant answer's loss."""
+
+    fed: list[Tensor]
+    wanted: Tensor
+    classes: bool
+    labels: str
+    constant: float
 
 
-def _problem(case: Measured, exe: Executable) -> Problem:
-    """One batch, its random labels (or values), and whether they are classes."""
+def _problem(case: Measured, exe: Executable) -> _Problem:
     generator = torch.Generator()
     fed = [x.detach() for x in feed(exe, case.setting, case.reading, generator, 0)]
     with torch.no_grad():
         y = differentiable_shape(exe(*fed))
-    if len(y) > 1 and y[-1] > 1:
-        count = math.prod(y[:-1])
-        labels = torch.randint(0, y[-1], (count,), generator=generator)
-        return fed, labels.to(case.setting.device), True
-    wanted = torch.randn(y, generator=generator).to(case.setting.device, case.setting.dtype)
-    return fed, wanted, False
+    device, classes = case.setting.device, len(y) > 1 and y[-1] > 1
+    given = target_rows(case.reading, case.frame.rows, 0, device)
+    if given is not None and _fits(given, y):
+        whole = not given.is_floating_point()
+        wanted = given.reshape(-1) if whole else given.reshape(y).to(case.setting.dtype)
+        return _Problem(fed, wanted, whole, "the data's labels", _constant(wanted))
+    if classes:
+        wanted = torch.randint(0, y[-1], (math.prod(y[:-1]),), generator=generator).to(device)
+    else:
+        wanted = torch.randn(y, generator=generator).to(device, case.setting.dtype)
+    return _Problem(fed, wanted, classes, "random labels", _constant(wanted))
+
+
+def _fits(given: Tensor, shape: torch.Size) -> bool:
+    """Classes for every row of logits, or a value for every element."""
+    if given.is_floating_point():
+        return given.numel() == math.prod(shape)
+    inside = given.numel() > 0 and int(given.min()) >= 0 and int(given.max()) < shape[-1]
+    return len(shape) > 1 and given.numel() == math.prod(shape[:-1]) and inside
+
+
+def _constant(wanted: Tensor) -> float:
+    """Loss of the best answer that does not look at its input."""
+    if not wanted.numel():
+        return 0.0
+    if wanted.is_floating_point():
+        return float(wanted.double().var(correction=0))
+    shares = torch.unique(wanted, return_counts=True)[1].double() / wanted.numel()
+    return float(-(shares * shares.log()).sum())
 
 
 def differentiable_shape(outputs: Sequence[object]) -> torch.Size:
@@ -133,7 +166,7 @@ def differentiable_shape(outputs: Sequence[object]) -> torch.Size:
 
 
 def _train(
-    problem: Problem,
+    problem: _Problem,
     exe: Executable,
     leaves: Mapping[str, Tensor],
     kept: Mapping[str, Tensor],
@@ -141,13 +174,13 @@ def _train(
     rate: float,
 ) -> list[float]:
     """Losses before every step and after the last; ends where one is not finite."""
-    fed, wanted, classes = problem
     held = list(leaves.values())
     moments: dict[int, tuple[Tensor, Tensor]] = {}
+    moved: dict[int, Tensor] = {}
     losses = []
     for count in range(1, PROBE_STEPS + 2):
-        y = next(y for y in exe(*fed) if isinstance(y, Tensor) and y.is_floating_point())
-        loss = _loss(y, wanted, classes=classes)
+        y = next(y for y in exe(*problem.fed) if isinstance(y, Tensor) and y.is_floating_point())
+        loss = _loss(y, problem.wanted, classes=problem.classes)
         losses.append(float(loss.detach()))
         if not math.isfinite(losses[-1]) or len(losses) > PROBE_STEPS or not loss.requires_grad:
             break
@@ -155,12 +188,18 @@ def _train(
         with torch.no_grad():
             for k, g in enumerate(found):
                 if g is not None:
-                    step = g if optimizer == "sgd" else _adam(moments, k, g, count)
+                    sgd = optimizer == "sgd"
+                    step = _momentum(moved, k, g) if sgd else _adam(moments, k, g, count)
                     held[k].sub_(step, alpha=rate)
     with torch.no_grad():
         for name, v in leaves.items():
             v.copy_(kept[name])
     return losses
+
+
+def _momentum(moved: dict[int, Tensor], key: int, g: Tensor) -> Tensor:
+    moved[key] = MOMENTUM * moved[key] + g if key in moved else g
+    return moved[key]
 
 
 def _adam(moments: dict[int, tuple[Tensor, Tensor]], key: int, g: Tensor, count: int) -> Tensor:
@@ -183,8 +222,10 @@ def _last(losses: Sequence[float]) -> float:
     return losses[-1] if math.isfinite(losses[-1]) else math.inf
 
 
-def _learnt(optimizer: str, rate: float, losses: Sequence[float]) -> Measurement:
-    """1 - last loss / first loss: 1 is learnt by heart, 0 nothing, below 0 worse than before."""
-    share = 1.0 - losses[-1] / losses[0] if losses[0] else None
-    note = f"1 - loss after {len(losses) - 1} steps / loss before, random labels, lr {rate:g}"
-    return told(f"memorisation:{optimizer}", share, "1", note)
+def _learnt(name: str, rate: float, losses: Sequence[float], problem: _Problem) -> Measurement:
+    """1 is learnt by heart, 0 no better than one answer to all, -1 far worse or diverged."""
+    last = _last(losses)
+    share = max(-1.0, 1.0 - last / problem.constant) if problem.constant > 0 else None
+    steps = f"after {len(losses) - 1} steps" if math.isfinite(last) else "diverged"
+    note = f"1 - loss / a constant answer's, {steps}, {problem.labels}, lr {rate:g}"
+    return told(f"memorisation:{name}", share, "1", note)

@@ -52,7 +52,7 @@ def with_stages(
         "jacobian": lambda: jacobian(rows, exe, depth),
         "precision": lambda: precision(rows, exe, formats),
         "first_step": lambda: first_step(rows, exe, zero),
-        "memorisation": lambda: memorisation(rows, exe, wish.lr, always=deep),
+        "memorisation": lambda: memorisation(case, exe, wish.lr, always=deep),
     }
     for place, (name, stage) in enumerate(stages.items(), 1):
         held = _with(held, name, stage, exe)

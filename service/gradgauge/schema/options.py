@@ -107,10 +107,18 @@ class AnalysisOptions(Strict):
         "its gradients are held against.",
     )
     optimizer: Literal["adam", "sgd"] | None = Field(
-        default=None, description="Conditions the risk; None states it for both."
+        default=None,
+        description="The optimizer `lr` belongs to; the probability of failing is told for both.",
     )
     lr: float | None = Field(
         default=None, gt=0, description="The optimizer's learning rate; needs `optimizer`."
+    )
+    base_rate: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Share of the caller's networks that fail to train, where it is known; else "
+        "that of the networks the calibration was fitted on.",
     )
     reinitialize: bool = Field(
         default=False,

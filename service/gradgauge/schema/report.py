@@ -89,6 +89,10 @@ class Untrainable(Block):
     high: Fraction
     lr: Positive | None
     calibration: Text
+    confidence: Fraction
+    """1 inside the range of the networks the calibration was fitted on, falling with distance."""
+    base_rate: Fraction
+    """Share of failures among networks like this one that `p` assumes: the fit's, or as asked."""
 
 
 class UntrainableByOptimizer(Block):

@@ -1,0 +1,47 @@
+"""python -m benchmarks.trainability train|... : see README.md beside this file."""
+
+import argparse
+from pathlib import Path
+
+import torch
+from benchmarks.trainability.shards import COUNT, SHARD, run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("command", choices=("train", "signals", "fit", "report", "shared"))
+    parser.add_argument("--shards", type=int, nargs="*", help="all without")
+    parser.add_argument("--folder", type=Path, help="of shared: the development part")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="of shared")
+    parser.add_argument("--keep", type=Path, help="folder for whole profiles, as pickles")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    shards = asked.shards if asked.shards is not None else range(COUNT // SHARD)
+    if asked.command == "train":
+        from benchmarks.trainability.train import train
+
+        torch.set_flush_denormal(True)
+        for shard in shards:
+            run("runs", shard, train)
+    if asked.command == "signals":
+        from benchmarks.trainability import measure
+
+        measure.KEPT = asked.keep
+        for shard in shards:
+            run("signals", shard, measure.measure)
+    if asked.command == "fit":
+        from benchmarks.trainability import fit
+
+        fit.main()
+    if asked.command == "report":
+        from benchmarks.trainability import report
+
+        report.main()
+    if asked.command == "shared":
+        from benchmarks.trainability import shared
+
+        shared.predict(asked.folder, asked.out, asked.keep)
+
+
+if __name__ == "__main__":
+    main()

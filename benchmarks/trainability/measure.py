@@ -1,0 +1,76 @@
+"""What the service sees of a network before training: features, findings and what they cost."""
+
+import io
+import pickle
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from benchmarks.trainability.data import batches, pool
+from benchmarks.trainability.export import export
+from benchmarks.trainability.specs import ORDER, Spec
+
+from gradgauge.assess import Assessment, assess
+from gradgauge.pipeline import load, plan
+from gradgauge.risk.features import Evidence, features
+from gradgauge.schema.options import AnalysisOptions
+
+ROWS = 128  # a batch no run is trained on in this order
+MODES = {
+    "analytic": {"engines": ("analytic",), "profile": "quick"},
+    "quick": {"profile": "quick"},
+    "standard": {"profile": "standard", "samples": ROWS},
+}
+# without the user's data one network in so many
+BLIND = {"analytic": 2, "quick": 2, "standard": 4}
+KEPT: Path | None = None  # where whole profiles are kept while features are worked on
+
+
+def measure(spec: Spec) -> dict[str, Any]:
+    """One row: by mode with and without the user's data, features and origins by layer name."""
+    model = export(spec)
+    x, y = pool(spec)
+    taken = batches(spec, ROWS, 1, order=9)[0]
+    row: dict[str, Any] = {"id": spec["id"]}
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "batch.npz"
+        held = io.BytesIO()
+        np.savez(held, x=x[taken], y=y[taken])
+        data.write_bytes(held.getvalue())
+        for mode, options in MODES.items():
+            for name, more in ((mode, {"data": data}), (f"{mode}-blind", {})):
+                if not more and (spec["number"] // len(ORDER)) % BLIND[mode]:
+                    continue
+                row[name] = _one(model, AnalysisOptions(**options, **more), f"{spec['id']}-{name}")
+    return row
+
+
+def _one(model: bytes, options: AnalysisOptions, name: str) -> dict[str, Any]:
+    since = time.perf_counter()
+    graph, reading = load(model, options)
+    found = assess(graph, reading, plan(options, reading))
+    seconds = time.perf_counter() - since
+    if KEPT is not None:
+        kept = (found.layers, found.before, found.analytic, found.sampled, found.findings, seconds)
+        (KEPT / f"{name}.pickle").write_bytes(pickle.dumps(kept))
+    return told(found, seconds)
+
+
+def told(found: Assessment, seconds: float) -> dict[str, Any]:
+    """The row's part of one assessment, four digits each."""
+    held = features(Evidence(found.layers, found.before, found.analytic, found.sampled))
+    names = {layer.id: layer.params[0] if layer.params else layer.name for layer in found.layers}
+    return {
+        "features": {k: float(f"{v:.4g}") for k, v in held.items() if v is not None},
+        "findings": [
+            [f.rule_id, f.severity, [names[o] for o in f.origins][:8]] for f in found.findings
+        ],
+        "seconds": round(seconds, 3),
+        "probe": round(_spent(found) / 1000, 3),
+    }
+
+
+def _spent(found: Assessment) -> float:
+    return found.sampled.stage_ms.get("sampled.memorisation", 0.0) if found.sampled else 0.0
