@@ -35,8 +35,8 @@ def move(call: Call) -> Step | None:
     commons = _run(call, [_part(v, "shared") for v in call.inputs])
     if call.op == "Pad":  # what it pads with has no variance
         none = _run(call, [_part(v, "none") for v in call.inputs])
-        variances = [v - n for v, n in zip(variances, none, strict=True)]
-        commons = [c - n for c, n in zip(commons, none, strict=True)]
+        variances = tuple(v - n for v, n in zip(variances, none, strict=True))
+        commons = tuple(c - n for c, n in zip(commons, none, strict=True))
     outputs = tuple(
         _moved(call, lead, *parts) for parts in zip(means, variances, commons, strict=True)
     )
