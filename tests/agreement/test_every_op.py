@@ -54,7 +54,8 @@ def analytic(model, name):
         return None
     met = backward.run(trace, {n: flow(1.0, len(v.shape)) for n, v in moving.items()})
     held = met.at(name)
-    return {n: math.sqrt(v.q) for n, v in moving.items()}, held and 0.5 * held.log10_g
+    full = {n: math.sqrt(v.q) for n, v in moving.items() if v.size}
+    return full, held and 0.5 * held.log10_g
 
 
 def sampled(model, name, shape):
