@@ -304,6 +304,19 @@ def test_batchnorm_reads_the_batch_where_its_statistics_are_untrained(statistics
     assert ("W_UNTRAINED_BATCHNORM" in told) is (batch and mode == "auto")
 
 
+@pytest.mark.parametrize(("mean", "batch"), [(0.0, True), (0.5, False)])
+def test_statistics_an_exporter_stored_once_and_passes_on_are_seen(mean, batch):
+    """Torch's exporter stores equal tensors once: a bias of zeros is a running mean too."""
+    stored = {"g": np.ones(3), "b": np.full(3, mean)}
+    nodes = [
+        node("Identity", "b", "m"),
+        node("Identity", "g", "v"),
+        node("BatchNormalization", "x g b m v", "y"),
+    ]
+    model = read_onnx(made(nodes, {"x": ["N", 3]}, "y", stored)).model
+    assert read(model, norm_mode="auto").batch_statistics is batch
+
+
 def test_one_value_per_channel_has_no_variance_and_is_read_as_exported():
     reading = read(batchnorm(*UNTRAINED, shape=(1, 3)))
     assert not reading.batch_statistics

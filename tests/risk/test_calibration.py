@@ -18,7 +18,7 @@ NEAR = {
     "width": 1.7,
     "outputs": 1.0,
     "input": 0.0,
-    "analytic.gradient.first": -0.5,
+    "analytic.gain.sum": -0.5,
     "gradient.first": 0.6,
     "probe.sgd.best": 0.9,
 }
@@ -98,7 +98,7 @@ def test_confidence_falls_with_distance():
 def test_the_level_is_that_of_the_signals_there_are():
     assert level_of(NEAR) == "standard"
     assert level_of({k: v for k, v in NEAR.items() if "probe" not in k}) == "quick"
-    assert level_of({"analytic.gradient.first": 0.0}) == "analytic"
+    assert level_of({"analytic.gain.sum": 0.0}) == "analytic"
     assert level_of({"gradient.first": 0.0, "probe.sgd.best": 0.1}) is None
 
 

@@ -109,7 +109,8 @@ def test_every_rule_has_a_network_on_which_it_fires(rule):
     report = analysed(SICK[rule]())
     assert rule in {f.rule_id for f in report.findings}
     assert next(c for c in report.checks if c.rule_id == rule).status == "failed"
-    assert report.summary.verdict == "fail"
+    # a layer that stands out is no alarm by itself
+    assert report.summary.verdict == ("pass" if rule == "GF302" else "fail")
 
 
 @pytest.mark.parametrize("name", HEALTHY)

@@ -380,16 +380,16 @@ def _norms(
 
 
 def _untrained(node: onnx_ir.Node) -> bool:
-    for index, still in ((3, 0.0), (4, 1.0)):
-        value = node.inputs[index] if len(node.inputs) > index else None
-        if value is None or value.const_value is None:
-            return False
-        if not np.array_equal(
-            value.const_value.numpy().astype(np.float64),
-            np.full(tuple(value.const_value.shape), still),
-        ):
-            return False
-    return True
+    pairs = zip(map(_stored, node.inputs[3:5]), (0.0, 1.0), strict=False)
+    return sum(x is not None and bool((x == still).all()) for x, still in pairs) == 2
+
+
+def _stored(value: onnx_ir.Value | None) -> np.ndarray | None:
+    """What a value holds; exporters store equal tensors once and pass them on by Identity."""
+    node = value.producer() if value is not None else None
+    if node is not None and node.op_type == "Identity":
+        return _stored(node.inputs[0])
+    return None if value is None or value.const_value is None else value.const_value.numpy()
 
 
 def _is_single(node: onnx_ir.Node) -> bool:

@@ -50,7 +50,7 @@ def version() -> str:
 
 def level_of(found: Features) -> Level | None:
     """The richest set of signals that is there whole."""
-    if found.get("analytic.gradient.first") is None:
+    if found.get("analytic.gain.sum") is None:
         return None
     if found.get("gradient.first") is None:
         return "analytic"
@@ -74,12 +74,14 @@ def probability(
         name = f"{optimizer}_rate"
         found = at_rate(found, optimizer, lr)
     odds = _odds(branch, name, found)
+    # a rate's model is one bag; how sure the whole grid's four are of the network stands for it
+    scatter = max(odds.scatter, _odds(branch, optimizer, found).scatter)
     slope, offset = branch["platt"][name]
     rate = branch["prior"][name] if base_rate is None else base_rate
     shift = _logit(rate) - _logit(branch["prior"][name])
     confidence = _confidence(branch, found)
     middle = slope * odds.middle + offset + shift
-    width = Z95 * slope * math.hypot(odds.scatter, 1.5 * (1.0 - confidence))
+    width = Z95 * slope * math.hypot(scatter, 1.5 * (1.0 - confidence))
     # far from the fit little is known: towards the prior, or the caller's own
     home = _logit(rate)
     middle = home + confidence * (middle - home)

@@ -75,7 +75,7 @@ def _structure(layers: Sequence[Layer]) -> Features:
     kinds = [layer.kind for layer in layers]
     activations = [layer.op for layer in layers if layer.kind == "activation"]
     widths = [
-        layer.shape_out[-1 if len(layer.shape_out) < 4 else 1]
+        layer.shape_out[1 if len(layer.shape_out) == 4 and layer.kind == "linear" else -1]
         for layer in heads
         if layer.shape_out and len(layer.shape_out) > 1
     ]
