@@ -42,8 +42,8 @@ def lopsided():
     return _export(net)
 
 
-def exploding():
-    return _export(mlp(nn.ReLU, he(4.0), depth=8, width=WIDTH))
+def exploding(factor=4.0):
+    return _export(mlp(nn.ReLU, he(factor), depth=8, width=WIDTH))
 
 
 def dead(act=nn.ReLU):
@@ -102,6 +102,16 @@ def recurrent(kind, steps, **options):
 
 def vanilla():
     return _export(LastStep(seed=0), steps=60, features=8)
+
+
+def growing():
+    """A rectified RNN whose recurrent weights are an orthogonal matrix times 1.7."""
+    net = Last("RNN", nonlinearity="relu")
+    with torch.no_grad():
+        nn.init.orthogonal_(net.rnn.weight_hh_l0, generator=torch.Generator().manual_seed(0))
+        net.rnn.weight_hh_l0.mul_(1.7)
+        net.head.weight.mul_(1e-3)
+    return _export(net, steps=40, features=8)
 
 
 def driven():

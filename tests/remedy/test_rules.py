@@ -13,10 +13,12 @@ from gradgauge.assess import assess
 from gradgauge.graph.read_onnx import read_onnx
 from gradgauge.pipeline import load, plan
 from gradgauge.remedy.activation import SWAP
+from gradgauge.remedy.gates import FORGET_BIAS
 from gradgauge.remedy.patch import Redraw, Scale, Shift, SwapOp, SwapRecurrent, apply
 from gradgauge.remedy.places import heads_of
-from gradgauge.remedy.recurrent import IRNN
+from gradgauge.remedy.recurrent import IRNN, TO_GRU
 from gradgauge.remedy.rescale import RESCALE
+from gradgauge.remedy.residual import PRE_NORM
 from gradgauge.schema.options import AnalysisOptions
 from tests.acceptance.fixtures import (
     LastStep,
@@ -29,6 +31,8 @@ from tests.acceptance.fixtures import (
     seeded,
 )
 from tests.handmade import made, node, orthogonal
+from tests.remedy import networks as nets
+from tests.remedy.test_table import run
 
 RNG = np.random.default_rng(4)
 
@@ -238,3 +242,56 @@ def test_a_hostile_name_stays_inside_its_string():
         compile(code, "snippet", "exec")
         assert "\u202e" not in code
     assert read_onnx(model).model.graph.node(0).name == matmul.name
+
+
+def test_norms_moved_in_front_of_the_branches_make_torchs_pre_norm_network():
+    net = nets.Residual(20, norm=True)
+    model = export(net, torch.zeros(2, 32))
+    assessment = assessed(model)
+    patch = PRE_NORM.rewrite(assessment, first(assessment, "GF102"))
+    x = torch.randn(5, 32, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        y = x
+        for i, (up, down) in enumerate(zip(net.up, net.down, strict=True)):
+            y = y + 2 * down(torch.tanh(8 * up(net.norms[i](y))))
+        wanted = net.head(torch.nn.functional.layer_norm(y, (32,)))
+    found = run(apply(assessment.graph.model, patch), x.numpy())
+    assert found == pytest.approx(wanted.numpy(), abs=1e-4)
+
+
+def test_a_forget_bias_is_what_torchs_lstm_computes_with_it():
+    net = nets.Last("LSTM")
+    assessment = assessed(export(net, torch.zeros(2, 30, 8)))
+    patch = FORGET_BIAS.rewrite(assessment, first(assessment, "GF103"))
+    x = torch.randn(2, 30, 8, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        net.rnn.bias_ih_l0[24:48] = 1.0  # torch's gates: i, f, g, o
+        net.rnn.bias_hh_l0[24:48] = 0.0
+        wanted = net(x)
+    found = run(apply(assessment.graph.model, patch), x.numpy())
+    assert found == pytest.approx(wanted.numpy(), abs=1e-5)
+
+
+def test_a_gru_in_an_rnns_place_is_torchs_gru_with_its_weights():
+    assessment = assessed(nets.vanilla())
+    model = apply(assessment.graph.model, TO_GRU.rewrite(assessment, first(assessment, "GF103")))
+    held = {k: v.const_value.numpy() for k, v in model.graph.initializers.items()}
+    (layer,) = [x for x in assessment.layers if x.op == "RNN"]
+    W, R, B = (torch.tensor(held[f"{layer.nodes[0]}.gradgauge.{k}"][0]) for k in "WRB")
+    gru = nn.GRU(8, 32, batch_first=True)
+    order = torch.cat([torch.arange(32, 64), torch.arange(32), torch.arange(64, 96)])
+    head = nn.Linear(32, 4)
+    with torch.no_grad():  # ONNX orders gates z, r, h, torch r, z, n
+        gru.weight_ih_l0.copy_(W[order])
+        gru.weight_hh_l0.copy_(R[order])
+        gru.bias_ih_l0.copy_(B[:96][order])
+        gru.bias_hh_l0.copy_(B[96:][order])
+        head.weight.copy_(torch.tensor(held["head.weight"]))
+        head.bias.copy_(torch.tensor(held["head.bias"]))
+        x = torch.randn(2, 60, 8, generator=torch.Generator().manual_seed(4))
+        wanted = head(gru(x)[0][:, -1])
+    assert run(model, x.numpy()) == pytest.approx(wanted.numpy(), abs=1e-5)
+    # biases log U(1, T - 1) on the gate that keeps the state (Tallec & Ollivier 2018)
+    kept = B[:32]
+    assert 0.0 <= float(kept.min()) <= float(kept.max()) <= math.log(59)
+    assert not B[32:].any()

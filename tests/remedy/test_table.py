@@ -109,7 +109,8 @@ def inputs(assessment):
 
 
 def test_every_row_has_a_network_it_mends_and_one_it_refuses():
-    patched = {remedy.action for remedy in REMEDIES}
+    with_patch = {remedy.action for remedy in REMEDIES if not remedy.is_setting}
+    patched = with_patch - {"standardise_input"}  # asks for data: test_config.py
     assert set(MENDS) == patched
     assert set(REFUSES) == patched
 

@@ -1,5 +1,6 @@
 """Remedies tried and judged: verified where they help, refuted where they do not."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,10 @@ from gradgauge.pipeline import load, plan
 from gradgauge.remedy import verify
 from gradgauge.remedy.patch import Scale
 from gradgauge.remedy.rescale import RESCALE
+from gradgauge.remedy.row import COSTS
+from gradgauge.remedy.search import BEST, PER_FINDING
 from gradgauge.remedy.verify import recommend, risk_of, try_all
+from gradgauge.sampled.budget import Budget
 from gradgauge.schema.options import AnalysisOptions
 from tests.acceptance.fixtures import export, glorot, he, mlp
 from tests.handmade import made, node, orthogonal
@@ -68,7 +72,9 @@ def test_verified_remedies_rank_before_refuted_ones():
     assessment = assessed(export(mlp(nn.Sigmoid, glorot, depth=12, width=48), torch.zeros(2, 48)))
     found = recommend(assessment)
     outcomes = [r.verification for r in found]
-    assert outcomes == sorted(outcomes, key=["verified", "refuted"].index)
+    assert outcomes == sorted(
+        outcomes, key=["verified", "not_verifiable", "refuted", "not_run"].index
+    )
     assert [r.rank for r in found] == list(range(1, len(found) + 1))
 
 
@@ -92,3 +98,50 @@ def test_risk_is_what_the_findings_leave_of_health(exploding):
     (finding,) = exploding.findings
     worse = finding.model_copy(update={"severity": "critical"})
     assert risk_of([finding, worse]) == pytest.approx(1 - 0.3 * 0.05)
+
+
+class Two(nn.Module):
+    """A layer a thousand times too large, and behind it sigmoids too deep."""
+
+    def __init__(self):
+        super().__init__()
+        self.front, self.back = (
+            mlp(nn.ReLU, he(), depth=4, width=48, outputs=48),
+            mlp(nn.ReLU, he(0.4), depth=8, width=48),
+        )
+        with torch.no_grad():
+            self.front[4].bias.fill_(-100.0)
+
+    def forward(self, x):
+        return self.back(self.front(x))
+
+
+def test_where_one_remedy_leaves_a_finding_a_second_is_put_on_top_of_it():
+    assessment = assessed(export(Two(), torch.zeros(2, 48)))
+    tried = try_all(assessment)
+    best = tried[0]
+    assert best.outcome == "verified"
+    assert "+" in best.remedy.action
+    assert 2 <= len(best.remedy.action.split("+")) <= 3
+    alone = [t.risk_after for t in tried if "+" not in t.remedy.action and t.after is not None]
+    assert best.risk_after < min(alone)
+    # the patch as a whole, applied to the model as it was, is what was measured
+    again = verify._try(assessment, best.remedy, best.finding, best.patch)
+    assert again.after == pytest.approx(best.after)
+    assert best.remedy.price == sum(COSTS[k] for k in (best.remedy.cost, *best.remedy.besides))
+
+
+def test_what_time_does_not_suffice_for_is_said_not_to_have_run(exploding):
+    spent = Budget(seconds=1.0, since=time.monotonic() - 60)
+    late = replace(exploding, plan=replace(exploding.plan, budget=spent))
+    found = recommend(late)
+    assert found
+    assert {r.verification for r in found} <= {"not_run", "not_verifiable"}
+    assert all(not r.verified and r.snippets for r in found)
+
+
+def test_no_more_is_tried_for_a_finding_than_its_share(exploding):
+    tried = [t for t in try_all(exploding) if t.again is not None and "+" not in t.remedy.action]
+    assert 1 <= len(tried) <= PER_FINDING
+    cures = [t for t in tried if t.cured]
+    assert len(cures) <= BEST

@@ -7,6 +7,7 @@ from typing import Final, Literal
 from gradgauge.assess import Assessment
 from gradgauge.graph.layers import Layer
 from gradgauge.remedy.patch import Patch
+from gradgauge.sampled.trial import Trial
 from gradgauge.schema.report import Finding
 
 Kind = Literal["config", "init", "architecture", "retrain"]
@@ -21,21 +22,14 @@ COSTS: Final[Mapping[Kind, float]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """A setting of training that the probe can be run under: plain SGD with what is named here."""
-
-    lr: float
-    clip: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Remedy:
     """One fix: `check` returns why it does not apply or None, `rewrite` the patch to try.
 
     Both take the assessment of the network as it is and the finding to answer, as do `title`,
     `targets` (ids of the layers it touches) and `snippets` (code by framework). `answers` are ids
-    of rules. A remedy of cost `config` has no patch: `recipe` is the setting the probe tries,
-    None where no probe can. `besides` are the costs of a combination's other parts.
+    of rules. One that `is_setting` has no patch but changes how the network is trained: `recipe`
+    is what the probe tries then, None where no probe can. `besides` are the costs of a
+    combination's other parts.
     """
 
     action: str
@@ -50,9 +44,10 @@ class Remedy:
     targets: Callable[[Assessment, Finding], tuple[str, ...]]
     snippets: Callable[[Assessment, Finding, Sequence[Layer]], Mapping[str, str]]
     rewrite: Callable[[Assessment, Finding], Patch] = lambda _assessment, _finding: ()
-    recipe: Callable[[Assessment, Finding], Recipe] | None = None
+    recipe: Callable[[Assessment, Finding], Trial] | None = None
     function_preserving: bool = False
     besides: tuple[Kind, ...] = ()
+    is_setting: bool = False
 
     @property
     def price(self) -> float:

@@ -3,6 +3,7 @@
 from typing import Final
 
 from gradgauge.remedy.activation import LEAKY, SWAP
+from gradgauge.remedy.config import CLIP, LEARNING_RATE, LOSS_SCALE, STANDARDISE, TRUNCATION
 from gradgauge.remedy.gates import CHRONO, FORGET_BIAS
 from gradgauge.remedy.initial import BREAK_SYMMETRY, GLOROT, HE, LECUN, ORTHOGONAL, ZERO_BIAS
 from gradgauge.remedy.norms import BATCH_NORM, LAYER_NORM, RMS_NORM
@@ -17,6 +18,11 @@ from gradgauge.remedy.residual import FIXUP, PRE_NORM, REZERO, SCALE_RESIDUAL
 from gradgauge.remedy.row import Remedy
 
 REMEDIES: Final[tuple[Remedy, ...]] = (
+    STANDARDISE,
+    CLIP,
+    LEARNING_RATE,
+    LOSS_SCALE,
+    TRUNCATION,
     MEND,
     BALANCE,
     ZERO_BIAS,

@@ -8,7 +8,7 @@ from typing import Literal
 from gradgauge.assess import Assessment
 from gradgauge.graph.layers import Layer
 from gradgauge.remedy.patch import Patch
-from gradgauge.remedy.row import COSTS, Recipe, Remedy
+from gradgauge.remedy.row import COSTS, Remedy
 from gradgauge.risk.thresholds import WEIGHT
 from gradgauge.schema.profile import Interval
 from gradgauge.schema.report import Finding
@@ -16,6 +16,7 @@ from gradgauge.schema.report import Finding
 Outcome = Literal["verified", "refuted", "not_run", "not_verifiable"]
 CURED = 1.0  # decades of spread (or the whole share of units) that a cure must stay below
 PER_FINDING = 6  # patches tried for one finding
+ALTOGETHER = 12  # patches tried in one analysis, combinations included
 BEST = 3  # cures after which no more are looked for
 TOGETHER = 3  # remedies of one combination
 _ORDER: Mapping[Outcome, int] = {"verified": 0, "not_verifiable": 1, "refuted": 2, "not_run": 3}
@@ -36,17 +37,24 @@ class Tried:
     risk_after: float
     outcome: Outcome
     again: Assessment | None = None
-    recipe: Recipe | None = None
 
     @property
     def cured(self) -> bool:
-        """Verified, and what is left of the finding's metric is small."""
-        return self.outcome == "verified" and self.after is not None and self.after < CURED
+        """Verified, what is left of the finding's metric is small, and so is its finding."""
+        if self.outcome != "verified" or self.again is None or self.after is None:
+            return False
+        rules = {f.rule_id for f in self.again.findings if is_serious(f)}
+        return self.after < CURED and self.finding.rule_id not in rules
+
+
+def is_serious(finding: Finding) -> bool:
+    """Whether a finding is of at least medium severity: one that asks for a remedy."""
+    return WEIGHT[finding.severity] >= WEIGHT["medium"]
 
 
 def answering(assessment: Assessment, remedies: Sequence[Remedy], finding: Finding) -> list[Remedy]:
     """The rows that answer a finding of at least medium severity, cheapest first."""
-    if WEIGHT[finding.severity] < WEIGHT["medium"]:
+    if not is_serious(finding):
         return []
     rows = [
         remedy
@@ -58,8 +66,14 @@ def answering(assessment: Assessment, remedies: Sequence[Remedy], finding: Findi
 
 def enough(tried: Sequence[Tried], finding: Finding) -> bool:
     """Whether no more single remedies are tried for the finding."""
-    mine = [t for t in tried if t.finding is finding and t.patch]
-    return len(mine) >= PER_FINDING or sum(t.cured for t in mine) >= BEST
+    mine = [t for t in tried if t.finding is finding and t.again is not None]
+    cures = sum(t.cured for t in mine)
+    return len(mine) >= PER_FINDING or cures >= BEST or room(tried) <= 0
+
+
+def room(tried: Sequence[Tried]) -> int:
+    """How many more patches the analysis may try."""
+    return ALTOGETHER - sum(t.again is not None for t in tried)
 
 
 def is_late(assessment: Assessment) -> bool:

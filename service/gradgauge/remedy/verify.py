@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from gradgauge.assess import Assessment, assess
 from gradgauge.errors import LimitExceeded
@@ -16,10 +17,13 @@ from gradgauge.remedy.search import (
     answering,
     enough,
     is_late,
+    is_serious,
     joined,
     layers_of,
     rank,
+    room,
 )
+from gradgauge.remedy.setting import PROBED, probed
 from gradgauge.risk.signals import read_signals
 from gradgauge.risk.thresholds import WEIGHT
 from gradgauge.schema.profile import Interval
@@ -45,9 +49,8 @@ def try_all(
     tried: list[Tried] = []
     for i, (remedy, finding) in enumerate(jobs):
         if not enough(tried, finding):
-            patch = _rewritten(assessment, remedy, finding)
-            if patch and not any(patch == t.patch and finding is t.finding for t in tried):
-                tried.append(_try(assessment, remedy, finding, patch))
+            found = _attempt(assessment, remedy, finding, tried)
+            tried += [found] if found is not None else []
         if on_progress is not None:
             on_progress((i + 1) / (len(jobs) + 1))
     tried += _combined(assessment, tried)
@@ -57,28 +60,42 @@ def try_all(
     return tried
 
 
+def _attempt(
+    assessment: Assessment, remedy: Remedy, finding: Finding, tried: Sequence[Tried]
+) -> Tried | None:
+    """The remedy measured; None where it changes nothing, or what another one has changed."""
+    if remedy.is_setting:
+        return probed(assessment, remedy, finding, risk_of(assessment.findings))
+    patch = _rewritten(assessment, remedy, finding)
+    if not patch or any(patch == t.patch and finding is t.finding for t in tried):
+        return None
+    return _try(assessment, remedy, finding, patch)
+
+
 def _combined(assessment: Assessment, tried: Sequence[Tried]) -> Iterator[Tried]:
     """Where nothing alone has left the network healthy, the best and what helps its copy most.
 
     At most TOGETHER remedies, each chosen for the first finding that the copy still has.
     """
     best = min(tried, key=rank, default=None)
+    left = room(tried)
     for _ in range(TOGETHER - 1):
         if best is None or best.outcome != "verified" or best.risk_after == 0.0:
             return
         copy = best.again
-        found = [] if copy is None else list(_onwards(assessment, best, copy))
+        found = [] if copy is None else list(islice(_onwards(assessment, best, copy), left))
+        left -= len(found)
         yield from found
         best = min(found, key=rank, default=None)
 
 
 def _onwards(assessment: Assessment, best: Tried, copy: Assessment) -> Iterator[Tried]:
     """Remedies for the worst finding of a copy, put on top of what made it."""
-    left = next((f for f in copy.findings if WEIGHT[f.severity] >= WEIGHT["medium"]), None)
+    left = next((f for f in copy.findings if is_serious(f)), None)
     if left is None:
         return
     done = set(best.remedy.action.split("+"))
-    rows = [r for r in answering(copy, REMEDIES, left) if r.action not in done]
+    rows = [r for r in answering(copy, REMEDIES, left) if r.action not in done and not r.is_setting]
     for remedy in rows[:MORE]:
         patch = _rewritten(copy, remedy, left)
         if not patch:
@@ -106,7 +123,7 @@ def _try(assessment: Assessment, remedy: Remedy, finding: Finding, patch: Patch)
     model = apply(assessment.graph.model, patch)
     graph = replace(assessment.graph, model=model)
     # the copy's forward pass is run by the same ops: what was said of them still holds
-    passes = replace(assessment.plan, wish=None)
+    passes = replace(assessment.plan, depth="quick", wish=None)
     before, risk_before = metric(assessment, finding) or 0.0, risk_of(assessment.findings)
     untried = Tried(
         remedy=remedy,
@@ -236,9 +253,17 @@ def _recommendation(rank: int, tried: Tried, assessment: Assessment) -> Recommen
 
 
 def _verified(tried: Tried, wire: str, unit: str, interval: Interval | None) -> list[Verified]:
-    """Before and after, of the finding's own metric and of the whole risk; nothing if not run."""
-    if tried.outcome == "not_run":
+    """Before and after, of the finding's own metric and of the whole risk; nothing if not run.
+
+    Of a setting it is the probe's loss over a constant answer's.
+    """
+    if tried.outcome in {"not_run", "not_verifiable"}:
         return []
+    if tried.remedy.is_setting:
+        left = [
+            v if v is not None and math.isfinite(v) else None for v in (tried.before, tried.after)
+        ]
+        return [Verified(metric=PROBED, before=left[0], after=left[1], unit="1", ci_after=None)]
     return [
         Verified(
             metric=wire,

@@ -101,10 +101,10 @@ def memorisation(case: Measured, exe: Executable, lr: float | None, *, always: b
         note = "not run: too large for profile standard; deep runs it"
         return Found((told("memorisation", None, "1", note),) if leaves else ())
     kept = {name: v.detach().clone() for name, v in leaves.items()}
-    problem = _problem(case, exe)
+    problem = problem_of(case, exe)
     measured, series = [], []
     for optimizer, held in rates.items():
-        curves = {rate: _train(problem, exe, leaves, kept, optimizer, rate) for rate in held}
+        curves = {rate: train(problem, exe, leaves, kept, optimizer, rate) for rate in held}
         best = min(curves, key=lambda rate: _last(curves[rate]))
         measured.append(_learnt(optimizer, best, curves[best], problem))
         measured += [_learnt(f"{optimizer}@{r:g}", r, curves[r], problem) for r in curves]
@@ -114,7 +114,7 @@ def memorisation(case: Measured, exe: Executable, lr: float | None, *, always: b
 
 
 @dataclass(frozen=True, slots=True)
-class _Problem:
+class Problem:
     """One batch, what it is to become, whether that are classes, and a constant answer's loss."""
 
     fed: list[Tensor]
@@ -124,7 +124,8 @@ class _Problem:
     constant: float
 
 
-def _problem(case: Measured, exe: Executable) -> _Problem:
+def problem_of(case: Measured, exe: Executable) -> Problem:
+    """The user's labels where they fit, else random ones."""
     generator = torch.Generator()
     fed = [x.detach() for x in feed(exe, case.setting, case.reading, generator, 0)]
     with torch.no_grad():
@@ -134,12 +135,12 @@ def _problem(case: Measured, exe: Executable) -> _Problem:
     if given is not None and _fits(given, y):
         whole = not given.is_floating_point()
         wanted = given.reshape(-1) if whole else given.reshape(y).to(case.setting.dtype)
-        return _Problem(fed, wanted, whole, "the data's labels", _constant(wanted))
+        return Problem(fed, wanted, whole, "the data's labels", _constant(wanted))
     if classes:
         wanted = torch.randint(0, y[-1], (math.prod(y[:-1]),), generator=generator).to(device)
     else:
         wanted = torch.randn(y, generator=generator).to(device, case.setting.dtype)
-    return _Problem(fed, wanted, classes, "random labels", _constant(wanted))
+    return Problem(fed, wanted, classes, "random labels", _constant(wanted))
 
 
 def _fits(given: Tensor, shape: torch.Size) -> bool:
@@ -165,15 +166,19 @@ def differentiable_shape(outputs: Sequence[object]) -> torch.Size:
     return next(y.shape for y in outputs if isinstance(y, Tensor) and y.is_floating_point())
 
 
-def _train(
-    problem: _Problem,
+def train(
+    problem: Problem,
     exe: Executable,
     leaves: Mapping[str, Tensor],
     kept: Mapping[str, Tensor],
     optimizer: str,
     rate: float,
+    clip: float | None = None,
 ) -> list[float]:
-    """Losses before every step and after the last; ends where one is not finite."""
+    """Losses before every step and after the last; ends where one is not finite.
+
+    A gradient whose 2-norm over all parameters exceeds `clip` is scaled down to it.
+    """
     held = list(leaves.values())
     moments: dict[int, tuple[Tensor, Tensor]] = {}
     moved: dict[int, Tensor] = {}
@@ -186,7 +191,7 @@ def _train(
             break
         found = torch.autograd.grad(loss, held, allow_unused=True)
         with torch.no_grad():
-            for k, g in enumerate(found):
+            for k, g in enumerate(_clipped(found, clip)):
                 if g is not None:
                     sgd = optimizer == "sgd"
                     step = _momentum(moved, k, g) if sgd else _adam(moments, k, g, count)
@@ -195,6 +200,16 @@ def _train(
         for name, v in leaves.items():
             v.copy_(kept[name])
     return losses
+
+
+def _clipped(grads: Sequence[Tensor | None], clip: float | None) -> list[Tensor | None]:
+    """Pascanu et al. 2013, algorithm 1, over all parameters together."""
+    if clip is None:
+        return list(grads)
+    held = [g.double().square().sum() for g in grads if g is not None]
+    norm = float(sum(held, torch.zeros((), dtype=torch.float64)).sqrt())
+    factor = min(1.0, clip / norm) if norm > 0 else 1.0
+    return [None if g is None else g * factor for g in grads]
 
 
 def _momentum(moved: dict[int, Tensor], key: int, g: Tensor) -> Tensor:
@@ -222,7 +237,7 @@ def _last(losses: Sequence[float]) -> float:
     return losses[-1] if math.isfinite(losses[-1]) else math.inf
 
 
-def _learnt(name: str, rate: float, losses: Sequence[float], problem: _Problem) -> Measurement:
+def _learnt(name: str, rate: float, losses: Sequence[float], problem: Problem) -> Measurement:
     """1 is learnt by heart, 0 no better than one answer to all, -1 far worse or diverged."""
     last = _last(losses)
     share = max(-1.0, 1.0 - last / problem.constant) if problem.constant > 0 else None

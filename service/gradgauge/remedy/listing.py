@@ -1,0 +1,95 @@
+"""docs/remedies.md, from the table: python -m gradgauge.remedy.listing docs/remedies.md."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from gradgauge.remedy.row import COSTS, Kind, Remedy
+from gradgauge.remedy.rules import REMEDIES
+from gradgauge.remedy.search import ALTOGETHER, BEST, CURED, PER_FINDING, TOGETHER
+from gradgauge.risk.findings import RULES
+
+_OPENING = """\
+# Remedies
+
+Written by `make remedies` from the table (`service/gradgauge/remedy`); a test holds them equal.
+
+A remedy is a row: the findings it answers, a check that says why it does not apply, a patch as
+data, its cost, side effects, code for PyTorch, Keras and JAX that names your layers, references.
+For every finding of at least medium severity the rows that answer it are tried, cheapest first, at
+most {per_finding} until {best} of them cure it, and {altogether} in one analysis. *Tried* means:
+the patch is applied to a copy, the copy is analysed at profile quick with the same seeds, and the
+finding's metric and the risk are compared.
+
+- **verified**: the finding's own metric and the risk fell. **refuted**: one of them did not.
+- **not_run**: the analysis' time was over (option `time_limit_s`).
+- A setting of training has no patch. Clipping and the learning rate are tried by a probe: SGD
+  learns labels by heart, with and without the setting; `probe_loss` is its last loss over that of
+  the best constant answer. It is verified where that is a tenth below what it is without the
+  setting, and below 1. The others say **not_verifiable**.
+
+Where no remedy alone leaves the network healthy, the best one is applied and up to {together} are
+combined, each chosen for the worst finding that the copy still has; one that adds nothing is
+refuted. Recommendations are ranked: verified before the rest, what leaves less than {cured:g}
+decade (or the whole share of units) first, then by drop in risk per cost.
+
+| cost | a drop in risk counts |
+|---|---|
+"""
+
+
+def document() -> str:
+    """The opening, and one section a cost with one part a remedy."""
+    told = _OPENING.format(
+        per_finding=PER_FINDING, best=BEST, together=TOGETHER, altogether=ALTOGETHER, cured=CURED
+    )
+    return told + "\n".join((*_costs(), *_sections()))
+
+
+def _costs() -> Iterator[str]:
+    for kind, cost in COSTS.items():
+        yield f"| {kind} | 1/{cost:g} |"
+    yield ""
+
+
+def _sections() -> Iterator[str]:
+    for kind in COSTS:
+        yield f"## {_TITLES[kind]} (`{kind}`)\n"
+        for remedy in REMEDIES:
+            if remedy.cost == kind:
+                yield from _part(remedy)
+
+
+def _part(remedy: Remedy) -> Iterator[str]:
+    titles = {rule.id: rule.title for rule in RULES}
+    yield f"### `{remedy.action}`\n"
+    yield f"{_sentence(remedy.does)} {_sentence(remedy.rationale)}\n"
+    answers = "; ".join(f"{key} {titles[key].lower()}" for key in sorted(remedy.answers))
+    yield f"- Answers: {answers}."
+    yield f"- {_proof(remedy)}"
+    yield f"- Side effects: {'; '.join(remedy.side_effects)}."
+    yield f"- After: {'; '.join(remedy.references)}.\n"
+
+
+def _proof(remedy: Remedy) -> str:
+    if remedy.is_setting:
+        return "Tried by the probe." if remedy.recipe is not None else "Not verifiable."
+    if remedy.function_preserving:
+        return "Tried on a copy; the network computes what it did."
+    return "Tried on a copy; the network's function changes."
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."
+
+
+_TITLES: dict[Kind, str] = {
+    "config": "Settings",
+    "init": "Initial weights",
+    "architecture": "Architecture",
+    "retrain": "To be trained again",
+}
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(document(), encoding="utf-8")

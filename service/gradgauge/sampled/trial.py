@@ -1,0 +1,67 @@
+"""A few dozen steps of SGD under a setting: how much of the labels is learnt by heart."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import onnx_ir
+import torch
+
+from gradgauge.errors import AnalysisFailed, UnsupportedOps
+from gradgauge.graph.layers import Layer
+from gradgauge.graph.reading import Reading
+from gradgauge.sampled.budget import Budget
+from gradgauge.sampled.case import Measured, compiled
+from gradgauge.sampled.devices import choose
+from gradgauge.sampled.dynamics import PROBE_COST, PROBE_INPUTS, PROBE_STEPS, problem_of, train
+from gradgauge.sampled.frame import Setting, find_frame
+from gradgauge.sampled.probes import plan_draws
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """SGD's learning rate, and the norm that the gradient is clipped to."""
+
+    lr: float
+    clip: float | None = None
+
+
+def losses_left(
+    model: onnx_ir.Model,
+    layers: Sequence[Layer],
+    reading: Reading,
+    trials: Sequence[Trial],
+    *,
+    seed: int,
+    budget: Budget,
+) -> list[float] | None:
+    """Of each trial the last loss over a constant answer's (infinite where it diverged).
+
+    None where the graph cannot be run or trained, or is too large for a probe.
+    """
+    draws = plan_draws(reading, "quick", None)
+    setting = Setting(torch.float32, 0, "random_cotangent", seed, draws.batch, choose(None), budget)
+    try:
+        exe = compiled(model, reading, setting)
+        frame = find_frame(exe, layers, reading, setting)
+        case = Measured(model, tuple(layers), reading, setting, frame, draws).small(PROBE_INPUTS)
+        leaves = {k: v for k, v in exe.initializers.items() if v.requires_grad}
+        steps = PROBE_STEPS * len(trials)
+        if not leaves or (case.frame.total + _count(leaves.values())) * steps > PROBE_COST:
+            return None
+        kept = {name: v.detach().clone() for name, v in leaves.items()}
+        problem = problem_of(case, exe)
+        runs = [train(problem, exe, leaves, kept, "sgd", t.lr, t.clip) for t in trials]
+        return [_left(losses, problem.constant) for losses in runs]
+    except (AnalysisFailed, UnsupportedOps):
+        return None
+
+
+def _count(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(v.numel() for v in tensors)
+
+
+def _left(losses: Sequence[float], constant: float) -> float:
+    if not losses or not math.isfinite(losses[-1]) or constant <= 0.0:
+        return math.inf
+    return losses[-1] / constant
