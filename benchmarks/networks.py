@@ -55,7 +55,7 @@ class _Bottleneck(nn.Module):
         return self.relu(self.bn3(self.conv3(y)) + self.shortcut(x))
 
 
-def _resnet50() -> nn.Module:
+def resnet50() -> nn.Module:
     blocks: list[nn.Module] = []
     before = 64
     for stage, count in enumerate((3, 4, 6, 3)):
@@ -124,8 +124,8 @@ def _images() -> tuple[Tensor, ...]:
 
 
 NETWORKS = {
-    "ResNet-50 (8x224x224)": Network(_resnet50, _images, fold=False),
-    "ResNet-50, training": Network(_resnet50, _images, training=True, fold=False),
+    "ResNet-50 (8x224x224)": Network(resnet50, _images, fold=False),
+    "ResNet-50, training": Network(resnet50, _images, training=True, fold=False),
     "BERT-base (8x128)": Network(
         _bert,
         lambda: (torch.randint(0, 30522, (8, 128)),),

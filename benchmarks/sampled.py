@@ -12,7 +12,6 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from benchmarks.sampled_nets import NETS, Net
@@ -28,7 +27,7 @@ from gradgauge.sampled.frame import Setting, feed, find_frame
 from gradgauge.sampled.looks import Looks, Seen, watch_plan
 from gradgauge.sampled.passes import run_pass
 from gradgauge.sampled.probes import plan_draws
-from gradgauge.sampled.samples import per_input
+from gradgauge.sampled.samples import inputs_held, per_input
 from gradgauge.sampled.stages import Wish, with_stages
 from gradgauge.sampled.summary import summary
 from gradgauge.sampled.tally import Plain, Tally
@@ -116,7 +115,7 @@ def stages(net: Net) -> None:
     bare()
     unit = min(timed(bare) for _ in range(3))
     held = summary(case, {layer.id: Seen() for layer in case.layers})
-    found = with_stages(held, case, exe, "standard", Wish(), lambda _share: None)
+    found = with_stages(held, case, exe, "standard", Wish(), lambda _name: None)
     spent = {k.removeprefix("sampled."): v / 1000 / unit for k, v in found.stage_ms.items()}
     probe = spent.pop("memorisation")
     told = ", ".join(f"{name} {value:.1f}" for name, value in spent.items())
@@ -127,8 +126,9 @@ def per_sample(net: Net) -> None:
     """Our per-input weight gradients against vmap(grad) of as many inputs."""
     model = net.build().train()
     case, exe = prepared(net, model)
-    case = replace(case.small(8))
-    x = net.example()[:8]
+    count = inputs_held(case, exe, "standard")
+    case = case.small(count)
+    x = net.example()[:count]
     params = {k: v.detach() for k, v in model.named_parameters()}
     sent = torch.randn(model(x).shape[1:])
 
@@ -146,7 +146,7 @@ def per_sample(net: Net) -> None:
     ours = statistics.median(
         timed(lambda: per_input(case, exe, "standard", None)) / timed(theirs) for _ in range(5)
     )
-    print(f"| {net.name}, 8 inputs | {ours:.2f} |", flush=True)
+    print(f"| {net.name}, {count} inputs | {ours:.2f} |", flush=True)
 
 
 def main() -> None:

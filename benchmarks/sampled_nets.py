@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from benchmarks.networks import resnet50
 from torch import nn
 
 from tests.nets import Block
@@ -18,36 +19,6 @@ class Net:
     example: Callable[[], torch.Tensor]
     axis: int
     most: float | None
-
-
-class Bottleneck(nn.Module):
-    def __init__(self, fan_in: int, width: int, stride: int) -> None:
-        super().__init__()
-        out = 4 * width
-        self.body = nn.Sequential(
-            *(nn.Conv2d(fan_in, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
-            *(nn.Conv2d(width, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
-            *(nn.Conv2d(width, out, 1, bias=False), nn.BatchNorm2d(out)),
-        )
-        self.short = nn.Sequential()
-        if stride > 1 or fan_in != out:
-            self.short = nn.Sequential(
-                nn.Conv2d(fan_in, out, 1, stride, bias=False), nn.BatchNorm2d(out)
-            )
-
-    def forward(self, x):
-        return torch.relu(self.body(x) + self.short(x))
-
-
-def resnet50() -> nn.Module:
-    parts = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
-    parts.append(nn.MaxPool2d(3, 2, 1))
-    fan = 64
-    for width, count, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
-        for i in range(count):
-            parts.append(Bottleneck(fan, width, stride if i == 0 else 1))
-            fan = 4 * width
-    return nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(fan, 1000))
 
 
 class Transformer(nn.Module):

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -27,7 +27,7 @@ from gradgauge.schema.layer import (
     SampledBlock,
 )
 from gradgauge.schema.options import AnalysisOptions
-from gradgauge.schema.profile import ForwardCheck, Measurement, Series
+from gradgauge.schema.profile import ForwardCheck, Interval, Measurement, Quantiles, Series
 from gradgauge.schema.report import (
     Finding,
     MeasurementBlock,
@@ -204,7 +204,7 @@ def _analytic(key: str, assessment: Assessment) -> AnalyticBlock:
     if row is None:
         blank = dict.fromkeys(AnalyticBlock.model_fields)
         return AnalyticBlock.model_validate(blank | {"method": "not_supported", "assumptions": []})
-    values = {name: _finite(value) for name, value in asdict(row).items()}
+    values = {field.name: _finite(getattr(row, field.name)) for field in fields(row)}
     return AnalyticBlock.model_validate(values | {"assumptions": list(row.assumptions)})
 
 
@@ -225,9 +225,16 @@ def _sampled(key: str, assessment: Assessment) -> SampledBlock:
         "loss": profile.loss,
         "input_kind": profile.input_kind,
     }
-    own = asdict(held)
-    taken = {k: _finite(own[k]) for k in SampledBlock.model_fields if k in own}
+    taken = {
+        field.name: _wire(getattr(held, field.name))
+        for field in fields(held)
+        if field.name in SampledBlock.model_fields
+    }
     return SampledBlock.model_validate(shared | taken)
+
+
+def _wire(value: Any) -> Any:
+    return asdict(value) if isinstance(value, Quantiles | Interval) else _finite(value)
 
 
 def _risk(key: str, findings: Sequence[Finding]) -> RiskBlock:
@@ -264,7 +271,8 @@ def _layer_measurements(key: str, assessment: Assessment) -> list[MeasurementBlo
 
 
 def _measurement(held: Measurement) -> MeasurementBlock:
-    return MeasurementBlock.model_validate({k: _finite(v) for k, v in asdict(held).items()})
+    values = {field.name: _finite(getattr(held, field.name)) for field in fields(held)}
+    return MeasurementBlock.model_validate(values)
 
 
 def _measurements(assessment: Assessment) -> list[MeasurementBlock]:
@@ -328,6 +336,7 @@ def _warnings(
                 "some sizes lie outside what float32 holds safely and were measured in float64",
             )
         )
+    told += assessment.sampled.warnings if assessment.sampled is not None else ()
     if assessment.forward is not None and assessment.forward.reason is not None:
         told.append(
             (

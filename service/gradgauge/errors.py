@@ -11,6 +11,8 @@ GradgaugeError
     └── NotCompared       another runtime did not run the graph; never ends an analysis
 """
 
+import errno
+import re
 from typing import Any
 
 from typing_extensions import override
@@ -143,3 +145,20 @@ class Unavailable(GradgaugeError):
 
 class StorageFull(Unavailable):
     """The disk or the bucket has no room left."""
+
+
+# how the allocators of numpy, torch and the C++ runtime word their refusals
+_NO_MEMORY = re.compile(
+    r"can't allocate memory|not enough memory|unable to allocate|bad_alloc|out of memory",
+    re.IGNORECASE,
+)
+
+
+def wants_memory(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is an allocator's refusal."""
+    while error is not None:
+        refused = isinstance(error, OSError) and error.errno == errno.ENOMEM
+        if refused or isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+            return True
+        error = error.__cause__
+    return False

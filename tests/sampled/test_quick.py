@@ -1,6 +1,7 @@
 """What one pass says of a layer besides its gradient: moments, masks and memory."""
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -12,8 +13,11 @@ from torch.nn import functional
 from gradgauge.graph.layers import find_layers
 from gradgauge.graph.read_onnx import read_onnx
 from gradgauge.graph.reading import read
+from gradgauge.sampled import looks, measure
+from gradgauge.sampled.budget import Budget
 from gradgauge.sampled.case import Measured, compiled
 from gradgauge.sampled.frame import Setting, find_frame
+from gradgauge.sampled.memory import RESERVE
 from gradgauge.sampled.probes import plan_draws
 from tests.acceptance.fixtures import export, seeded
 from tests.handmade import INT64, made, node, orthogonal, profiled
@@ -178,8 +182,8 @@ def test_what_autograd_keeps_is_foretold_from_two_small_batches():
     own = {x.untyped_storage().data_ptr() for x in exe.initializers.values()}
     with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
         y = exe(torch.randn(32, 3, 8, 8, requires_grad=True))
-    each, besides = case.frame.saved
-    assert 32 * each + besides == pytest.approx(sum(stored.values()), rel=0.02)
+    course = case.frame.courses.of(32, torch.float32)
+    assert course.saved[-1] == pytest.approx(sum(stored.values()), rel=0.02)
     assert y[0].shape == (32, 4)
 
 
@@ -187,8 +191,7 @@ def test_what_autograd_keeps_is_foretold_from_two_small_batches():
 def test_inputs_are_split_to_fit_the_memory_and_are_as_many_as_before(batches, batch):
     model = export(nn.Sequential(nn.Linear(6, 50), nn.Tanh(), nn.Linear(50, 3)), torch.zeros(2, 6))
     case = _case(model)
-    each, besides = case.frame.saved
-    small = case.within(int(besides + 32 * each / batches) + 8)
+    small = case.within(int(case.frame.courses.of(32 // batches or 1, torch.float32).whole) + 8)
     assert small.setting.batch == small.frame.rows == batch
     assert small.draws.count * batch == 64
 
@@ -198,7 +201,8 @@ def test_a_small_memory_changes_no_size_only_how_often_passes_run():
         seeded(nn.Sequential(nn.Linear(6, 50), nn.Tanh(), nn.Linear(50, 3)), 1), torch.zeros(2, 6)
     )
     plain, _ = profiled(model, samples=512)
-    split, found = profiled(model, samples=512, memory_bytes=1000)
+    tight = Budget(live_bytes=RESERVE + 10_000)
+    split, found = profiled(model, samples=512, budget=tight)
     assert len(found.seeds) > 16
     for name, layer in plain.items():
         assert split[name].n == layer.n
@@ -230,3 +234,54 @@ def test_each_inputs_weight_gradient_adds_up_to_the_batchs(tmp_path):
     ).backward()
     size = math.log10(float(net[0].weight.grad.square().mean().sqrt()) / math.sqrt(32))
     assert held["/0/Gemm"].log10_grad_param.q50 == pytest.approx(size, abs=1e-4)
+
+
+def small_net():
+    net = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 3))
+    return export(seeded(net, 5), torch.zeros(2, 6))
+
+
+@pytest.mark.parametrize("name", ["CAUGHT", "KEPT", "SMALL", "TOGETHER"])
+def test_a_gradient_is_the_same_hooked_or_caught_alone_or_together(monkeypatch, name):
+    model = export(seeded(BehindNorm(), 4), torch.zeros(2, 3, 8, 8), training=True)
+    plain = profiled(model)[0]
+    monkeypatch.setattr(looks, name, 0)
+    again = profiled(model)[0]
+    for key, layer in plain.items():
+        assert again[key].log10_grad_act.q50 == pytest.approx(layer.log10_grad_act.q50, abs=1e-5)
+        assert again[key].local_log10_gain == pytest.approx(layer.local_log10_gain, abs=1e-5)
+        assert again[key].forward_mean == pytest.approx(layer.forward_mean, abs=1e-5)
+        assert again[key].input_correlation == pytest.approx(layer.input_correlation, abs=1e-5)
+
+
+def test_passes_end_when_half_of_the_time_is_over_and_say_so():
+    fixed = export(seeded(nn.Linear(6, 3), 1), torch.zeros(1, 6), axes={})
+    budget = Budget(seconds=4.0, since=time.monotonic())
+    held, found = profiled(fixed, samples=1_000_000, budget=budget)
+    ((code, message),) = found.warnings
+    assert code == "W_FEWER_SAMPLES"
+    assert message.startswith(f"{len(found.seeds)} of 1000000 batches")
+    assert held["/Gemm"].n == len(found.seeds)
+    assert time.monotonic() - budget.since < 4.0
+
+
+def test_a_pass_that_leaves_float32_is_not_repeated_there():
+    vanishing = made(
+        [node("MatMul", "x W", "h"), node("MatMul", "h V", "y")],
+        {"x": [1, 6]},
+        "y",
+        {"W": orthogonal(6, 0, 1e-15), "V": orthogonal(6, 1, 1e-15)},
+    )
+    told = []
+    _, found = profiled(vanishing, samples=9, on_progress=told.append)
+    assert found.dtype == "float64"
+    assert len(told) == 1 + 9
+    assert found.seeds == tuple(range(9))
+
+
+def test_a_graph_of_a_fixed_batch_and_very_many_layers_is_run_less_often(monkeypatch):
+    monkeypatch.setattr(measure, "LOOKS", 20)
+    fixed = export(seeded(nn.Sequential(nn.Linear(6, 3), nn.Tanh()), 1), torch.zeros(1, 6), axes={})
+    assert profiled(fixed)[1].seeds == tuple(range(10))
+    assert profiled(fixed, samples=12)[1].seeds == tuple(range(12))
+    assert profiled(small_net())[1].seeds == tuple(range(2))

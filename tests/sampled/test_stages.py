@@ -1,11 +1,21 @@
 """What profile standard adds, stage by stage, and what it leaves alone."""
 
+import time
+from dataclasses import replace
+
+import pytest
 import torch
 from torch import nn
 
-from gradgauge.sampled.stages import Wish
+from gradgauge.errors import AnalysisFailed
+from gradgauge.sampled import budget, stages
+from gradgauge.sampled.budget import Budget, of_analysis
+from gradgauge.sampled.looks import Seen
+from gradgauge.sampled.stages import Wish, with_stages
+from gradgauge.sampled.summary import summary
 from tests.acceptance.fixtures import export, seeded
 from tests.handmade import made, node, orthogonal, profiled
+from tests.sampled.staged import staged
 
 NAMES = ("samples", "representation", "recurrence", "jacobian", "precision", "first_step")
 
@@ -75,3 +85,88 @@ def test_a_graph_of_a_fixed_batch_of_one_has_stages_too():
     )
     assert held["y"].supported
     assert any(m.name == "jacobian_sigma_max" for m in found.measurements)
+
+
+def after_passes(limits):
+    case, exe = staged(model())
+    case = replace(case, setting=replace(case.setting, budget=limits))
+    held = summary(case, {layer.id: Seen() for layer in case.layers})
+    return with_stages(held, case, exe, "standard", Wish(), lambda _name: None)
+
+
+def test_stages_without_time_are_left_out_with_what_to_do_about_it():
+    found = after_passes(Budget(seconds=1.0, since=time.monotonic() - 60))
+    assert [code for code, _ in found.warnings] == ["W_STAGE_LEFT_OUT"] * 6
+    for name, (_, message) in zip(
+        [name for name in (*NAMES, "memorisation") if name != "recurrence"],
+        found.warnings,
+        strict=True,
+    ):
+        assert message.startswith(f"stage {name} was left out: ")
+        assert "(limit seconds=60" in message
+        assert "raise time_limit_s" in message
+    assert {m.name for m in found.measurements if "not run" in (m.note or "")} >= {"stage_jacobian"}
+
+
+class Ticking:
+    """A clock on which every look takes 50 ms."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        self.now += 0.05
+        return self.now
+
+
+def test_a_stage_that_goes_on_too_long_costs_the_report_nothing_else(monkeypatch):
+    deep = nn.Sequential(*(m for _ in range(20) for m in (nn.Linear(48, 48), nn.Tanh())))
+    case, exe = staged(export(seeded(deep, 3), torch.zeros(2, 48)))
+    monkeypatch.setattr(budget, "time", Ticking())
+    setting = replace(case.setting, budget=of_analysis(None, 120.0, 0.0))
+    held = summary(case, {layer.id: Seen() for layer in case.layers})
+    before = {name: v.clone() for name, v in exe.initializers.items()}
+    found = with_stages(
+        held, replace(case, setting=setting), exe, "deep", Wish(), lambda _name: None
+    )
+    left = [message for code, message in found.warnings if code == "W_STAGE_LEFT_OUT"]
+    assert any(m.startswith("stage jacobian was left out: a round of Lanczos") for m in left)
+    assert any(m.startswith("stage memorisation was left out: ") for m in left)
+    names = {m.name for m in found.measurements}
+    assert {"ntk_mean", "loss_scale_fp16", "layers_not_finite_in_bf16", "logit_scale"} <= names
+    for name, v in exe.initializers.items():
+        assert torch.equal(v, before[name])
+
+
+def test_deep_tells_how_far_seeds_lie_apart():
+    _, found = profiled(model(), depth="deep", samples=32, wish=Wish())
+    held = {m.name: m for m in found.measurements}
+    for name in ("ntk_mean", "jacobian_sigma_max", "memorisation:sgd"):
+        assert held[name].low < held[name].value < held[name].high
+        assert held[name].note.endswith("median, lowest and highest of 3 seeds")
+    (curve,) = [s for s in found.series if s.name == "memorisation_loss:sgd"]
+    assert all(a <= b <= c for a, b, c in zip(curve.low, curve.y, curve.high, strict=True))
+
+
+@pytest.mark.parametrize(
+    "fault", [MemoryError(), RuntimeError("DefaultCPUAllocator: not enough memory")]
+)
+def test_a_stage_that_does_not_fit_into_memory_is_left_out(monkeypatch, fault):
+    def refused(*_):
+        raise AnalysisFailed("execution_failed", "MatMul failed") from fault
+
+    monkeypatch.setattr(stages, "jacobian", refused)
+    found = after_passes(Budget())
+    ((code, message),) = found.warnings
+    assert code == "W_STAGE_LEFT_OUT"
+    assert message.startswith("stage jacobian was left out: its tensors do not fit into memory")
+    assert {m.name for m in found.measurements} >= {"ntk_mean", "logit_scale"}
+
+
+def test_an_error_of_our_own_in_a_stage_is_not_hidden(monkeypatch):
+    def broken(*_):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(stages, "jacobian", broken)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        after_passes(Budget())

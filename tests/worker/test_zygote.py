@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+import time
 from pathlib import Path
 
 import onnx
@@ -109,3 +110,56 @@ def test_onnxruntime_runs_in_a_confined_child_of_its_own(folder):
     assert outcome.result["shape"] == [2, 4]
     assert math.isclose(outcome.result["sum"], 12.0)
     assert landlock.version() == 0 or sandbox.missing(outcome.sandbox) == []
+
+
+def test_a_model_that_fits_no_other_way_is_run_in_pieces(zygote, tmp_path):
+    """80 values of 16 MiB under 512 MiB: a backward pass that kept them all would be stopped."""
+    width, layers = 1 << 22, 40
+    nodes, stored = [], []
+    for i in range(layers):
+        nodes += [
+            helper.make_node("Mul", [f"t{i}" if i else "x", f"w{i}"], [f"m{i}"]),
+            helper.make_node("Tanh", [f"m{i}"], [f"t{i + 1}"]),
+        ]
+        stored.append(helper.make_tensor(f"w{i}", TensorProto.FLOAT, [1], [1.1]))
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, width])
+        for name in ("x", f"t{layers}")
+    ]
+    graph = helper.make_graph(nodes, "wide", ends[:1], ends[1:], stored)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
+        tmp_path / "wide.onnx",
+    )
+    options = {"profile": "quick", "engines": ["sampled"], "samples": 1, "remediate": False}
+    outcome = zygote.run(job(tmp_path, "wide.onnx", options=options), wall_s=120)
+    assert outcome.problem is None, outcome
+    first = outcome.result["layers"][0]["sampled"]
+    assert first["log10_grad_act"]["q50"] is not None
+
+
+def test_an_analysis_is_cancelled_within_two_seconds_in_the_midst_of_a_stage(zygote, folder):
+    layers = 40 * "  - {type: dense, units: 96}\n  - {type: activation, function: tanh}\n"
+    deep = f"gradgauge: 1\nname: long\ninput: {{shape: [96]}}\nlayers:\n{layers}"
+    (folder / "long.yaml").write_text(deep)
+    passes_done, asked = [], []
+
+    def told(stage, share):
+        if stage == "sampled" and share > 0.0:
+            passes_done.append(share)
+
+    def cancelled():
+        if passes_done:
+            asked.append(time.monotonic())
+        return bool(passes_done)
+
+    options = {"profile": "deep", "engines": ["sampled"], "samples": 32}
+    outcome = zygote.run(
+        job(folder, "long.yaml", options=options),
+        wall_s=300,
+        on_progress=told,
+        cancelled=cancelled,
+    )
+    assert outcome.problem.code == "cancelled"
+    assert max(passes_done) < 1.0
+    assert time.monotonic() - asked[0] < 2.0

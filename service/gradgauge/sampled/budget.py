@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,28 @@ class Budget:
     nesting_depth: int | None = DEFAULT_LIMITS.nesting_depth
     seconds: float | None = None
     since: float | None = None
+
+    def part(self, share: float) -> "Budget":
+        """The same, but for the clock: of the time that is left from now on this share."""
+        if self.seconds is None or self.since is None:
+            return self
+        gone = time.monotonic() - self.since
+        return replace(self, seconds=gone + share * max(0.0, self.seconds - gone))
+
+    def spent(self) -> bool:
+        """Whether the time that several runs share is over."""
+        if self.seconds is None or self.since is None:
+            return False
+        return time.monotonic() - self.since > self.seconds
+
+    def go_on(self, what: str) -> None:
+        """Look at the clock where no node is about to run.
+
+        Raises:
+            LimitExceeded: the time that several runs share is over.
+        """
+        if self.seconds is not None and self.since is not None and self.spent():
+            raise _out_of_time(what, time.monotonic() - self.since, self.seconds)
 
 
 NO_BUDGET = Budget()
@@ -79,7 +101,7 @@ class Spent:
             since = self.began if self.budget.since is None else self.budget.since
             gone = time.monotonic() - since
             if gone > seconds:
-                raise _out_of_time(node, op, gone, seconds)
+                raise _out_of_time(op, gone, seconds, node)
 
     def trip(self, node: str, op: str) -> None:
         """Count one run of a subgraph."""
@@ -192,12 +214,12 @@ def _exceeded(node: str, op: str, what: str, limit: str, value: int) -> LimitExc
     )
 
 
-def _out_of_time(node: str, op: str, gone: float, seconds: float) -> LimitExceeded:
+def _out_of_time(what: str, gone: float, seconds: float, node: str | None = None) -> LimitExceeded:
     return LimitExceeded(
         "limit_exceeded",
-        f"{op} would start after {gone:.1f} s, the limit is {seconds:g} s",
-        where=f"node {node}",
-        op=op,
-        limit=f"seconds={seconds:g}",
+        f"{what} would start after {gone:.1f} s, the limit is {seconds:.4g} s",
+        where=None if node is None else f"node {node}",
+        op=None if node is None else what,
+        limit=f"seconds={seconds:.4g}",
         hint="raise time_limit_s, or use the quick profile or fewer samples",
     )

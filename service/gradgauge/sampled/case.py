@@ -11,6 +11,7 @@ from gradgauge.graph.layers import Layer
 from gradgauge.graph.reading import Reading
 from gradgauge.sampled.executor import Executable, compile_graph
 from gradgauge.sampled.frame import Frame, Setting
+from gradgauge.sampled.memory import scarce
 from gradgauge.sampled.probes import Draws
 from gradgauge.schema.profile import Measurement, Series
 
@@ -34,34 +35,47 @@ class Measured:
         return replace(self, setting=setting, frame=replace(self.frame, rows=batch))
 
     def within(self, memory: int) -> "Measured":
-        """The same with batches so small that autograd keeps no more bytes than given.
+        """The same with so few inputs a pass, and so many of its values made twice, as will fit.
 
-        More draws make up for it. Batch statistics are never taken of one input alone.
+        More draws make up for fewer inputs. Batch statistics are never taken of one input alone.
         """
+        courses, dtype = self.frame.courses, self.setting.dtype
         if self.draws.batch is None:
-            return self
+            cuts = courses.cuts(memory, self.frame.rows, dtype)
+            return replace(self, setting=replace(self.setting, cuts=cuts))
         least = 2 if self.reading.batch_statistics else 1
-        fitting = max(least, self.frame.fitting(memory, self.setting.dtype))
-        batch = min(self.draws.batch, fitting)
+        fitting = courses.fitting(memory, dtype, self.draws.batch)
+        if fitting < self.draws.batch:
+            fitting = 1 << (fitting.bit_length() - 1)  # so that as many draws more make up for it
+        batch = min(self.draws.batch, max(least, fitting))
         more = self.draws.batch / batch
         draws = Draws(batch, math.ceil(self.draws.count * more), math.ceil(self.draws.most * more))
+        cuts = courses.cuts(memory, batch, dtype)
         return replace(
             self,
             draws=draws,
-            setting=replace(self.setting, batch=batch),
+            setting=replace(self.setting, batch=batch, cuts=cuts),
             frame=replace(self.frame, rows=batch),
         )
+
+    @property
+    def scarce(self) -> bool:
+        """Whether memory that a pass lets go has to go back at once."""
+        course = self.frame.courses.of(self.frame.rows, self.setting.dtype)
+        return scarce(self.setting.budget, course.whole)
 
 
 def compiled(model: onnx_ir.Model, reading: Reading, setting: Setting) -> Executable:
     """The model as the reading asks for it, in the setting's number type and place."""
-    return compile_graph(
+    exe = compile_graph(
         model,
         training=reading.batch_statistics,
         dtype=setting.dtype,
         device=setting.device,
         budget=setting.budget,
     )
+    exe.recompute(setting.cuts)
+    return exe
 
 
 @dataclass(frozen=True, slots=True)

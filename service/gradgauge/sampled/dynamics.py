@@ -1,7 +1,8 @@
 """The first steps of training: one virtual step, the logits' scale, labels learnt by heart."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,17 +35,26 @@ def first_step(case: Measured, exe: Executable, grads: Mapping[str, bool]) -> Fo
     if not any(grads.values()):
         return Found(tuple(logits))
     leaves = {k: v for k, v in exe.initializers.items() if v.requires_grad}
-    kept = {name: v.detach().clone() for name, v in leaves.items()}
-    _step(case, exe, leaves)
     seen = {layer.id: Seen() for layer in case.layers}
     watch = watch_plan(case.model, case.layers)
     looks = Looks(case.frame, Guarded(), Tally(), seen, watch)
-    run_pass(exe, case.layers, looks, case.reading, case.setting, 0)
-    with torch.no_grad():
-        for name, v in leaves.items():
-            v.copy_(kept[name])
+    with restored(leaves):
+        _step(case, exe, leaves)
+        run_pass(exe, case.layers, looks, case.reading, case.setting, 0)
     layers = {key: _after(seen[key]) for key, zero in grads.items() if zero and seen[key].grads}
     return Found(tuple(logits), (), layers)
+
+
+@contextmanager
+def restored(leaves: Mapping[str, Tensor]) -> Iterator[None]:
+    """Whatever ends what is done within, the weights are what they were."""
+    kept = {name: v.detach().clone() for name, v in leaves.items()}
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, v in leaves.items():
+                v.copy_(kept[name])
 
 
 def _after(seen: Seen) -> dict[str, tuple[Measurement, ...]]:
@@ -100,11 +110,13 @@ def memorisation(case: Measured, exe: Executable, lr: float | None, *, always: b
     if not leaves or (cost > PROBE_COST and not always):
         note = "not run: too large for profile standard; deep runs it"
         return Found((told("memorisation", None, "1", note),) if leaves else ())
-    kept = {name: v.detach().clone() for name, v in leaves.items()}
     problem = problem_of(case, exe)
     measured, series = [], []
     for optimizer, held in rates.items():
-        curves = {rate: train(problem, exe, leaves, kept, optimizer, rate) for rate in held}
+        curves = {}
+        for rate in held:
+            with restored(leaves):
+                curves[rate] = train(problem, exe, leaves, optimizer, rate)
         best = min(curves, key=lambda rate: _last(curves[rate]))
         measured.append(_learnt(optimizer, best, curves[best], problem))
         measured += [_learnt(f"{optimizer}@{r:g}", r, curves[r], problem) for r in curves]
@@ -170,7 +182,6 @@ def train(
     problem: Problem,
     exe: Executable,
     leaves: Mapping[str, Tensor],
-    kept: Mapping[str, Tensor],
     optimizer: str,
     rate: float,
     clip: float | None = None,
@@ -196,9 +207,6 @@ def train(
                     sgd = optimizer == "sgd"
                     step = _momentum(moved, k, g) if sgd else _adam(moments, k, g, count)
                     held[k].sub_(step, alpha=rate)
-    with torch.no_grad():
-        for name, v in leaves.items():
-            v.copy_(kept[name])
     return losses
 
 

@@ -1,7 +1,7 @@
 """Run a compiled graph: node after node in torch, values freed after their last use."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,50 +9,16 @@ import torch
 from torch import Tensor
 
 from gradgauge.errors import AnalysisFailed, InvalidInput
-from gradgauge.ops.table import Run
 from gradgauge.sampled.budget import Budget, Spent, gathered
+from gradgauge.sampled.program import Body, Edge, Piece, Step, every, pieces, with_dead
+from gradgauge.sampled.recompute import forgetting
 from gradgauge.sampled.tensors import Value, from_numpy
 
 # what torch and the op table raise where inputs do not fit an op (torch's out-of-memory and
 # missing-kernel errors are RuntimeErrors; sequences and strings lack a tensor's methods)
 FAULTS = (RuntimeError, IndexError, ValueError, TypeError, AttributeError, ArithmeticError)
-Edge = tuple[str, int]
 Replace = Callable[[str, Tensor], Tensor]
 Taken = Callable[[Edge, Tensor], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One node: what to call, which values it takes and makes, which are dead after it.
-
-    An absent optional input is None, an output nobody asked for is ''. `bodies` are its subgraphs
-    by attribute name, `captures` the values those take from around them.
-    """
-
-    node: str
-    op: str
-    run: Run
-    attributes: Mapping[str, Any]
-    inputs: tuple[str | None, ...]
-    outputs: tuple[str, ...]
-    dead: tuple[str, ...] = ()
-    bodies: Mapping[str, "Body"] = field(default_factory=dict)
-    captures: tuple[str, ...] = ()
-
-    @property
-    def key(self) -> str:
-        """The first output that is not left out, which names the node in an edge."""
-        return next((name for name in self.outputs if name), "")
-
-
-@dataclass(frozen=True, slots=True)
-class Body:
-    """A subgraph: inputs by position, steps, outputs, and what it takes from around it."""
-
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    steps: tuple[Step, ...]
-    captures: tuple[str, ...]
 
 
 class Executable:
@@ -92,6 +58,29 @@ class Executable:
         self._replaced: frozenset[str] = frozenset()
         self._replace: Replace = _unchanged
         self._spent = Spent(self._budget)
+        self._pieces: tuple[Piece, ...] = ()
+        self._between: Callable[[int], None] = _ignored
+
+    @property
+    def live_bytes(self) -> int:
+        """Bytes of the values held at this point of a run whose budget counts them."""
+        return self._spent.live
+
+    def recompute(self, cuts: Sequence[int]) -> None:
+        """Cut the steps before these places: a backward pass keeps what goes from piece to piece.
+
+        What autograd keeps within a piece is let go and made again, by the same ops, when the
+        backward pass arrives there. Without cuts everything is kept.
+        """
+        self._pieces = pieces(self._steps, cuts) if cuts else ()
+
+    def watch_steps(self, between: Callable[[int], None]) -> None:
+        """Call this with 0 before the next runs' first step and with 1, 2, ... after each."""
+        self._between = between
+
+    def limit(self, budget: Budget) -> None:
+        """Hold the next runs to this budget instead."""
+        self._budget = budget
 
     def watch(self, names: Iterable[str]) -> None:
         """Keep these values of the next runs in `watched`; replaces what was watched before.
@@ -117,15 +106,19 @@ class Executable:
         Raises:
             KeyError: there is none.
         """
-        for step in _all(self._steps):
+        for step in every(self._steps):
             if step.node == node:
                 return step
         raise KeyError(node)
 
+    @property
+    def made(self) -> frozenset[str]:
+        """The names of all values that nodes make, those of subgraphs included."""
+        return frozenset(name for step in every(self._steps) for name in step.outputs)
+
     def _known(self, names: Iterable[str], held: set[str]) -> frozenset[str]:
         wanted = frozenset(names)
-        made = {name for step in _all(self._steps) for name in step.outputs}
-        for name in wanted - made - held:
+        for name in wanted - self.made - held:
             raise KeyError(f"the graph has no value named {name!r}")
         return wanted
 
@@ -143,7 +136,7 @@ class Executable:
         wanted = frozenset(edges)
         known = {
             (step.key, index)
-            for step in _all(self._steps)
+            for step in every(self._steps)
             for index, name in enumerate(step.inputs)
             if name is not None
         }
@@ -170,8 +163,46 @@ class Executable:
         self.watched_edges = {}
         self._spent = Spent(self._budget)
         self._spent.hold(values.values())
-        self._walk(self._steps, values)
+        if self._pieces:
+            self._walk_pieces(values)
+        else:
+            self._between(0)
+            for place, step in enumerate(self._steps, 1):
+                self._walk((step,), values)
+                self._between(place)
         return [values[name] for name in self.output_names]
+
+    def _walk_pieces(self, values: dict[str, Any]) -> None:
+        """As `_walk`, piece by piece; a piece that is run again shows nothing to anyone."""
+        for piece in self._pieces:
+            taken = {name: values[name] for name in piece.takes}
+            forgetting(
+                partial(self._walk, piece.steps, values), partial(self._again, piece.steps, taken)
+            )
+
+    def _again(self, steps: Iterable[Step], taken: Mapping[str, Any]) -> None:
+        held = dict(taken)
+        for step in steps:
+            self._replay(step, held)
+
+    def _replay(self, step: Step, values: dict[str, Any]) -> None:
+        arguments = [None if name is None else values[name] for name in step.inputs]
+        bodies = {n: self._unseen(body, values) for n, body in step.bodies.items()}
+        results = execute(step, arguments, bodies)
+        values.update(zip(step.outputs, results, strict=False))
+        for name in (*step.dead, ""):
+            values.pop(name, None)
+
+    def _unseen(self, body: Body, values: Mapping[str, Any]) -> Callable[..., list[Any]]:
+        around = {name: values[name] for name in body.captures}
+
+        def run(*inputs: Any) -> list[Any]:
+            inner = {**around, **dict(zip(body.inputs, inputs, strict=True))}
+            for step in body.steps:
+                self._replay(step, inner)
+            return [inner[name] for name in body.outputs]
+
+        return run
 
     def _bind(self, inputs: tuple[Value, ...], named: Mapping[str, Value]) -> dict[str, Any]:
         given = dict(zip(self.input_names, inputs, strict=False))
@@ -300,6 +331,10 @@ def execute(
     return results
 
 
+def _ignored(_place: int) -> None:
+    """Nobody watches the steps."""
+
+
 def _unchanged(_name: str, value: Tensor) -> Tensor:
     return value
 
@@ -315,23 +350,3 @@ def _described(value: Any) -> str:
     if isinstance(value, list):
         return f"a sequence of {len(value)}"
     return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
-
-
-def _all(steps: Iterable[Step]) -> Iterable[Step]:
-    """Every step, those of subgraphs included."""
-    for step in steps:
-        yield step
-        for body in step.bodies.values():
-            yield from _all(body.steps)
-
-
-def with_dead(steps: list[Step], outputs: Iterable[str]) -> list[Step]:
-    """Note at each step the values no later step and no graph output reads."""
-    needed = set(outputs)
-    found = []
-    for step in reversed(steps):
-        made = {name for name in step.outputs if name}
-        taken = {*step.captures, *(name for name in step.inputs if name is not None)}
-        found.append(replace(step, dead=tuple(sorted((made | taken) - needed))))
-        needed |= taken
-    return found[::-1]

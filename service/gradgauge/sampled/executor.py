@@ -16,8 +16,9 @@ from gradgauge.ops.straight import moving
 from gradgauge.ops.table import Row, Run, lookup
 from gradgauge.sampled.budget import Budget
 from gradgauge.sampled.collection import held_off
-from gradgauge.sampled.executable import Body, Executable, Step, execute, with_dead
+from gradgauge.sampled.executable import Executable, execute
 from gradgauge.sampled.inlining import inlined
+from gradgauge.sampled.program import Body, Step, with_dead
 from gradgauge.sampled.tensors import decode, element_type
 
 __all__ = ["Budget", "Executable", "compile_graph"]

@@ -4,20 +4,29 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
+from gradgauge.errors import LimitExceeded
 from gradgauge.graph.kinds import CHANNELS_SECOND
 from gradgauge.graph.layers import Layer
 from gradgauge.graph.reading import Reading
 from gradgauge.sampled.budget import NO_BUDGET, Budget
 from gradgauge.sampled.executor import Executable
+from gradgauge.sampled.memory import Course, Courses, lines
 from gradgauge.sampled.probes import Loss, draw_inputs
+
+COUNTED = 1 << 62  # no limit of what is held, but it is counted
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How passes are run: number type, a power of ten on the cotangents, seeds, loss and budget."""
+    """How passes are run: number type, a power of ten on the cotangents, seeds, loss and budget.
+
+    `cuts` are the places in front of which the steps are cut into pieces that are run again.
+    """
 
     dtype: torch.dtype
     shift: int
@@ -26,40 +35,36 @@ class Setting:
     batch: int | None
     device: torch.device
     budget: Budget = NO_BUDGET
+    cuts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
     """Where the inputs stand: the axis of each value that holds them, if any, and how many.
 
-    `units` is the axis of each value that counts its units (channels, features). `elements` are
-    those of all layers' outputs and `saved` the bytes that autograd keeps for a backward pass in
-    float32: of one input, and besides those whatever the batch.
+    `units` is the axis of each value that counts its units (channels, features), `elements` are
+    those of all layers' outputs: of one input, and besides those whatever the batch. `courses`
+    says what a pass holds.
     """
 
     axes: Mapping[str, int | None]
     rows: int
     units: Mapping[str, int]
     elements: tuple[float, float]
-    saved: tuple[float, float]
+    courses: Courses
 
     @property
     def total(self) -> float:
         """Elements of all layers' outputs in one pass."""
         return self.elements[0] * self.rows + self.elements[1]
 
-    def fitting(self, memory: float, dtype: torch.dtype) -> int:
-        """How many inputs a pass may take at once, at least one."""
-        each, besides = (size * dtype.itemsize / 4 for size in self.saved)
-        return max(1, int((memory - besides) / each)) if each > 0 else self.rows
-
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """One forward pass without a look: the values' shapes, and what autograd saved."""
+    """One forward pass without a look: the values' shapes, and what it saved and held."""
 
     shapes: Mapping[str, tuple[int, ...]]
-    saved: int
+    course: Course
 
     def elements(self, names: Sequence[str]) -> int:
         return sum(math.prod(self.shapes[name]) for name in names if name in self.shapes)
@@ -81,18 +86,34 @@ def find_frame(
     if setting.batch is None:
         trial = _try(exe, names, reading, setting, None)
         rows, axes = _fixed_axes(trial.shapes, layers, reading)
-        elements, saved = trial.elements(outputs) / rows, trial.saved / rows
-        return Frame(axes, rows, units, (elements, 0.0), (saved, 0.0))
-    small, large = 2, 3
-    a, b = (_try(exe, names, reading, setting, size) for size in (small, large))
+        nothing = trial.course.at(0.0)
+        courses = Courses(trial.course.at(1 / rows), nothing)
+        return Frame(axes, rows, units, (trial.elements(outputs) / rows, 0.0), courses)
+    small, a, b = _two_trials(exe, names, reading, setting)
+    large = small + 1
     axes = {name: _axis(a.shapes[name], b.shapes[name], small, large) for name in a.shapes}
     return Frame(
         axes,
         setting.batch,
         units,
         _line(a.elements(outputs), b.elements(outputs), small),
-        _line(a.saved, b.saved, small),
+        lines(a.course, b.course, small),
     )
+
+
+def _two_trials(
+    exe: Executable, names: Sequence[str], reading: Reading, setting: Setting
+) -> tuple[int, _Trial, _Trial]:
+    """Of two inputs and of three; where three do not fit, of one and of two."""
+    a = b = None
+    try:
+        a = _try(exe, names, reading, setting, 2)
+        b = _try(exe, names, reading, setting, 3)
+    except LimitExceeded:
+        if a is None or reading.batch_statistics:
+            raise
+        return 1, _try(exe, names, reading, setting, 1), a
+    return 2, a, b
 
 
 def _line(at_small: float, at_large: float, small: int) -> tuple[float, float]:
@@ -129,23 +150,59 @@ def _axis(a: tuple[int, ...], b: tuple[int, ...], small: int, large: int) -> int
 def _try(
     exe: Executable, names: Sequence[str], reading: Reading, setting: Setting, size: int | None
 ) -> _Trial:
-    stored: dict[int, int] = {}
-    own = {x.untyped_storage().data_ptr() for x in exe.initializers.values()}
+    """What autograd would save is counted and not kept: the pass holds what a forward pass does."""
+    # by the address of its record, which a weak reference keeps from being used again
+    known: dict[int, object] = {
+        x.untyped_storage()._cdata: None  # noqa: SLF001
+        for x in exe.initializers.values()
+    }
+    total = 0
 
-    def saved(x: Tensor) -> Tensor:
+    def saved(x: Tensor) -> None:
+        nonlocal total
         storage = x.untyped_storage()
-        if storage.data_ptr() not in own:
-            stored[storage.data_ptr()] = storage.nbytes()
+        if storage._cdata not in known:  # noqa: SLF001
+            known[storage._cdata] = _reference(storage)  # noqa: SLF001
+            total += storage.nbytes()
+
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def note(name: str, x: Tensor) -> Tensor:
+        shapes[name] = tuple(x.shape)
         return x
 
-    exe.watch(names)
+    course: list[tuple[int, int]] = []
+    exe.intercept(exe.made.intersection(names), note)
+    exe.watch_steps(lambda _place: course.append((total, exe.live_bytes)))
+    exe.limit(replace(setting.budget, live_bytes=setting.budget.live_bytes or COUNTED))
     fed = feed(exe, replace(setting, batch=size), reading, torch.Generator(), 0)
-    with torch.autograd.graph.saved_tensors_hooks(saved, lambda x: x):
-        exe(*fed)
-    shapes = {name: tuple(x.shape) for name, x in exe.watched.items()}
-    exe.watched = {}
-    exe.watch(())
-    return _Trial(shapes, sum(stored.values()) * 4 // setting.dtype.itemsize)
+    shapes |= {
+        name: tuple(x.shape) for name, x in zip(exe.input_names, fed, strict=True) if name in names
+    }
+    shapes |= {k: tuple(x.shape) for k, x in exe.initializers.items() if k in names}
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(saved, _never):
+            exe(*fed)
+    finally:
+        exe.limit(setting.budget)
+        exe.intercept((), note)
+        exe.watch_steps(lambda _place: None)
+    marks = np.array(course, dtype=np.float64) * 4 / setting.dtype.itemsize
+    stored = {
+        x.untyped_storage().data_ptr(): x.untyped_storage().nbytes()
+        for x in (*exe.initializers.values(), *exe.constants.values())
+        if hasattr(x, "untyped_storage")  # strings and the like are arrays
+    }
+    held = marks[:, 1] - sum(stored.values()) * 4 / setting.dtype.itemsize
+    return _Trial(shapes, Course(marks[:, 0], np.maximum(held, 0.0)))
+
+
+def _reference(storage: torch.UntypedStorage) -> object:
+    return StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+
+
+def _never(_: None) -> Tensor:
+    raise AssertionError("unreachable")
 
 
 def feed(

@@ -9,8 +9,10 @@ import onnx_ir
 import torch
 from torch import Tensor
 
+from gradgauge.errors import wants_memory
 from gradgauge.graph.kinds import FLOATS
 from gradgauge.graph.layers import constant_values
+from gradgauge.sampled.budget import NO_BUDGET, Budget
 from gradgauge.sampled.case import Found, Measured, curve, told
 from gradgauge.sampled.executor import Executable
 from gradgauge.sampled.frame import feed
@@ -49,16 +51,23 @@ def jacobian(case: Measured, exe: Executable, depth: str) -> Found:
     if not cuts or not outputs:
         return Found()
     points = [values[name] for name in cuts]
-    whole = spectrum(points[0], outputs[0], ROUNDS[depth], generator)
+    budget = case.setting.budget
+    whole = spectrum(points[0], outputs[0], ROUNDS[depth], generator, budget)
     blocks = [
-        spectrum(a, b, ROUNDS[depth], generator)
+        spectrum(a, b, ROUNDS[depth], generator, budget)
         for a, b in zip(points, [*points[1:], outputs[0]], strict=True)
         if a is not b
     ]
     return Found(tuple(_told(whole, case.frame.rows)), tuple(_series(cuts, blocks, depth)))
 
 
-def spectrum(x: Tensor, y: Tensor, rounds: int, generator: torch.Generator) -> Spectrum | None:
+def spectrum(
+    x: Tensor,
+    y: Tensor,
+    rounds: int,
+    generator: torch.Generator,
+    budget: Budget = NO_BUDGET,
+) -> Spectrum | None:
     """Golub-Kahan bidiagonalisation of dy/dx with full reorthogonalisation, in float64.
 
     The JVP is the derivative of the VJP by its own (linear) argument. None where that fails (an op
@@ -76,6 +85,7 @@ def spectrum(x: Tensor, y: Tensor, rounds: int, generator: torch.Generator) -> S
             return None
 
         def forward(v: np.ndarray) -> np.ndarray:
+            budget.go_on("a round of Lanczos")
             sent = torch.from_numpy(v).reshape(x.shape).to(x)
             (out,) = torch.autograd.grad(through, u, sent, retain_graph=True)
             return out.double().reshape(-1).cpu().numpy()
@@ -93,7 +103,9 @@ def spectrum(x: Tensor, y: Tensor, rounds: int, generator: torch.Generator) -> S
         sent = torch.randn(PROBES, y.numel(), generator=generator, dtype=torch.float64).numpy()
         square = float(np.mean([np.square(back(w)).sum() for w in sent])) / least
         return Spectrum(values, complete=exhausted, mean_square=square)
-    except RuntimeError:
+    except RuntimeError as fault:
+        if wants_memory(fault):
+            raise
         return None
 
 

@@ -1,9 +1,11 @@
 """What is looked at within a pass: every layer's output as it is made, and its gradient."""
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import onnx_ir
@@ -52,22 +54,28 @@ class Watch:
     """Which values are seen: layers by the value they make, and edges that need a look apart.
 
     The gradient through an edge is the value's own wherever the value has no other reader, so most
-    edges are not looked at at all.
+    edges are not looked at at all; `passing` are such values between layers.
     """
 
     layers: Mapping[str, Layer]
     edges: Mapping[tuple[str, int], Edge]
     timed: frozenset[str]
+    passing: frozenset[str]
+
+    @property
+    def values(self) -> frozenset[str]:
+        """All that a pass is asked to show."""
+        return self.passing.union(self.layers)
 
 
 def watch_plan(model: onnx_ir.Model, layers: Sequence[Layer]) -> Watch:
     """The values whose gradients tell every layer's own gain and, of recurrent nodes, time's."""
     by_output = {layer.output: layer for layer in layers}
     alone = {
-        value.name
+        value.name or ""
         for node in model.graph
         for value in node.outputs
-        if value.name in by_output and len(tuple(value.uses())) == 1 and not value.is_graph_output()
+        if len(tuple(value.uses())) == 1 and not value.is_graph_output()
     }
     timed = frozenset(e.consumer for la in layers if la.kind == "recurrent" for e in la.edges)
     edges = {
@@ -76,20 +84,24 @@ def watch_plan(model: onnx_ir.Model, layers: Sequence[Layer]) -> Watch:
         for edge in layer.edges
         if edge.value not in alone or edge.consumer in timed
     }
-    return Watch(by_output, edges, timed)
+    told = {edge.value for layer in layers for edge in layer.edges} & alone
+    return Watch(by_output, edges, timed, frozenset(told - by_output.keys()))
 
 
 Rows = tuple[np.ndarray, np.ndarray]  # per input log10 of the RMS and of the 2-norm
 SMALL = 1 << 16  # elements of a value that waits for others of its shape
-GROUP = 64  # values that are reduced together
+TOGETHER = 1 << 20  # elements that are reduced together
+CAUGHT = 1 << 13  # elements of a value whose gradient is kept until the pass has ended
+KEPT = 1 << 22  # elements of all those together
 
 
 @dataclass(slots=True)
 class Looks:
     """What one pass puts on the way: reductions of values as they are made and of gradients.
 
-    Small values wait until GROUP of one shape are there and are reduced together: one by one the
-    calls would cost more than what they measure.
+    Small values wait until many of one shape are there and are reduced together: one by one the
+    calls would cost more than what they measure. The gradients of the smallest are `caught`: asked
+    of the backward pass itself, because a hook costs as much as their whole backward step.
     """
 
     frame: Frame
@@ -98,63 +110,98 @@ class Looks:
     seen: Mapping[str, Seen]
     watch: Watch
     attached: set[str] = field(default_factory=set)
+    caught: dict[str, Tensor] = field(default_factory=dict)
     values: dict[str, Rows] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     edges: dict[Edge, Rows] = field(default_factory=dict)
     times: dict[str, np.ndarray] = field(default_factory=dict)
     faults: dict[str, float] = field(default_factory=dict)
-    waiting: dict[tuple[object, ...], list[tuple[object, Tensor]]] = field(default_factory=dict)
+    kept: int = 0
+    forward: dict[torch.Size, list[tuple[str, Tensor]]] = field(default_factory=dict)
+    backward: dict[torch.Size, list[tuple[str | Edge, Tensor]]] = field(default_factory=dict)
 
     def value(self, name: str, y: Tensor) -> Tensor:
         """Look at a layer's output, and at its gradient when that comes."""
-        if y.is_floating_point() and y.numel():
-            with self.tally.clock():
-                layer = self.watch.layers[name]
-                special = layer.op if layer.op in SATURATED or layer.op in RECTIFIERS else ""
-                unit = self.frame.units.get(name)
-                self._wait((self._forward, special, self.frame.axes.get(name), unit), layer, y)
-                if y.requires_grad:
-                    self.attached.add(name)
+        since = time.perf_counter()
+        size = y.numel()
+        if size and y.is_floating_point():
+            if name in self.watch.layers:
+                self._wait(self.forward, name, y.detach(), size, self._reduce_forward)
+            if y.requires_grad:
+                self.attached.add(name)
+                if size <= CAUGHT and self.kept < KEPT:
+                    self.kept += size
+                    self.caught[name] = y
+                else:
                     _hook(y, partial(self._gradient, name))
+        self.tally.seconds += time.perf_counter() - since
         return y
 
     def edge(self, key: tuple[str, int], x: Tensor) -> None:
         """Look at the gradient through one reader."""
         if x.requires_grad:
+            since = time.perf_counter()
             _hook(x, partial(self._edge_gradient, self.watch.edges[key]))
+            self.tally.seconds += time.perf_counter() - since
 
-    def finish(self) -> None:
-        """Reduce what still waits and bring everything back."""
-        for key in list(self.waiting):
-            self._reduce(key)
+    def finish(self, caught: Sequence[Tensor | None]) -> None:
+        """Reduce what still waits, with the gradients of `caught`, and bring everything back."""
+        for name, g in zip(self.caught, caught, strict=True):
+            if g is not None:
+                self._wait(self.backward, name, g, g.numel(), self._reduce_backward)
+        self.caught.clear()
+        for shape in list(self.forward):
+            self._reduce_forward(shape)
+        for shape in list(self.backward):
+            self._reduce_backward(shape)
         self.tally.fetch()
 
     def _gradient(self, name: str, g: Tensor) -> None:
-        with self.tally.clock():
-            self._wait((self._grads, "", self.frame.axes.get(name), None), name, g)
+        since = time.perf_counter()
+        self._wait(self.backward, name, g.detach(), g.numel(), self._reduce_backward)
+        self.tally.seconds += time.perf_counter() - since
 
     def _edge_gradient(self, edge: Edge, g: Tensor) -> None:
-        with self.tally.clock():
-            axis = self.frame.axes.get(edge.value)
-            self._wait((self._grads, "", axis, None), edge, g)
-            if edge.consumer in self.watch.timed and edge.index == 0 and g.ndim == 3:
-                steps = _by_time(g.detach(), axis)
-                self.tally.add(steps, lambda raw: self.times.update({edge.consumer: raw}))
+        since = time.perf_counter()
+        self._wait(self.backward, edge, g.detach(), g.numel(), self._reduce_backward)
+        if edge.consumer in self.watch.timed and edge.index == 0 and g.ndim == 3:
+            steps = _by_time(g.detach(), self.frame.axes.get(edge.value))
+            self.tally.add(steps, lambda raw: self.times.update({edge.consumer: raw}))
+        self.tally.seconds += time.perf_counter() - since
 
-    def _wait(self, key: tuple[object, ...], owner: object, x: Tensor) -> None:
-        key = (*key, x.shape)
-        held = self.waiting.setdefault(key, [])
-        held.append((owner, x.detach()))
-        if len(held) >= GROUP or x.numel() > SMALL:
-            self._reduce(key)
+    def _wait(
+        self,
+        waiting: dict[torch.Size, list[tuple[Any, Tensor]]],
+        owner: str | Edge,
+        x: Tensor,
+        size: int,
+        reduce: Callable[[torch.Size], None],
+    ) -> None:
+        held = waiting.setdefault(x.shape, [])
+        held.append((owner, x))
+        if size > SMALL or size * len(held) >= TOGETHER:
+            reduce(x.shape)
 
-    def _reduce(self, key: tuple[object, ...]) -> None:
-        held = self.waiting.pop(key)
-        reduce, special, axis, unit, _ = key
-        with torch.no_grad():
-            parts = [x for _, x in held]
-            stacked = torch.stack(parts) if len(parts) > 1 else parts[0].unsqueeze(0)
-            reduce([o for o, _ in held], stacked, special, axis, unit)  # type: ignore[operator]
+    @torch.no_grad()
+    def _reduce_forward(self, shape: torch.Size) -> None:
+        """Of one shape those together that are looked at alike."""
+        alike: dict[tuple[str, int | None, int | None], list[tuple[Seen, Tensor]]] = {}
+        for name, y in self.forward.pop(shape):
+            layer = self.watch.layers[name]
+            special = layer.op if layer.op in SATURATED or layer.op in RECTIFIERS else ""
+            key = (special, self.frame.axes.get(name), self.frame.units.get(name))
+            alike.setdefault(key, []).append((self.seen[layer.id], y))
+        for (special, axis, unit), held in alike.items():
+            self._forward([s for s, _ in held], _stacked(held), special, axis, unit)
+
+    @torch.no_grad()
+    def _reduce_backward(self, shape: torch.Size) -> None:
+        alike: dict[int | None, list[tuple[str | Edge, Tensor]]] = {}
+        for owner, g in self.backward.pop(shape):
+            name = owner if isinstance(owner, str) else owner.value
+            alike.setdefault(self.frame.axes.get(name), []).append((owner, g))
+        for axis, held in alike.items():
+            self._grads([owner for owner, _ in held], _stacked(held), axis)
 
     def _rows(self, stacked: Tensor, axis: int | None) -> Tensor:
         """(values, inputs, elements), one input where there is no axis of inputs."""
@@ -165,36 +212,33 @@ class Looks:
 
     def _forward(
         self,
-        layers: Sequence[Layer],
+        seen: Sequence[Seen],
         stacked: Tensor,
         special: str,
         axis: int | None,
         unit: int | None,
     ) -> None:
-        seen, add = [self.seen[layer.id] for layer in layers], self.tally.add
+        add = self.tally.add
         rows = self._rows(stacked, axis)
         size, count = rows.shape[2], stacked[0].numel()
         sizes = self.gauge.sizes(rows)
-        add(sizes, _each(seen, lambda s, row: s.forward.append(self.gauge.decades(row, size))))
-        add(rows.sum(dim=2), _each(seen, lambda s, row: s.means.append(_mean(row, size))))
+        add(sizes, partial(self._note_forward, seen, size))
+        add(rows.sum(dim=2), partial(_note_means, seen, size))
         if axis is not None and rows.shape[1] > 1:
-            inputs = rows.shape[1]
             lengths = self.gauge.together(rows, sizes)
-            add(lengths, _each(seen, lambda s, row: s.cosines.append(_cosine(row, inputs))))
+            add(lengths, partial(_note_cosines, seen, rows.shape[1]))
         if special in SATURATED:
             hits = SATURATED[special](stacked).flatten(1).sum(dim=1, dtype=stacked.dtype)
             add(hits, _each(seen, lambda s, row: s.saturated.append(float(row[0]) / count)))
         if special in RECTIFIERS and stacked.ndim > 1:
             add(_alive(special, stacked, unit), _each(seen, _note_alive))
 
-    def _grads(
-        self,
-        owners: Sequence[str | Edge],
-        stacked: Tensor,
-        _special: str,
-        axis: int | None,
-        _unit: int | None,
-    ) -> None:
+    def _note_forward(self, seen: Sequence[Seen], size: int, raw: np.ndarray) -> None:
+        decades = self.gauge.decades(raw.reshape(len(seen), -1), size)
+        for one, row in zip(seen, decades, strict=True):
+            one.forward.append(row)
+
+    def _grads(self, owners: Sequence[str | Edge], stacked: Tensor, axis: int | None) -> None:
         rows = self._rows(stacked, axis)
         size, count = rows.shape[2], stacked[0].numel()
         self.tally.add(self.gauge.sizes(rows), partial(self._note, owners, size))
@@ -259,9 +303,23 @@ def _hook(x: Tensor, hook: Callable[[Tensor], None]) -> None:
     x.register_hook(hook)  # type: ignore[no-untyped-call]
 
 
-def _cosine(raw: np.ndarray, rows: int) -> float:
+def _stacked(held: Sequence[tuple[Any, Tensor]]) -> Tensor:
+    parts = [x for _, x in held]
+    return torch.stack(parts) if len(parts) > 1 else parts[0].unsqueeze(0)
+
+
+def _note_cosines(seen: Sequence[Seen], rows: int, raw: np.ndarray) -> None:
     """Mean cosine over all pairs of rows from the length of the sum of their directions."""
-    return float((raw[0] ** 2 - rows) / (rows * (rows - 1)))
+    for one, value in zip(seen, ((raw**2 - rows) / (rows * (rows - 1))).tolist(), strict=True):
+        one.cosines.append(value)
+
+
+def _note_means(seen: Sequence[Seen], size: int, raw: np.ndarray) -> None:
+    sums = raw.reshape(len(seen), -1)
+    with np.errstate(invalid="ignore"):
+        means = np.where(np.isfinite(sums).all(axis=1), sums.mean(axis=1) / size, math.nan)
+    for one, value in zip(seen, means.tolist(), strict=True):
+        one.means.append(value)
 
 
 def _longer(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -302,7 +360,3 @@ def _alive(op: str, stacked: Tensor, unit: int | None) -> Tensor:
 def _note_alive(seen: Seen, raw: np.ndarray) -> None:
     alive = raw > 0
     seen.alive = alive if seen.alive is None else seen.alive | alive
-
-
-def _mean(sums: np.ndarray, size: int) -> float:
-    return float(sums.mean()) / size if np.isfinite(sums).all() else math.nan

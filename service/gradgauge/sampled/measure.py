@@ -11,24 +11,29 @@ import torch
 from gradgauge.errors import UnsupportedOps
 from gradgauge.graph.layers import Layer
 from gradgauge.graph.reading import Reading
+from gradgauge.sampled.allocator import give_back
 from gradgauge.sampled.budget import NO_BUDGET, Budget
 from gradgauge.sampled.case import Measured, compiled
 from gradgauge.sampled.devices import choose
 from gradgauge.sampled.executor import Executable
-from gradgauge.sampled.frame import Frame, Setting, find_frame
+from gradgauge.sampled.frame import Setting, find_frame
 from gradgauge.sampled.looks import Looks, Seen, watch_plan
+from gradgauge.sampled.memory import room
 from gradgauge.sampled.passes import run_pass
-from gradgauge.sampled.probes import Loss, plan_draws
+from gradgauge.sampled.probes import Draws, Loss, plan_draws
+from gradgauge.sampled.progress import COSTS, Pace
 from gradgauge.sampled.stages import Wish, with_stages
 from gradgauge.sampled.statistics import median_halfwidth
 from gradgauge.sampled.summary import summary, unsupported
 from gradgauge.sampled.tally import Gauge, Guarded, Plain, Tally
 from gradgauge.schema.profile import SampledProfile
 
-MEMORY = 2 << 30  # bytes autograd may keep for a backward pass; inputs are split to stay below
-PASSES = 0.3  # of the progress told; the stages after them take the rest
 LIMITS64 = (-290.0, 290.0)  # where even float64 may have lost elements
+TIME = 0.5  # of what the analysis has left after which no further pass is begun
 LIGHT = 1_000_000  # elements of all layers' outputs up to which a pass is repeated
+FEW = 400  # layers up to which it is: many small ones cost by their number
+LOOKS = 1 << 16  # layers times batches up to which a graph of one fixed batch is run as planned
+LEAST = 8  # batches it is run in any case
 SETTLED = 0.03  # decades
 SHIFT = 280  # decades added to or taken from the cotangents then
 
@@ -44,7 +49,6 @@ def profile(
     loss: Loss = "random_cotangent",
     device: str | None = None,
     budget: Budget | None = None,
-    memory_bytes: int = MEMORY,
     wish: Wish | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> SampledProfile:
@@ -52,8 +56,9 @@ def profile(
 
     A float32 pass comes first; where a size lies outside what float32 norms hold safely, the
     passes are repeated in float64, and where that too is left behind, with cotangents scaled by a
-    power of ten that is taken off again. Batches are split where autograd would keep more than
-    `memory_bytes` for one. With a `wish`, profiles standard and deep go on to the stages.
+    power of ten that is taken off again. Batches are split, and values made twice, where a pass
+    would hold more than the budget leaves. With a `wish`, profiles standard and deep go on to the
+    stages.
 
     Raises:
         AnalysisFailed: a node could not be run, or no output has a gradient.
@@ -61,53 +66,87 @@ def profile(
     """
     where = choose(device)
     draws = plan_draws(reading, depth, samples)
+    if samples is None:
+        draws = _affordable(draws, len(layers))
     setting = Setting(torch.float32, 0, loss, seed, draws.batch, where, budget or NO_BUDGET)
     try:
         exe = compiled(model, reading, setting)
     except UnsupportedOps as fault:
         return unsupported(fault, layers, setting, reading)
     since = time.perf_counter()
-    tell = on_progress or (lambda _share: None)
-    share = 1.0 if depth == "quick" or wish is None else PASSES
+    staged = depth != "quick" and wish is not None
+    give_back(at_once=setting.budget.live_bytes is not None)
     frame = find_frame(exe, layers, reading, setting)
     case = Measured(model, tuple(layers), reading, setting, frame, draws)
-    case = case.within(memory_bytes)
-    seen = _attempt(exe, case, tell, share)
+    case = case.within(room(case.setting.budget, exe.initializers, torch.float32))
+    exe.recompute(case.setting.cuts)
+    give_back(at_once=case.scarce)
+    pace = Pace(on_progress or (lambda _share: None), case.draws.count, COSTS if staged else ())
+    seen = _attempt(exe, case, pace)
     if _outside(seen.values(), Plain.SAFE_LOG10):
         case = replace(case, setting=replace(case.setting, dtype=torch.float64))
-        case = case.within(memory_bytes)
+        case = case.within(room(case.setting.budget, exe.initializers, torch.float64))
+        give_back(at_once=case.scarce)
+        del exe
         exe = compiled(model, reading, case.setting)
-        seen = _attempt(exe, case, tell, share)
+        seen = _attempt(exe, case, pace)
         shifts = [SHIFT] * _under(seen.values()) + [-SHIFT] * _over(seen.values())
         shifted = [replace(case, setting=replace(case.setting, shift=by)) for by in shifts]
-        again = [_attempt(exe, each, tell, share) for each in shifted]
+        again = [_attempt(exe, each, pace) for each in shifted]
         seen = {key: _best(held, [other[key] for other in again]) for key, held in seen.items()}
     held = summary(case, seen)
-    held = replace(held, stage_ms={"sampled.passes": 1000.0 * (time.perf_counter() - since)})
-    if share == 1.0 or wish is None:
+    spent = {"sampled.passes": 1000.0 * (time.perf_counter() - since)}
+    held = replace(held, stage_ms=spent, warnings=_fewer(case, seen.values()))
+    if not staged or wish is None:
         return held
-    rest = 1.0 - PASSES
-    return with_stages(held, case, exe, depth, wish, lambda done: tell(PASSES + rest * done))
+    return with_stages(held, case, exe, depth, wish, pace.staged)
 
 
-def _attempt(
-    exe: Executable, case: Measured, tell: Callable[[float], None], share: float
-) -> dict[str, Seen]:
+def _attempt(exe: Executable, case: Measured, pace: Pace) -> dict[str, Seen]:
     watch = watch_plan(case.model, case.layers)
     seen = {layer.id: Seen() for layer in case.layers}
     gauge: Gauge = Plain() if case.setting.dtype == torch.float32 else Guarded()
+    clock = case.setting.budget.part(TIME)
     for draw in range(case.draws.most):
-        if draw >= case.draws.count and (not _light(case.frame) or _settled(seen.values())):
+        if draw and (clock.spent() or _enough(case, seen.values(), draw)):
             break
         looks = Looks(case.frame, gauge, Tally(), seen, watch)
         run_pass(exe, case.layers, looks, case.reading, case.setting, draw)
-        tell(share * min(1.0, (draw + 1) / case.draws.count))
+        pace.passed()
     return seen
 
 
-def _light(frame: Frame) -> bool:
+def _enough(case: Measured, seen: Iterable[Seen], drawn: int) -> bool:
+    """Whether the passes have done their work, or had better be done in float64."""
+    held = list(seen)
+    if drawn == 1 and case.setting.dtype == torch.float32 and _outside(held, Plain.SAFE_LOG10):
+        return True
+    return drawn >= case.draws.count and (not _light(case) or _settled(held))
+
+
+def _affordable(draws: Draws, layers: int) -> Draws:
+    """Fewer batches of a graph of one fixed batch and very many layers, as each costs time."""
+    if draws.batch is not None:
+        return draws
+    count = min(draws.count, max(LEAST, LOOKS // max(1, layers)))
+    return Draws(None, count, count)
+
+
+def _fewer(case: Measured, seen: Iterable[Seen]) -> tuple[tuple[str, str], ...]:
+    """The warning where the time ended the passes before all batches were drawn."""
+    drawn = max((len(s.forward) for s in seen), default=0)
+    if not 0 < drawn < case.draws.count:
+        return ()
+    said = (
+        f"{drawn} of {case.draws.count} batches were measured before half of the time was over; "
+        "raise time_limit_s, or use the quick profile or fewer samples"
+    )
+    return (("W_FEWER_SAMPLES", said),)
+
+
+def _light(case: Measured) -> bool:
     """Whether a pass is cheap enough to be repeated until the medians are settled."""
-    return frame.total <= LIGHT
+    return case.frame.total <= LIGHT and len(case.layers) <= FEW
 
 
 def _settled(seen: Iterable[Seen]) -> bool:

@@ -1,6 +1,7 @@
 """One forward and backward pass at a time, with every layer's numbers taken on the way."""
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -33,7 +34,7 @@ def run_pass(
     """
     generator = torch.Generator()
     fed = feed(exe, setting, reading, generator, draw)
-    exe.intercept(looks.watch.layers, looks.value)
+    exe.intercept(looks.watch.values, looks.value)
     exe.watch_edges(looks.watch.edges, looks.edge)
     outputs = differentiable(exe(*fed))
     target = target_rows(reading, looks.frame.rows, draw, setting.device)
@@ -41,12 +42,14 @@ def run_pass(
     scale = 10.0**setting.shift
     leaves = {k: v for k, v in exe.initializers.items() if v.requires_grad}
     sources = [x for x in fed if x.requires_grad]  # so that the first layers' edges are seen
-    grads = backward(outputs, [*leaves.values(), *sources], [c * scale for c in sent])
-    with looks.tally.clock():
-        _see_parameters(layers, looks, dict(zip(leaves, grads, strict=False)), setting.shift)
-        looks.finish()
-        for layer in layers:
-            looks.store(layer, setting.shift)
+    wanted = [*leaves.values(), *sources, *looks.caught.values()]
+    grads = backward(outputs, wanted, [c * scale for c in sent])
+    since = time.perf_counter()
+    _see_parameters(layers, looks, dict(zip(leaves, grads, strict=False)), setting.shift)
+    looks.finish(grads[len(leaves) + len(sources) :])
+    for layer in layers:
+        looks.store(layer, setting.shift)
+    looks.tally.seconds += time.perf_counter() - since
 
 
 def differentiable(results: Sequence[object]) -> list[Tensor]:

@@ -1,8 +1,8 @@
 """What narrower number formats would lose: activations that overflow, gradients that vanish."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -31,6 +31,7 @@ LIMITS = {
     torch.float8_e5m2: 61440.0,
 }
 RUNNABLE = ("fp16", "bf16")
+TOGETHER = 1 << 18  # elements looked at together
 ELEMENTS = 1 << 16  # of a tensor; its largest is always among them
 
 
@@ -68,14 +69,16 @@ def precision(case: Measured, exe: Executable, really: Sequence[str]) -> Found:
     well, where the device can.
     """
     seen = _run(case, exe)
+    over, under = _shares(seen.values, _overflowing), _shares(seen.grads, _vanishing)
     layers = {
         layer.id: {
-            "overflow": _shares(seen.values.get(layer.output), _overflowing),
-            "underflow": _shares(seen.grads.get(layer.output), _vanishing),
+            "overflow": over.get(layer.output, {}),
+            "underflow": under.get(layer.output, {}),
         }
         for layer in case.layers
     }
-    scales = [_scale(name, list(seen.grads.values())) for name in FORMATS]
+    grads = _Grads(seen.grads, under)
+    scales = [_scale(name, grads) for name in FORMATS]
     ran = [m for name in really if name in RUNNABLE for m in _really(case, name)]
     return Found((*(m for m in scales if m is not None), *ran), (), layers)
 
@@ -93,31 +96,59 @@ def _run(case: Measured, exe: Executable) -> _Sampled:
 
 
 def _overflowing(x: Tensor, kind: torch.dtype) -> Tensor:
-    return ((x.double() >= LIMITS[kind]) & x.isfinite()).double().mean()
+    return ((x.double() >= LIMITS[kind]) & x.isfinite()).double().mean(dim=1)
 
 
 def _vanishing(x: Tensor, kind: torch.dtype) -> Tensor:
     """Of the elements that are not zero already."""
     alive = x != 0
     lost = alive & (x.float().to(kind).float() == 0)
-    return lost.sum().double() / alive.sum().clamp_min(1)
+    return lost.sum(dim=1).double() / alive.sum(dim=1).clamp_min(1)
 
 
-def _shares(x: Tensor | None, lost: Callable[[Tensor, torch.dtype], Tensor]) -> dict[str, float]:
-    if x is None:
-        return {}
-    return {name: float(lost(x, kind)) for name, kind in FORMATS.items()}
+Lost = Callable[[Tensor, torch.dtype], Tensor]
 
 
-def _scale(name: str, grads: Sequence[Tensor]) -> Measurement | None:
+def _alike(tensors: Mapping[str, Tensor]) -> Iterator[tuple[list[str], Tensor]]:
+    """Names with their tensors as rows: those of one length together, up to so many elements."""
+    by_length: dict[int, list[str]] = {}
+    for name, x in tensors.items():
+        by_length.setdefault(x.numel(), []).append(name)
+    for length, names in by_length.items():
+        at_once = max(1, TOGETHER // max(1, length))
+        for start in range(0, len(names), at_once):
+            held = names[start : start + at_once]
+            yield held, torch.stack([tensors[name] for name in held])
+
+
+def _shares(tensors: Mapping[str, Tensor], lost: Lost) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for names, rows in _alike(tensors):
+        table = torch.stack([lost(rows, kind) for kind in FORMATS.values()], dim=1)
+        for name, row in zip(names, table.tolist(), strict=True):
+            found[name] = dict(zip(FORMATS, row, strict=True))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Grads:
+    """Gradients, and which share of each is lost without a scale."""
+
+    tensors: Mapping[str, Tensor]
+    lost: Mapping[str, Mapping[str, float]]
+
+
+def _scale(name: str, grads: _Grads) -> Measurement | None:
     """The largest power of two that leaves the largest gradient a factor of 2 of headroom."""
-    top = max((float(g.max()) for g in grads), default=0.0)
+    tops = [rows.amax().reshape(1).double() for _, rows in _alike(grads.tensors)]
+    top = float(torch.cat(tops).max()) if tops else 0.0
     if not 0.0 < top < math.inf:
         return None
     kind = FORMATS[name]
     scale = 2.0 ** math.floor(math.log2(torch.finfo(kind).max / 2 / top))
-    before = max(float(_vanishing(g, kind)) for g in grads)
-    after = max(float(_vanishing(g.double() * scale, kind)) for g in grads)
+    before = max(held[name] for held in grads.lost.values())
+    scaled = (_vanishing(rows.double() * scale, kind) for _, rows in _alike(grads.tensors))
+    after = max(float(shares.max()) for shares in scaled)
     note = f"vanishing gradients in the worst layer: {before:.3g} without, {after:.3g} with it"
     return told(f"loss_scale_{name}", scale, "1", note)
 
@@ -129,8 +160,8 @@ def _really(case: Measured, name: str) -> list[Measurement]:
         seen = _run(narrow, compiled(case.model, case.reading, narrow.setting))
     except GradgaugeError as fault:
         return [told(f"ran_in_{name}", None, "1", f"not run: {fault.message}")]
-    values, grads = list(seen.values.values()), list(seen.grads.values())
-    broken = sum(float((~v.isfinite()).double().mean()) > 0 for v in values)
-    zeros = max((float((g == 0).double().mean()) for g in grads), default=0.0)
-    note = f"largest share of zeros in a layer's gradient {zeros:.3g}, of {len(values)} layers"
+    broken = sum(int((~rows.isfinite()).any(dim=1).sum()) for _, rows in _alike(seen.values))
+    shares = [float((rows == 0).double().mean(dim=1).max()) for _, rows in _alike(seen.grads)]
+    zeros = max(shares, default=0.0)
+    note = f"largest share of zeros in a layer's gradient {zeros:.3g}, of {len(seen.values)} layers"
     return [told(f"layers_not_finite_in_{name}", float(broken), "1", note)]

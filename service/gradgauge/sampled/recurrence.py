@@ -11,11 +11,12 @@ from torch import Tensor
 
 from gradgauge.graph.layers import Layer
 from gradgauge.sampled.case import Found, Measured, curve, told
-from gradgauge.sampled.executable import Step, execute
+from gradgauge.sampled.executable import execute
 from gradgauge.sampled.executor import Executable
 from gradgauge.sampled.frame import feed
 from gradgauge.sampled.passes import backward, differentiable, target_rows
 from gradgauge.sampled.probes import cotangents
+from gradgauge.sampled.program import Step
 from gradgauge.sampled.statistics import decades_slope, log10_rms, t_interval
 from gradgauge.sampled.steps import STEPS, tied_chains
 from gradgauge.schema.profile import Measurement, Series

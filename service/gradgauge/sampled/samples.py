@@ -10,6 +10,7 @@ from torch import Tensor
 from gradgauge.sampled.case import Found, Measured, told
 from gradgauge.sampled.executor import Executable
 from gradgauge.sampled.frame import feed
+from gradgauge.sampled.memory import room
 from gradgauge.sampled.passes import backward, differentiable, target_rows
 from gradgauge.sampled.probes import cotangents
 from gradgauge.sampled.statistics import quantiles, t_interval
@@ -27,9 +28,7 @@ def per_input(case: Measured, exe: Executable, depth: str, lr: float | None) -> 
     statistics through its own row of the outputs alone.
     """
     leaves = {k: v for k, v in exe.initializers.items() if v.requires_grad}
-    bytes_each = sum(v.numel() * v.element_size() for v in leaves.values())
-    count = min(INPUTS[depth], max(2, HELD // max(1, bytes_each)))
-    case = case.small(count)
+    case = case.small(inputs_held(case, exe, depth))
     if case.frame.rows < 2:
         return Found()
     own, length = _grams(case, exe, leaves, shared=case.setting.loss == "random_cotangent")
@@ -44,6 +43,14 @@ def per_input(case: Measured, exe: Executable, depth: str, lr: float | None) -> 
     # an output without elements has no direction to take the kernel along
     told = _kernel(sum(kernel.values()) / length, lr) if length else []
     return Found(tuple(told), (), layers)
+
+
+def inputs_held(case: Measured, exe: Executable, depth: str) -> int:
+    """Of how many inputs the gradients are held at once; the kernel wants two at least."""
+    leaves = [v for v in exe.initializers.values() if v.requires_grad]
+    bytes_each = sum(v.numel() * v.element_size() for v in leaves)
+    free = room(case.setting.budget, exe.initializers, case.setting.dtype) // 2
+    return min(INPUTS[depth], max(2, min(HELD, free) // max(1, bytes_each)))
 
 
 def _grams(
@@ -64,6 +71,7 @@ def _grams(
         target = target_rows(case.reading, rows, 0, setting.device)
         sent = cotangents(outputs, setting.loss, target=target, generator=generator)
     for row in range(rows):
+        setting.budget.go_on("one input's backward pass")
         masked = [_only(c, row, rows) for c in sent]
         grads = backward(outputs, list(leaves.values()), masked, keep=row + 1 < rows)
         for name, g in zip(leaves, grads, strict=True):

@@ -3,10 +3,11 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
-from gradgauge.errors import AnalysisFailed
+from gradgauge.errors import AnalysisFailed, GradgaugeError, LimitExceeded, wants_memory
 from gradgauge.sampled.case import Found, Measured, compiled
 from gradgauge.sampled.dynamics import first_step, memorisation
 from gradgauge.sampled.executor import Executable
@@ -15,9 +16,15 @@ from gradgauge.sampled.precision import precision
 from gradgauge.sampled.recurrence import has_time, recurrence
 from gradgauge.sampled.representation import representation
 from gradgauge.sampled.samples import per_input
+from gradgauge.sampled.seeds import over_seeds
 from gradgauge.schema.profile import Measurement, SampledLayer, SampledProfile
 
 ROWS = 8  # inputs of a stage that looks at one pass
+TIME = 0.6  # of what the analysis has left that all stages may take; remedies get the rest
+EACH = 0.5  # of what the stages have left that one of them may take
+WHOLE = frozenset({"memorisation"})  # stages that choose their inputs themselves
+SEEDED = frozenset({"samples", "recurrence", "jacobian", "memorisation"})
+OUT_OF_MEMORY = "its tensors do not fit into memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,30 +41,44 @@ def with_stages(
     exe: Executable,
     depth: str,
     wish: Wish,
-    on_progress: Callable[[float], None],
+    done: Callable[[str], None],
 ) -> SampledProfile:
     """The profile with every stage's numbers and its milliseconds.
 
-    A stage that cannot be run says so in a measurement of its own and costs the others nothing.
+    `done` is told each stage's name after it. A stage that cannot be run, or asks for more than its
+    part of the budget, is left out with a warning and costs the others nothing.
     """
+    whole = case.setting.budget.part(TIME)
+    stages = _stages(exe, held, depth, wish)
+    for name, stage in stages.items():
+        part = whole.part(EACH)
+        exe.limit(part)
+        rows = case if name in WHOLE else case.small(ROWS)
+        rows = replace(rows, setting=replace(rows.setting, budget=part))
+        _look_away(exe)
+        many = depth == "deep" and name in SEEDED
+        held = _with(held, name, partial(over_seeds, stage, rows) if many else partial(stage, rows))
+        done(name)
+    exe.limit(case.setting.budget)
     _look_away(exe)
-    rows = case.small(ROWS)
+    return held
+
+
+def _stages(
+    exe: Executable, held: SampledProfile, depth: str, wish: Wish
+) -> dict[str, Callable[[Measured], Found]]:
     zero = {key: layer.zero_gradient for key, layer in held.layers.items()}
     deep = depth == "deep"
     formats = ("fp16", "bf16") if deep else wish.formats
-    stages: dict[str, Callable[[], Found]] = {
-        "samples": lambda: per_input(rows, exe, depth, wish.lr),
-        "representation": lambda: representation(rows, exe),
-        "recurrence": lambda: _recurrence(rows, exe),
-        "jacobian": lambda: jacobian(rows, exe, depth),
-        "precision": lambda: precision(rows, exe, formats),
-        "first_step": lambda: first_step(rows, exe, zero),
-        "memorisation": lambda: memorisation(case, exe, wish.lr, always=deep),
+    return {
+        "samples": lambda case: per_input(case, exe, depth, wish.lr),
+        "representation": lambda case: representation(case, exe),
+        "recurrence": lambda case: _recurrence(case, exe),
+        "jacobian": lambda case: jacobian(case, exe, depth),
+        "precision": lambda case: precision(case, exe, formats),
+        "first_step": lambda case: first_step(case, exe, zero),
+        "memorisation": lambda case: memorisation(case, exe, wish.lr, always=deep),
     }
-    for place, (name, stage) in enumerate(stages.items(), 1):
-        held = _with(held, name, stage, exe)
-        on_progress(place / len(stages))
-    return held
 
 
 def _recurrence(case: Measured, exe: Executable) -> Found:
@@ -70,16 +91,18 @@ def _recurrence(case: Measured, exe: Executable) -> Found:
     return recurrence(case, exe)
 
 
-def _with(
-    held: SampledProfile, name: str, stage: Callable[[], Found], exe: Executable
-) -> SampledProfile:
+def _with(held: SampledProfile, name: str, stage: Callable[[], Found]) -> SampledProfile:
     since = time.perf_counter()
+    told: tuple[tuple[str, str], ...] = ()
     try:
         found = stage()
-    except AnalysisFailed as fault:
-        said = Measurement(f"stage_{name}", None, "1", "sampled", note=f"not run: {fault.message}")
+    except (AnalysisFailed, LimitExceeded, RuntimeError, MemoryError) as fault:
+        if not isinstance(fault, GradgaugeError) and not wants_memory(fault):
+            raise
+        why = fault.message if isinstance(fault, GradgaugeError) else OUT_OF_MEMORY
+        said = Measurement(f"stage_{name}", None, "1", "sampled", note=f"not run: {why}")
         found = Found((said,))
-    _look_away(exe)
+        told = _left_out(name, fault)
     spent = 1000.0 * (time.perf_counter() - since)
     return replace(
         held,
@@ -87,7 +110,21 @@ def _with(
         measurements=(*held.measurements, *found.measurements),
         series=(*held.series, *found.series),
         stage_ms={**held.stage_ms, f"sampled.{name}": spent},
+        warnings=(*held.warnings, *told),
     )
+
+
+def _left_out(name: str, fault: Exception) -> tuple[tuple[str, str], ...]:
+    """The warning of a stage that went past a limit; what merely cannot be run is no limit."""
+    start = f"stage {name} was left out: "
+    if isinstance(fault, LimitExceeded):
+        where = f" at {fault.where}" if fault.where else ""
+        said = f"{start}{fault.message}{where} (limit {fault.limit}); {fault.hint}"
+    elif wants_memory(fault):
+        said = f"{start}{OUT_OF_MEMORY}; raise the memory limit, or use the quick profile"
+    else:
+        return ()
+    return (("W_STAGE_LEFT_OUT", said),)
 
 
 def _look_away(exe: Executable) -> None:

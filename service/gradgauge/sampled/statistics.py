@@ -13,6 +13,7 @@ from torch import Tensor
 from gradgauge.schema.profile import Interval, Quantiles
 
 LEVEL = 0.95
+SHARES = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
 ENOUGH = 100  # values from which on a quantile's interval is told
 
 
@@ -42,7 +43,8 @@ def quantiles(values: np.ndarray) -> Quantiles | None:
         return None
     if held.size == 1:
         return Quantiles(None, None, float(held[0]), None, None)
-    found = np.quantile(held, [0.05, 0.25, 0.5, 0.75, 0.95], method="nearest")
+    # np.quantile's method "nearest", at a tenth of the price of a call
+    found = np.sort(held)[np.around((held.size - 1) * SHARES).astype(int)]
     return Quantiles(*(float(q) if np.isfinite(q) else None for q in found))
 
 
@@ -106,10 +108,14 @@ def t_interval(values: np.ndarray) -> Interval | None:
     held = values[np.isfinite(values)]
     if held.size < 3:
         return None
-    point = float(student.ppf((1 + LEVEL) / 2, held.size - 1))
-    half = point * float(held.std(ddof=1)) / math.sqrt(held.size)
+    half = _student(held.size - 1) * float(held.std(ddof=1)) / math.sqrt(held.size)
     middle = float(np.median(held))
     return Interval(middle - half, middle + half, LEVEL, "student_t")
+
+
+@cache
+def _student(freedom: int) -> float:
+    return float(student.ppf((1 + LEVEL) / 2, freedom))
 
 
 def decades_slope(y: Sequence[float | None]) -> float | None:

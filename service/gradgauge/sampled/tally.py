@@ -1,9 +1,7 @@
 """Reductions taken on the way of a pass: kept on the device, brought back once at its end."""
 
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -31,13 +29,6 @@ class Tally:
         """Note a tensor; `store` is handed its elements as float64 once they are fetched."""
         self._parts.append(part)
         self._stores.append(store)
-
-    @contextmanager
-    def clock(self) -> Iterator[None]:
-        """Book the time within as spent inside the statistics."""
-        since = time.perf_counter()
-        yield
-        self.seconds += time.perf_counter() - since
 
     def fetch(self) -> None:
         """Bring everything to the host in one copy and hand it out."""

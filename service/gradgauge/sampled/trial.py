@@ -13,7 +13,14 @@ from gradgauge.graph.reading import Reading
 from gradgauge.sampled.budget import Budget
 from gradgauge.sampled.case import Measured, compiled
 from gradgauge.sampled.devices import choose
-from gradgauge.sampled.dynamics import PROBE_COST, PROBE_INPUTS, PROBE_STEPS, problem_of, train
+from gradgauge.sampled.dynamics import (
+    PROBE_COST,
+    PROBE_INPUTS,
+    PROBE_STEPS,
+    problem_of,
+    restored,
+    train,
+)
 from gradgauge.sampled.frame import Setting, find_frame
 from gradgauge.sampled.probes import plan_draws
 
@@ -49,9 +56,11 @@ def losses_left(
         steps = PROBE_STEPS * len(trials)
         if not leaves or (case.frame.total + _count(leaves.values())) * steps > PROBE_COST:
             return None
-        kept = {name: v.detach().clone() for name, v in leaves.items()}
         problem = problem_of(case, exe)
-        runs = [train(problem, exe, leaves, kept, "sgd", t.lr, t.clip) for t in trials]
+        runs = []
+        for trial in trials:
+            with restored(leaves):
+                runs.append(train(problem, exe, leaves, "sgd", trial.lr, trial.clip))
         return [_left(losses, problem.constant) for losses in runs]
     except (AnalysisFailed, UnsupportedOps):
         return None

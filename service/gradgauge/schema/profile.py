@@ -174,7 +174,10 @@ class ForwardCheck:
 
 @dataclass(frozen=True, slots=True)
 class SampledProfile:
-    """The sampled engine's answer: layers, time profiles, and how it was measured."""
+    """The sampled engine's answer: layers, time profiles, and how it was measured.
+
+    `warnings` are (code, message): what was left out, and why.
+    """
 
     layers: dict[str, SampledLayer]
     nodes_covered: int
@@ -189,3 +192,4 @@ class SampledProfile:
     series: tuple[Series, ...] = ()
     stage_ms: dict[str, float] = field(default_factory=dict)
     output_gradient: float | None = None
+    warnings: tuple[tuple[str, str], ...] = ()

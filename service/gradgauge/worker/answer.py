@@ -1,9 +1,7 @@
 """How a child answers: one request in, itself confined, progress and one result or problem out."""
 
-import errno
 import faulthandler
 import os
-import re
 import sys
 import time
 import traceback
@@ -12,7 +10,7 @@ from typing import Any, BinaryIO, NoReturn
 
 from pydantic import ValidationError
 
-from gradgauge.errors import GradgaugeError
+from gradgauge.errors import GradgaugeError, wants_memory
 from gradgauge.worker import frames, sandbox
 from gradgauge.worker.frames import PROBE, Answer, Problem, Request
 from gradgauge.worker.memory import private_bytes
@@ -21,9 +19,6 @@ _REQUEST_LIMIT = 4 << 20
 _ANSWER_LIMIT = 1 << 16
 _STEP = 0.005
 _PERIOD_S = 0.2
-
-# How the allocators of numpy, torch and the C++ runtime word their refusals.
-_NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|unable to allocate|bad_alloc")
 
 
 class Sender:
@@ -141,7 +136,7 @@ def explain(error: Exception) -> Problem:
     if isinstance(error, ValidationError):
         return _invalid_options(error)
     traceback.print_exception(error, file=sys.stderr)
-    if _is_want_of_memory(error):
+    if wants_memory(error):
         return Problem(
             code="memory_limit",
             message="the analysis needs more memory than its budget",
@@ -153,11 +148,6 @@ def explain(error: Exception) -> Problem:
         message=f"the analysis met an unforeseen {type(error).__name__}",
         hint="the log has the traceback; please report it with the model or spec if you can",
     )
-
-
-def _is_want_of_memory(error: Exception) -> bool:
-    refused = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    return refused or isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
 
 
 def _invalid_options(error: ValidationError) -> Problem:

@@ -1,0 +1,152 @@
+"""Passes cut into pieces that are run again: the same bits, and only as many as memory asks for."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from gradgauge.sampled.budget import Budget
+from gradgauge.sampled.executor import compile_graph
+from gradgauge.sampled.jacobian import jacobian
+from gradgauge.sampled.memory import RESERVE, Course, Courses, lines
+from gradgauge.sampled.stages import Wish
+from tests.acceptance.fixtures import export, seeded
+from tests.handmade import made, node, profiled
+from tests.nets import SelfAttention, cnn, resnet18
+from tests.sampled.staged import staged
+
+
+def loop() -> bytes:
+    """x -> W x + x, five times in a Loop, then a Tanh."""
+    body = onnx.parser.parse_graph(
+        "b (int64 i, bool c, float[N, 6] h) => (bool d, float[N, 6] o) "
+        "{ d = Identity (c) m = MatMul (h, W) t = Tanh (m) o = Add (t, h) }"
+    )
+    nodes = [node("Loop", "n go x", "h", body=body), node("Tanh", "h", "y")]
+    stored = {
+        "W": np.random.default_rng(0).normal(size=(6, 6)),
+        "n": np.array(5),
+        "go": np.array(1).astype(bool),
+    }
+    return made(nodes, {"x": ["N", 6]}, "y", stored)
+
+
+NETS = {
+    "cnn": (lambda: export(seeded(cnn(), 1), torch.zeros(2, 3, 16, 16)), (3, 3, 16, 16)),
+    "attention": (
+        lambda: export(seeded(SelfAttention(8, 2, causal=True), 1), torch.zeros(2, 5, 8)),
+        (3, 5, 8),
+    ),
+    "resnet": (
+        lambda: export(seeded(resnet18(), 1), torch.zeros(2, 3, 16, 16), training=True),
+        (3, 3, 16, 16),
+    ),
+    "loop": (loop, (3, 6)),
+}
+
+
+def gradients(exe, x):
+    x = x.clone().requires_grad_()
+    (y, *_) = exe(x)
+    sent = torch.randn(y.shape, generator=torch.Generator().manual_seed(2))
+    wanted = [x, *exe.initializers.values()]
+    return y, torch.autograd.grad(y, wanted, sent, allow_unused=True, retain_graph=True)
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("cuts", [(1,), (2, 5, 7), tuple(range(1, 60))])
+def test_recomputed_gradients_are_the_same_bits(name, cuts):
+    build, shape = NETS[name]
+    exe = compile_graph(onnx.load_from_string(build()), training=name == "resnet")
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    y, plain = gradients(exe, x)
+    exe.recompute(cuts)
+    again, found = gradients(exe, x)
+    assert torch.equal(y, again)
+    for a, b in zip(plain, found, strict=True):
+        assert (a is None and b is None) or torch.equal(a, b)
+    exe.recompute(())
+    assert torch.equal(exe(x)[0], y)
+
+
+def test_pieces_keep_no_more_than_what_passes_between_them():
+    """Eight Tanh layers save eight values; cut after each second, none but what is passed on."""
+    nodes = [node("Tanh", f"h{i}" if i else "x", f"h{i + 1}") for i in range(8)]
+    exe = compile_graph(onnx.load_from_string(made(nodes, {"x": ["N", 50]}, "h8")))
+    alive = []
+    exe.intercept([f"h{i + 1}" for i in range(8)], lambda _, y: (alive.append(_weak(y)), y)[1])
+    (y,) = exe(torch.randn(4, 50, requires_grad=True))
+    assert [not gone() for gone in alive] == [True] * 8
+    alive.clear()
+    exe.recompute((2, 4, 6))
+    (y,) = exe(torch.randn(4, 50, requires_grad=True))
+    assert [not gone() for gone in alive] == [i in {1, 3, 5, 7} for i in range(8)]
+    assert y.requires_grad
+
+
+def _weak(y):
+    return torch.multiprocessing.reductions.StorageWeakRef(y.untyped_storage()).expired
+
+
+def test_second_derivatives_go_through_pieces_too():
+    model = export(
+        seeded(nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 3)), 1), torch.zeros(2, 6)
+    )
+    case, exe = staged(model)
+    plain = jacobian(case, exe, "standard")
+    exe.recompute((1, 2))
+    assert jacobian(case, exe, "standard") == plain
+
+
+def test_every_number_of_a_profile_is_the_same_where_memory_makes_it_run_in_pieces():
+    net = nn.Sequential(*(m for _ in range(12) for m in (nn.Linear(64, 64), nn.Tanh())))
+    model = export(seeded(net, 1), torch.zeros(1, 64), axes={})
+    plain, whole = profiled(model, samples=4, depth="standard", wish=Wish())
+    weights = 12 * 4 * (64 * 64 + 64)
+    tight = Budget(live_bytes=RESERVE + weights + 4000)
+    split, found = profiled(model, samples=4, depth="standard", wish=Wish(), budget=tight)
+    assert not [code for code, _ in found.warnings]
+    assert split == plain
+    assert found.measurements == whole.measurements
+    assert found.series == whole.series
+
+
+def course(saved, held):
+    return Course(np.array(saved, dtype=float), np.array(held, dtype=float))
+
+
+def test_a_pass_that_fits_is_not_cut_and_one_that_does_not_into_as_few_pieces_as_will_do():
+    steps = 64
+    each = course(np.arange(steps + 1) * 100.0, np.full(steps + 1, 10.0))
+    courses = Courses(each, each.at(0.0))
+    assert courses.cuts(6500, 1, torch.float32) == ()
+    two = courses.cuts(4000, 1, torch.float32)
+    assert len(two) == 1
+    assert abs(two[0] - 32) <= 8
+    many = courses.cuts(700, 1, torch.float32)
+    assert each.cut(many) <= 700
+    assert len(courses.cuts(0, 1, torch.float32)) > len(two)
+    assert courses.cuts(6500, 2, torch.float32) != ()
+    assert courses.cuts(6500, 1, torch.float64) != ()
+
+
+def test_a_cut_lies_where_the_least_is_passed_on():
+    held = [5.0] * 9
+    held[4] = 1.0
+    courses = course(np.arange(9) * 10.0, held)
+    assert courses.cuts(2) == (4,)
+
+
+def test_two_courses_make_a_line_in_the_number_of_inputs():
+    found = lines(course([0, 30, 70], [1, 2, 3]), course([0, 40, 95], [1, 3, 4]), 2)
+    five = found.of(5, torch.float32)
+    assert five.saved.tolist() == [0, 60, 145]
+    assert five.held.tolist() == [1, 5, 6]
+
+
+def test_a_batch_of_three_that_passes_a_limit_leaves_the_axes_to_smaller_ones():
+    model = made([node("MatMul", "x W", "y")], {"x": ["N", 100]}, "y", {"W": np.ones((100, 100))})
+    held, found = profiled(model, samples=1, budget=Budget(output_bytes=1000))
+    assert held["y"].n == 1
+    assert found.seeds == (0,)
