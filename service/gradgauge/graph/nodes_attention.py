@@ -37,6 +37,7 @@ def attention(net: Net, layer: Attention, x: Value, scope: str) -> Value:
 
 
 def laws_of(layer: Attention, part: str) -> InitSet:
+    """The laws of one of the four projections."""
     weight = getattr(layer.init, part) or layer.init.weight
     return InitSet(weight=weight, bias=layer.init.bias)
 

@@ -76,7 +76,7 @@ def _part(layer: Attention, part: str, x: State, units: int, laws: Laws) -> _Par
     last = layer.bias if layer.output_bias is None or part != "output" else layer.output_bias
     W = laws.matrix(own, (n, units), (n, units))
     s = Sum(n, units, units, W, laws.bias(own, (n, units), there=last))
-    y, back = summed(x, s, (*x.shape[:-1], units))
+    y, back, _ = summed(x, s, (*x.shape[:-1], units))
     if layer.qk_norm and part in {"query", "key"} and y.q > 0:
         back = then(back, scale(1 / y.q))
         y = y.scaled(1 / math.sqrt(y.q))

@@ -13,7 +13,7 @@ class Look(NamedTuple):
     """One layer on the way back: gradients at its output and input, and what lies behind it.
 
     `beta` is the sum of 1 / fan over weighted layers from here to the output (THEORY.md, finite
-    width), `times` for how many passes of a repeat the same layer stands from here on.
+    width).
     """
 
     scope: str
@@ -21,7 +21,6 @@ class Look(NamedTuple):
     out: Flow
     into: Flow
     beta: float
-    times: int = 1
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from scipy.optimize import brentq
 
 from gradgauge.analytic.ensemble.back import transfer
 from gradgauge.analytic.ensemble.rules import Context
-from gradgauge.analytic.ensemble.state import State, Transfer
+from gradgauge.analytic.ensemble.state import State, Transfer, ten_to
 from gradgauge.analytic.ensemble.tree import Chain, Fold, Fork, Segment, grow, refers
 from gradgauge.analytic.ensemble.weights import Laws
 from gradgauge.schema.spec import ArchSpec
@@ -24,6 +24,7 @@ TRAINABLE = 6.0
 _NUDGE = 1e-5
 _PASSES = 1000  # looked for a fixed point
 _REACH = 8.0  # the factor within which a critical gain is looked for
+_EARLY = 64
 _GROWS = 1e8
 _VANISHED = 1e-12
 
@@ -94,7 +95,8 @@ def analyse(scope: str, fold: Fold, context: Context) -> Block:
     both = _correlated(fold, state, context)
     if both is None:
         return told
-    slope = (walk(both).after.o - walk(_parted(both)).after.o) / (_NUDGE * state.q)
+    parted = _parted(both)
+    slope = (walk(both).after.o - walk(parted).after.o) / (both.o - parted.o)
     return replace(told, c_star=both.o / both.q, xi_c=scale_of(slope))
 
 
@@ -102,18 +104,25 @@ def _settle(fold: Fold, context: Context) -> tuple[State, bool]:
     """The state before a pass that leaves one input's moments as they are, if there is one."""
     state = fold.segments[-1].chain.after
     before = state
-    for _ in range(_PASSES):
+    for n in range(_PASSES):
         after = grow(fold.layers, state, context).after
+        if n > _EARLY and n * _apart(after[1:3], state[1:3]) > 0.1:
+            return state, False  # it grows or falls as a power of depth
         if after.shape != state.shape or not after.q < _GROWS:
             return state, False
-        if after.q <= _VANISHED * fold.before.q or _apart(after[1:4], state[1:4]) <= 1e-12:
+        if after.q <= _VANISHED * fold.before.q or _apart(after[1:3], state[1:3]) <= 1e-12:
             return after, True
         before, state = state, after
-    return state, _apart(state[1:4], before[1:4]) <= 1e-7
+    return state, _apart(state[1:3], before[1:3]) <= 1e-7
 
 
 def _correlated(fold: Fold, state: State, context: Context) -> State | None:
-    """The same with two inputs' overlap settled as well."""
+    """The same with two inputs' overlap settled as well; equal inputs first, which stay equal."""
+    equal = state._replace(o=state.q, u=state.t)
+    parted = grow(fold.layers, _parted(equal), context).after
+    after = grow(fold.layers, equal, context).after
+    if abs(after.o - after.q) <= 1e-9 * after.q and 0 <= after.o - parted.o < _NUDGE * state.q:
+        return equal
     for _ in range(_PASSES):
         after = grow(fold.layers, state, context).after
         if _apart(after[1:], state[1:]) <= 1e-10:
@@ -153,7 +162,7 @@ def radius(x: Transfer, e: float) -> float:
     """Spectral radius of a transfer."""
     trace, det = x.gg + x.tt, x.gg * x.tt - x.gt * x.tg
     root = math.sqrt(max(trace * trace - 4 * det, 0.0))
-    return float((trace + root) / 2 * 10.0**e)
+    return float((trace + root) / 2 * ten_to(e))
 
 
 def critical_gain(spec: ArchSpec, scope: str, fold: Fold, batch: int | None) -> float | None:

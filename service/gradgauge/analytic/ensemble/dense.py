@@ -6,6 +6,7 @@ Schoenholz et al. 2017).
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 from gradgauge.analytic.ensemble.kernels import Kernel, Params, kernel
@@ -39,8 +40,11 @@ class Sum(NamedTuple):
     b: Bias
 
 
-def summed(x: State, s: Sum, shape: Shape) -> tuple[State, Transfer]:
-    """The signal after a weighted sum, and the way back."""
+Map = Callable[[float], float]
+
+
+def summed(x: State, s: Sum, shape: Shape) -> tuple[State, Transfer, Map]:
+    """The signal after a weighted sum, the way back, and what it makes of an overlap."""
     W, b = s.W, s.b
     if W.diagonal is not None:
         return _copied(x, s, shape, W.diagonal)
@@ -53,16 +57,17 @@ def summed(x: State, s: Sum, shape: Shape) -> tuple[State, Transfer]:
 
     m = s.terms * W.mean * x.m + b.mean
     after = State(shape, m, at(x.q), at(x.t), at(x.o), at(x.u))
-    return after, scale(s.uses * W.second, s.uses_common * W.second)
+    return after, scale(s.uses * W.second, s.uses_common * W.second), at
 
 
-def _copied(x: State, s: Sum, shape: Shape, gain: float) -> tuple[State, Transfer]:
+def _copied(x: State, s: Sum, shape: Shape, gain: float) -> tuple[State, Transfer, Map]:
     """The unit matrix times `gain`, rows of zeros where it is not square."""
     share = min(x.shape[-1] / shape[-1], 1.0) if len(x.shape) < 3 else min(x.shape[0] / shape[0], 1)
     back = gain * gain * share * s.uses / max(s.terms * share, 1e-300)
     y = x.scaled(gain)
     moved = [share * held + s.b.second for held in (y.q, y.t, y.o, y.u)]
-    return State(shape, share * y.m + s.b.mean, *moved), scale(back)
+    after = State(shape, share * y.m + s.b.mean, *moved)
+    return after, scale(back), lambda overlap: share * gain * gain * overlap + s.b.second
 
 
 def dense(layer: Dense, x: State, shape: Shape, laws: Laws) -> Step:
@@ -75,9 +80,9 @@ def projected(x: State, shape: Shape, own: InitSet, laws: Laws, *, bias: bool) -
     n, k = x.shape[-1], shape[-1]
     W = laws.matrix(own, (k, n) if len(x.shape) == 1 else (n, k), (n, k))
     s = Sum(n, k, k, W, laws.bias(own, (n, k), there=bias))
-    after, back = summed(x, s, shape)
+    after, back, cross = summed(x, s, shape)
     second = W.second if W.diagonal is None else W.diagonal**2 / max(n, k)
-    return Step(after, back, weight(x, after, second, n), _notes(W))
+    return Step(after, back, weight(x, after, second, n), _notes(W), cross=cross)
 
 
 def weight(x: State, after: State, second: float, fan: int) -> Weight:
@@ -93,7 +98,7 @@ def _notes(W: Matrix) -> tuple[str, ...]:
 def unembedding(layer: Unembedding, x: State, shape: Shape, table: Bias) -> Step:
     """Logits by the embedding's table."""
     W = Matrix(0.0, table.second * layer.scale**2)
-    after, back = summed(x, Sum(x.shape[-1], shape[-1], shape[-1], W, Bias(0.0, 0.0)), shape)
+    after, back, _ = summed(x, Sum(x.shape[-1], shape[-1], shape[-1], W, Bias(0.0, 0.0)), shape)
     return Step(after, back, None, ("tied_weights_independent",))
 
 
@@ -118,10 +123,12 @@ def pointwise(x: State, k: Kernel) -> Step:
     """Both passes through a function of one element."""
     if len(x.shape) == 1:
         o = k.pair(x.o).value
-        return Step(State(x.shape, k.mean, k.second, k.second, o, o), scale(k.slope))
+        after = State(x.shape, k.mean, k.second, k.second, o, o)
+        return Step(after, scale(k.slope), cross=lambda overlap: k.pair(overlap).value)
     near = k.pair(x.t)
     after = State(x.shape, k.mean, k.second, near.value, k.pair(x.o).value, k.pair(x.u).value)
-    return Step(after, scale(k.slope, near.slope))
+    back = scale(k.slope, near.slope)
+    return Step(after, back, cross=lambda overlap: k.pair(overlap).value)
 
 
 def gated(layer: Gated, x: State, shape: Shape, laws: Laws) -> Step:

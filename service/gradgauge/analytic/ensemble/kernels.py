@@ -76,7 +76,8 @@ def kernel(function: str, params: Params, m: float, v: float) -> Kernel:
         mean = (1 - leak) * math.sqrt(v) / ROOT_2PI
         half = (1 + leak * leak) / 2
         return Kernel(0.0, v, mean, half * v, half, leak=leak)
-    return _expanded(function, params, m, v)
+    with np.errstate(all="ignore"):  # what overflows is infinite, and said to be
+        return _expanded(function, params, m, v)
 
 
 def _leak(function: str, params: Params) -> float | None:

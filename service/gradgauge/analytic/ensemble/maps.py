@@ -79,13 +79,14 @@ def _convolved(
     taps = share if W.diagonal is None else 1.0
     back = uses * taps * after / before
     common = uses * taps * pairs(after, before)
-    moved, way = summed(x, Sum(terms * taps, back, common, W, b), shape)
+    moved, way, cross = summed(x, Sum(terms * taps, back, common, W, b), shape)
     at = share / math.prod(weight[2:]) * after
     return Step(
         moved,
         way,
         Weight(at * x.q, at * max(at - 1, 0) * x.t, W.second, round(terms * taps)),
         (NONZERO_MEAN,) if W.mean else (),
+        cross=cross,
     )
 
 
@@ -126,7 +127,7 @@ def _pooled(x: State, shape: Shape, k: float, before: int, after: int, *, larges
     """`k` positions of a window; in the mean each brings 1 / k, of the largest one brings all."""
     idio, cross = x.q - x.t, x.o - x.u
     if largest:
-        up, left = _extreme(round(k))
+        up, left = extreme(round(k))
         m = x.m + up * math.sqrt(max(idio, 0.0))
         moved = m * m - x.m * x.m
         held = State(
@@ -156,7 +157,7 @@ def _one_of(before: int, after: int) -> Transfer:
 
 
 @lru_cache(maxsize=256)
-def _extreme(k: int) -> tuple[float, float]:
+def extreme(k: int) -> tuple[float, float]:
     """Mean and variance of the largest of k standard normals (k = 4: 1.0294, 0.4917)."""
     if k <= 1:
         return 0.0, 1.0

@@ -52,7 +52,9 @@ def rms_norm(layer: RmsNorm, x: State) -> Step:
     gamma, _ = norm(layer.init, n, scale=True, bias=False)
     lost = (n - 1) / (n - 2) if n > 2 else 1.0
     learned = Learned(gamma, NO_BIAS, n)
-    return _normalised(x, (0.0, 0.0), x.q + layer.epsilon, learned, lost)
+    step = _normalised(x, (0.0, 0.0), x.q + layer.epsilon, learned, lost)
+    f = gamma.second / (x.q + layer.epsilon)
+    return step._replace(cross=lambda overlap: f * overlap)
 
 
 class Learned(NamedTuple):
@@ -73,8 +75,13 @@ def _grouped(x: State, channels: int, places: int, epsilon: float, learned: Lear
     n, m2 = channels * places, x.m * x.m
     own = m2 + ((x.q - m2) + (places - 1) * (x.t - m2)) / n
     cross = m2 + ((x.o - m2) + (places - 1) * (x.u - m2)) / n
-    lost = (n - 2) / (n - 3) if n > 3 else 1.0
-    return _normalised(x, (own, cross), x.q - own + epsilon, learned, lost)
+    # of the variance about the mean, whose own expectation is (n - 1) / n of an element's
+    lost = (n - 2) * (n - 1) / (n * (n - 3)) if n > 3 else 1.0
+    step = _normalised(x, (own, cross), x.q - own + epsilon, learned, lost)
+    if places > 1:
+        return step
+    f = learned.gamma.second / (x.q - own + epsilon)
+    return step._replace(cross=lambda o: f * (o - m2) * (1 - 1 / n) + learned.beta.second)
 
 
 def _normalised(

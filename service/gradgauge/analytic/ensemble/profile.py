@@ -12,23 +12,25 @@ from gradgauge.analytic.ensemble import tokens
 from gradgauge.analytic.ensemble.back import Look, Way, back
 from gradgauge.analytic.ensemble.blocks import Block, analyse, critical_gain, folds
 from gradgauge.analytic.ensemble.rules import Context
-from gradgauge.analytic.ensemble.state import ONE, Flow, Recurrence, Weight
+from gradgauge.analytic.ensemble.state import ONE, Flow, Recurrence, Weight, ten_to
 from gradgauge.analytic.ensemble.tree import Chain, Fork, grow
 from gradgauge.analytic.ensemble.weights import Laws
 from gradgauge.schema.profile import AnalyticLayer
 from gradgauge.schema.schemes import resolve
 from gradgauge.schema.spec import ArchSpec, parse_spec
 from gradgauge.schema.spec_shapes import count
+from gradgauge.schema.spec_tokens import Attention
 
 HANIN = 0.217  # 1 / (2 ln 10): from the deviation of ln of a square to decades of a root
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One layer; `times` passes of its repeat, this one first, have the same signal.
+    """One layer.
 
-    `scope` is the layer's in the spec's graph (`/layers.2/17/layers.0`), `type` its word in the
-    spec. `recurrence` is of recurrent layers.
+    `scope` is that of the node in the spec's graph whose output it is (`/layers.2/17/layers.0`, of
+    attention its output's projection), `type` the layer's word in the spec; `recurrence` is of
+    recurrent layers.
     """
 
     scope: str
@@ -114,7 +116,7 @@ def _row(look: Look) -> Row:
         return Row(look.scope, word, _analytic(look, item.after, None, item.notes))
     step = item.applied.step
     word = "projection" if item.part else item.layer.type
-    scope = f"{look.scope}{item.part}"
+    scope = f"{look.scope}/output" if isinstance(item.layer, Attention) else look.scope
     told = _analytic(look, step.after, step.weight, step.notes)
     return Row(scope, word, told, step.steps)
 
@@ -123,7 +125,7 @@ def _analytic(
     look: Look, after: Any, weight: Weight | None, notes: tuple[str, ...]
 ) -> AnalyticLayer:
     before, out, into = look.item.before, look.out, look.into
-    gain2 = into.g / out.g * 10.0 ** (into.e - out.e) if out.g > 0 and into.g > 0 else None
+    gain2 = into.g / out.g * ten_to(into.e - out.e) if out.g > 0 and into.g > 0 else None
     chi = None if gain2 is None else gain2 * before.size / after.size
     param = _param(weight, out)
     second = weight.second if weight is not None else 0.0

@@ -103,7 +103,7 @@ _SAME_SHAPE: dict[type, Callable[[Any, State, Context], Step]] = {
     RmsNorm: lambda layer, x, _: norms.rms_norm(layer, x),
     GroupNorm: lambda layer, x, _: norms.group_norm(layer, x),
     InstanceNorm: lambda layer, x, _: norms.group_norm(layer, x),
-    Dropout: lambda _, x, __: Step(x, PASS),
+    Dropout: lambda _, x, __: Step(x, PASS, cross=lambda overlap: overlap),
     PositionalEmbedding: lambda layer, x, c: tokens.positional(layer, x, c.laws),
     SegmentEmbedding: lambda layer, x, c: tokens.segment(layer, x, c.laws),
 }

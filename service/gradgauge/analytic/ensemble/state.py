@@ -1,6 +1,7 @@
 """What is known of a signal at one point of a spec, of a gradient, of what a layer does to it."""
 
 import math
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from gradgauge.schema.shape_state import Shape
@@ -117,7 +118,11 @@ class Weight(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One layer done: the signal after it, the way back, its weight, and what was assumed."""
+    """One layer done: the signal after it, the way back, its weight, and what was assumed.
+
+    `cross` is what it makes of an overlap of two inputs where each by itself stays as it is; None
+    where that takes more than the one number.
+    """
 
     after: State
     back: Transfer
@@ -125,6 +130,7 @@ class Step(NamedTuple):
     notes: tuple[str, ...] = ()
     method: Literal["mean_field", "not_supported"] = "mean_field"
     steps: "Recurrence | None" = None
+    cross: Callable[[float], float] | None = None
 
 
 class Recurrence(NamedTuple):
@@ -141,6 +147,11 @@ class Recurrence(NamedTuple):
     cell_horizon: float | None
     q: float
     correlation: float
+
+
+def ten_to(e: float) -> float:
+    """Ten to that power; infinite where a float cannot hold it."""
+    return 10.0**e if e < 308 else math.inf
 
 
 def positions(shape: Shape, *, channel_first: bool) -> int:

@@ -6,22 +6,23 @@ wrote as a repeat are found and treated as one.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from gradgauge.analytic.ensemble.dense import added, projected
+from gradgauge.analytic.ensemble.dense import Map, added, projected
 from gradgauge.analytic.ensemble.maps import conv
+from gradgauge.analytic.ensemble.neighbours import centred, pooled
 from gradgauge.analytic.ensemble.rules import Applied, Context, apply
 from gradgauge.analytic.ensemble.state import PASS, State, Transfer, scale
 from gradgauge.analytic.ensemble.tokens import joined
-from gradgauge.schema.spec import Parallel, Recall, Remember, Repeat, Residual
-from gradgauge.schema.spec_maps import Conv2d
+from gradgauge.schema.spec import ActivationLayer, Parallel, Recall, Remember, Repeat, Residual
+from gradgauge.schema.spec_maps import BatchNorm, Conv2d, MaxPool
 from gradgauge.schema.spec_shapes import concat_axis, projection_stride
 from gradgauge.schema.spec_tokens import Attention
 
 Run = tuple[int, int, int]  # (start, period, times)
 _SETTLED = 1e-10  # relative change of a repeat's signal below which the rest is the same
-_DRIFT = 1e-3  # of two inputs' overlap below which it goes on geometrically
+_FEWEST = 3  # passes of a pattern that are worth folding
 _LONGEST = 24  # layers of a pattern that is looked for in a plain list
 
 
@@ -113,9 +114,21 @@ def grow(
             made: Item = _fold(start, body, times, x, context, written=False)
         else:
             made = _item(start, layers[start], x, context)
+        if items and isinstance(items[-1], Leaf) and isinstance(made, Leaf):
+            items[-1], made = _neighbours(items[-1], made)
         items.append(made)
         x = _after(made, x, context)
     return Chain(tuple(items), x)
+
+
+def _neighbours(a: Leaf, b: Leaf) -> tuple[Leaf, Leaf]:
+    """Two layers in a row, mended where they depend on each other."""
+    if isinstance(b.layer, MaxPool) and isinstance(a.layer, ActivationLayer):
+        first, second = pooled(a.layer, a.before, a.applied, b.layer, b.applied)
+        return replace(a, applied=first), replace(b, applied=second)
+    if isinstance(b.layer, BatchNorm):
+        return replace(a, applied=centred(a.before, a.applied)), b
+    return a, b
 
 
 def _item(index: int, layer: Any, x: State, context: Context) -> Item:
@@ -145,41 +158,79 @@ def _fold(
         chain = grow(body, x, context, plan)
         rest = times - done if fixed and _alike(x, chain.after) else 1
         if rest > 1:
-            chain = _drifted(chain, x, body, context, rest)
+            far = crossing(chain)
+            if far is not None:
+                chain = _driven(chain, far, rest)
+            elif not _alike(x, chain.after, of_two=True):
+                rest = 1
         segments.append(Segment(rest, chain))
         x, done = chain.after, done + rest
     return Fold(index, body, len(body), before, tuple(segments), written)
 
 
-def _alike(a: State, b: State) -> bool:
-    """Whether a pass left the signal as it was; what two inputs share may still drift a little."""
+def _alike(a: State, b: State, *, of_two: bool = False) -> bool:
+    """Whether a pass left one input's moments as they were, or those of two inputs as well."""
     if a.shape != b.shape:
         return False
     near = _SETTLED * max(abs(b.q), 1e-300)
-    drift = _DRIFT * max(abs(b.q), 1e-300)
-    own = abs(a.q - b.q) <= near and abs(a.t - b.t) <= near and abs(a.m - b.m) <= near
-    return own and abs(a.o - b.o) <= drift and abs(a.u - b.u) <= drift
+    last = 6 if of_two else 4
+    return all(abs(x - y) <= near for x, y in zip(a[1:last], b[1:last], strict=True))
 
 
-def _drifted(chain: Chain, x: State, body: tuple[Any, ...], context: Context, times: int) -> Chain:
-    """Where two inputs' overlaps get to in `times` passes: geometrically, by two more passes."""
-    first = chain.after
-    if times < 3 or (first.o == x.o and first.u == x.u):
-        return chain
-    second = grow(body, first, context).after
-    o = _geometric(x.o, first.o, second.o, times)
-    u = _geometric(x.u, first.u, second.u, times)
-    return Chain(chain.items, first._replace(o=min(o, first.q), u=min(u, first.q)))
+def crossing(chain: Chain) -> Map | None:
+    """What a chain makes of an overlap of two inputs, each by itself staying as it is."""
+    maps = []
+    for item in chain.items:
+        step = _crossing(item)
+        if step is None:
+            return None
+        maps.append(step)
+
+    def through(overlap: float) -> float:
+        for step in maps:
+            overlap = step(overlap)
+        return overlap
+
+    return through
 
 
-def _geometric(a: float, b: float, c: float, times: int) -> float:
-    """a, b, c, ... after `times` steps, the differences falling by one factor."""
-    if b == a:
-        return b
-    ratio = (c - b) / (b - a)
-    if not 0 <= ratio < 1:
-        return c
-    return a + (b - a) * (1 - ratio**times) / (1 - ratio)
+def _crossing(item: Item) -> Map | None:
+    if isinstance(item, Leaf):
+        return item.applied.step.cross
+    if isinstance(item, Fork):
+        return _forked(item)
+    if isinstance(item, Fold) and len(item.segments) == 1:
+        inner = crossing(item.segments[0].chain)
+        return None if inner is None else lambda overlap: _iterated(inner, overlap, item.times)
+    return None
+
+
+def _forked(fork: Fork) -> Map | None:
+    """Of ways that are added: each one's, weighted, and what their means have in common."""
+    if isinstance(fork.layer, Parallel) and fork.layer.merge not in {"add", "average", "subtract"}:
+        return None
+    ways = [(branch.back.gg, crossing(branch.chain)) for branch in fork.branches]
+    means = fork.after.q - math.fsum(b.back.gg * b.chain.after.q for b in fork.branches)
+    known = [(a, step) for a, step in ways if step is not None]
+    if len(known) < len(ways):
+        return None
+    return lambda overlap: math.fsum(a * step(overlap) for a, step in known) + means
+
+
+def _iterated(step: Map, overlap: float, times: int) -> float:
+    for _ in range(times):
+        before, overlap = overlap, step(overlap)
+        if overlap == before:
+            break
+    return overlap
+
+
+def _driven(chain: Chain, far: Map, times: int) -> Chain:
+    """The chain whose end has the overlaps that `times` passes lead to."""
+    end = chain.after
+    o = _iterated(far, end.o, times - 1)
+    u = o if end.u == end.o else _iterated(far, end.u, times - 1)
+    return Chain(chain.items, end._replace(o=min(o, end.q), u=min(u, end.q)))
 
 
 def refers(layer: Any) -> bool:
@@ -199,9 +250,19 @@ def runs(layers: Sequence[Any]) -> list[Run]:
     found, i, n = [], 0, len(ids)
     while i < n:
         period, times = _pattern(ids, i)
+        end = i + period * times
+        if times > 1 and end < n and _bound(layers[end - 1], layers[end]):
+            times -= 1
+        if times < _FEWEST:
+            period, times = 1, 1
         found.append((i, period, times))
         i += period * times
     return found
+
+
+def _bound(a: Any, b: Any) -> bool:
+    """Whether two layers in a row have to be looked at together."""
+    return isinstance(b, BatchNorm) or (isinstance(b, MaxPool) and isinstance(a, ActivationLayer))
 
 
 def _pattern(ids: Sequence[int], i: int) -> tuple[int, int]:
