@@ -14,7 +14,7 @@ ifdef DEMO
 export GRADGAUGE_DEMO := $(DEMO)
 endif
 
-.PHONY: run check-examples openapi ops test test-full lint format clean ci-deps
+.PHONY: run check-examples openapi ops papers test test-full lint format clean ci-deps
 
 run: $(READY)
 	$(BIN)/gradgauge serve $(if $(PORT),--port $(PORT))
@@ -28,6 +28,9 @@ openapi: $(READY)
 
 ops: $(READY)
 	$(BIN)/python -m gradgauge.ops.listing docs/ops.md
+
+papers: $(READY)
+	$(THREADS) $(BIN)/python -m tests.papers.table docs/theory/papers.md
 
 test: $(READY)
 	$(THREADS) $(BIN)/coverage run -m pytest -n 2 -m "not slow" $(ARGS)

@@ -106,7 +106,7 @@ def collapse() -> float:
 
 
 def collapsed_keys() -> float:
-    """What gradients pass through attention when all tokens are alike, as a share of the values'."""
+    """What passes through attention when all tokens are alike: the values' share alone."""
     same = [
         {"type": "global_avg_pool", "axis": -1},
         {"type": "reshape", "shape": [1, 128]},

@@ -38,10 +38,8 @@ def ensemble(shape: list[int], *layers: dict, batch=None, given=None, **defaults
 
 def chain(function: str, s_w2: float, s_b2: float, *, times=200, n=256, kind="normal") -> Ensemble:
     """A plain network of one activation and dense layers, cut where papers cut: behind the sum."""
-    if kind == "normal":
-        weight = normal(s_w2, n)
-    else:
-        weight = {"kind": kind, "gain": math.sqrt(s_w2)}
+    matrix = {"kind": kind, "gain": math.sqrt(s_w2)}
+    weight = normal(s_w2, n) if kind == "normal" else matrix
     layers = repeat(times, phi(function), dense(n))
     return ensemble([n], layers, weight=weight, bias=normal(s_b2, 1))
 

@@ -56,7 +56,7 @@ def free_gamma(name: str, parameters=()) -> float:
 
 
 def band() -> float:
-    """The engine's band at the first of twenty layers of fifty units, as a variance of ln |Ju|^2."""
+    """The band at the first of twenty layers of fifty units, as a variance of ln |Ju|^2."""
     found = ensemble([50], *[x for _ in range(20) for x in (dense(50), phi("relu"))], weight=HE)
     decades = found.unrolled()[0].analytic.band_decades
     assert decades is not None
@@ -65,10 +65,7 @@ def band() -> float:
 
 
 def normed_chi(kind: str) -> float:
-    found = ensemble(
-        [4, 32], {"type": kind, "bias": False} if kind != "rms_norm" else {"type": kind}
-    )
-    chi = found.rows[0].analytic.chi
+    chi = ensemble([4, 32], {"type": kind}).rows[0].analytic.chi
     assert chi is not None
     return chi
 

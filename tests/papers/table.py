@@ -8,9 +8,13 @@ from tests.papers.more_rows import MORE
 from tests.papers.rows import SHEET, Row
 
 ROWS = (*SHEET, *MORE)
-PAGE = """# What papers say, and what the ensemble engine says
+PAGE = """\
+# What papers say, and what the ensemble engine says
 
-Every row is checked by `tests/papers`; `make papers` writes this page. "Ours" is the mean-field engine over a spec's initial laws (`gradgauge.analytic.ensemble`), which draws no weight. The deviation is relative; of a value of 0 it is absolute. "Simulated" rows stand beside a finite random network drawn with numpy.
+Every row is checked by `tests/papers`; `make papers` writes this page. "Ours" is the mean-field \
+engine over a spec's initial laws (`gradgauge.analytic.ensemble`), which draws no weight. The \
+deviation is relative; of a value of 0 it is absolute. "Simulated" rows stand beside a finite \
+random network drawn with numpy. Numbers are those of the theory sheet's checks.
 
 | # | quantity | source | published | ours | deviation | within |
 |---|---|---|---|---|---|---|

@@ -21,6 +21,7 @@ class Smooth:
     value: Callable[[Array, Params], Array]
     slope: Callable[[Array, Params], Array]
     kinks: Callable[[Params], tuple[float, ...]] = lambda _: ()
+    jumps: bool = False
 
 
 def _density(x: Array) -> Array:
@@ -101,6 +102,7 @@ FUNCTIONS: dict[str, Smooth] = {
         lambda x, p: np.where(x > p["alpha"], x, 0.0),
         lambda x, p: (x > p["alpha"]) * 1.0,
         lambda p: (p["alpha"],),
+        jumps=True,
     ),
     "clip": Smooth(
         lambda x, p: np.clip(x, p["min"], p["max"]),
@@ -146,6 +148,7 @@ FUNCTIONS: dict[str, Smooth] = {
         _shrink,
         lambda x, p: (abs(x) > p["lambd"]) * 1.0,
         lambda p: (-p["lambd"], p["lambd"]),
+        jumps=True,
     ),
     "sin": Smooth(lambda x, _: np.sin(x), lambda x, _: np.cos(x)),
     "cos": Smooth(lambda x, _: np.cos(x), lambda x, _: -np.sin(x)),

@@ -3,7 +3,8 @@
 For x = m + sqrt(v) z the function is expanded in Hermite polynomials, phi(x) = sum_k a_k h_k(z);
 at two points of correlation rho then E phi(x) phi(y) = sum_k a_k^2 rho^k (Mehler), and the slope is
 its derivative. What the first terms leave is put into one last term whose power is chosen so that
-value and slope at rho = 1 are exact. ReLU and its leaky kin have closed forms (Cho & Saul 2009).
+value and slope at rho = 1 are exact; a function with jumps has its slope expanded by itself. ReLU
+and its leaky kin have closed forms (Cho & Saul 2009).
 """
 
 import math
@@ -16,7 +17,7 @@ import numpy as np
 from gradgauge.analytic.ensemble.functions import FUNCTIONS, ROOT_2PI, Array
 
 TERMS = 48
-_EDGES = (1e-3, 4e-3, 0.016, 0.06, 0.2, 0.5, 1.0, 1.6, 2.3, 3.2, 4.2, 5.4, 6.8, 8.4)
+_EDGES = (1e-3, 4e-3, 0.016, 0.06, 0.2, 0.5, 1.0, 1.6, 2.3, 3.2, 4.2, 5.4, 6.8, 8.4, 10.0)
 _ORDER = 8
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(_ORDER)
 _POWERS = np.arange(TERMS)
@@ -42,7 +43,7 @@ class Kernel:
     second: float
     slope: float
     series: Array | None = None
-    tail: tuple[float, float] = (0.0, 1.0)
+    tail: tuple[float, float | None] = (0.0, 1.0)
     leak: float | None = None
 
     def pair(self, overlap: float) -> Pair:
@@ -60,7 +61,10 @@ class Kernel:
         assert self.series is not None  # noqa: S101  # every kernel has this or a closed form
         value, steep = (self.series @ rho**_POWERS).tolist()
         rest, power = self.tail
-        if rest and rho:
+        if power is None:
+            value += rest * abs(rho) ** TERMS
+            steep += (self.slope * self.v - self.series[1].sum()) * abs(rho) ** TERMS
+        elif rest and rho:
             high = rest * abs(rho) ** (power - 1)
             value, steep = value + high * abs(rho), steep + power * high
         return Pair(value, steep / self.v)
@@ -111,7 +115,7 @@ def _expanded(function: str, params: Params, m: float, v: float) -> Kernel:
     phi = FUNCTIONS[function]
     bends = [(k - m) / s for k in phi.kinks(p)]
     centre = -m / s if abs(m) < 6 * s else 0.0
-    z, basis, w = _grid(centre, tuple(b for b in bends if b != centre and abs(b) < 8.0))
+    z, basis, w = _grid(centre, tuple(b for b in bends if b != centre and abs(b) < 9.0))
     x = m + s * z
     y, dy = phi.value(x, p), phi.slope(x, p)
     a = basis @ y
@@ -119,6 +123,11 @@ def _expanded(function: str, params: Params, m: float, v: float) -> Kernel:
     series = np.zeros((2, TERMS))
     np.multiply(a, a, out=series[0])
     np.multiply(series[0, 1:], _POWERS[1:], out=series[1, :-1])
+    if phi.jumps:  # the derivative of the overlap map would count the jump as a slope
+        np.square(basis @ dy, out=series[1])
+        series[1] *= v
+        held = float(series[0].sum())
+        return Kernel(m, v, float(a[0]), second, slope, series, (max(second - held, 0.0), None))
     held, steep = series.sum(1).tolist()
     rest = max(second - held, 0.0)
     if rest <= 1e-14 * second:
@@ -131,8 +140,8 @@ def _expanded(function: str, params: Params, m: float, v: float) -> Kernel:
 def _grid(centre: float, breaks: tuple[float, ...]) -> tuple[Array, Array, Array]:
     """Nodes z, weighted Hermite polynomials w h_k(z) by rows, weights: fine about `centre`."""
     near = [centre + sign * edge for edge in _EDGES for sign in (-1, 1)]
-    wide = [-8.4, -5.0, -3.0, -1.5, 0.0, 1.5, 3.0, 5.0, 8.4] if centre else []
-    edges = np.unique(np.clip([*near, *wide, centre, *breaks], -8.4, 8.4))
+    wide = [-10.0, -8.4, -5.0, -3.0, -1.5, 0.0, 1.5, 3.0, 5.0, 8.4, 10.0] if centre else []
+    edges = np.unique(np.clip([*near, *wide, centre, *breaks], -10.0, 10.0))
     half = np.diff(edges)[:, None] / 2
     z = (edges[:-1, None] + half + half * _NODES).ravel()
     w = (half * _WEIGHTS).ravel() * np.exp(-0.5 * z * z) / ROOT_2PI

@@ -7,7 +7,7 @@ al. 2019). LayerNorm's and RMSNorm's are one input's own.
 import math
 from typing import NamedTuple
 
-from gradgauge.analytic.ensemble.state import State, Step, Weight, positions, scale
+from gradgauge.analytic.ensemble.state import State, Step, Transfer, Weight, positions, scale
 from gradgauge.analytic.ensemble.weights import NO_BIAS, Bias, norm
 from gradgauge.schema.spec_maps import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RmsNorm
 
@@ -20,12 +20,24 @@ def batch_norm(layer: BatchNorm, x: State, batch: int | None) -> Step:
     """
     places = positions(x.shape, channel_first=(layer.axis or 0) == 0)
     n = batch * places if batch is not None else None
-    lost = (n - 2) / (n - 3) if n is not None and n > 3 else 1.0
+    lost = 1.0 if n is None else lost_share(n)
     centre = x.u if places > 1 else x.o
-    n = x.size // places
-    learned = _learned(layer, n)
+    learned = _learned(layer, x.size // places)
     step = _normalised(x, (centre, centre), x.q - centre + layer.epsilon, learned, lost)
-    return step._replace(notes=("batch_statistics",))
+    step = step._replace(notes=("batch_statistics",))
+    return step if n is None or n <= 3 or places == 1 else _shared(step, n, places)
+
+
+def _shared(step: Step, n: int, places: int) -> Step:
+    """The batch's mean gradient, which is taken away, is larger where positions share theirs."""
+    each = step.back.gg / lost_share(n) / (n - 3)
+    gone = each * (places - 1)
+    return step._replace(back=Transfer(step.back.gg, -gone, -each, step.back.tt - gone))
+
+
+def lost_share(n: int) -> float:
+    """What a norm over n values with two directions projected out multiplies by."""
+    return (n - 2) / (n - 3) if n > 3 else 1.0
 
 
 def layer_norm(layer: LayerNorm, x: State) -> Step:

@@ -173,8 +173,9 @@ def _alike(a: State, b: State, *, of_two: bool = False) -> bool:
     if a.shape != b.shape:
         return False
     near = _SETTLED * max(abs(b.q), 1e-300)
-    last = 6 if of_two else 4
-    return all(abs(x - y) <= near for x, y in zip(a[1:last], b[1:last], strict=True))
+    own = ((a.m, b.m), (a.q, b.q), (a.t, b.t))
+    both = (*own, (a.o, b.o), (a.u, b.u)) if of_two else own
+    return all(abs(x - y) <= near for x, y in both)
 
 
 def crossing(chain: Chain) -> Map | None:
