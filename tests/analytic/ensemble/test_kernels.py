@@ -90,3 +90,8 @@ def test_no_variance_is_the_function_itself():
 def test_a_variance_that_has_overflowed_stays_unknown():
     assert kernel("tanh", (), 0.0, math.inf).second == math.inf
     assert kernel("relu", (), 0.0, math.inf).slope == 0.5
+
+
+def test_what_overflows_has_no_pair_of_its_own():
+    k = kernel("exp", (), 0.0, 1e12)
+    assert k.pair(0.5) == (math.inf, math.inf)

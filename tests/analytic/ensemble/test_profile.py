@@ -237,3 +237,12 @@ def test_text_and_spec_give_the_same():
     spec = {"gradgauge": 1, "input": {"shape": [8]}, "layers": [dense(8), phi("gelu")]}
     parsed = ArchSpec.model_validate(spec)
     assert profile(json.dumps(spec)).input_gradient == profile(parsed).input_gradient
+
+
+@pytest.mark.parametrize("law", ["zeros", "identity", {"kind": "normal", "std": 1e6}])
+@pytest.mark.parametrize("last", ["exp", "softplus", "tanh"])
+def test_what_overflows_or_dies_still_has_an_answer(law, last):
+    body = repeat(60, skip(dense(8)), phi(last), dense(8))
+    found = ensemble([8], body, {"type": "batch_norm"}, weight=law)
+    assert len(found.unrolled()) == 60 * 4 + 1
+    assert found.blocks[0].times == 60

@@ -5,7 +5,6 @@ points; back, E g^2 at an input is n_out E W^2 times that at an output (Poole et
 Schoenholz et al. 2017).
 """
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -163,11 +162,11 @@ def then(first: Transfer, last: Transfer) -> Transfer:
 def added(parts: list[tuple[float, State]]) -> State:
     """A weighted sum of signals whose fluctuations are independent."""
     first = parts[0][1]
-    m = math.fsum(a * x.m for a, x in parts)
+    m = sum(a * x.m for a, x in parts)
     means = [a * x.m for a, x in parts]
-    cross = m * m - math.fsum(held * held for held in means)
+    cross = m * m - sum(held * held for held in means)
     sums = [
-        math.fsum(a * a * held for (a, _), held in zip(parts, column, strict=True)) + cross
+        sum(a * a * held for (a, _), held in zip(parts, column, strict=True)) + cross
         for column in zip(*((x.q, x.t, x.o, x.u) for _, x in parts), strict=True)
     ]
     return State(first.shape, m, *sums)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from gradgauge.analytic.ensemble.blocks import Block
 from gradgauge.analytic.ensemble.profile import Ensemble, Row, profile
@@ -55,7 +56,7 @@ def _of_layer(row: Row) -> tuple[Measurement, ...]:
 
 def measurements(ensemble: Ensemble) -> tuple[Measurement, ...]:
     """Of every repeated block and every recurrent layer."""
-    told = [m for block in ensemble.blocks[:_BLOCKS] for m in _of_block(block)]
+    told = [m for block in islice(ensemble.each_block(), _BLOCKS) for m in _of_block(block)]
     cells: Mapping[str, Recurrence] = dict([*ensemble.recurrences.items()][:_BLOCKS])
     told += [m for scope, cell in cells.items() for m in _of_cell(scope, cell)]
     return tuple(told)

@@ -48,7 +48,7 @@ class Kernel:
 
     def pair(self, overlap: float) -> Pair:
         """At two points with E[x y] = overlap."""
-        if self.v <= 0 or not math.isfinite(self.v):
+        if self.v <= 0 or not math.isfinite(self.v) or not math.isfinite(self.second):
             return Pair(self.second, self.slope)
         rho = min(max((overlap - self.m * self.m) / self.v, -1.0), 1.0)
         if rho == 1.0:
@@ -120,6 +120,8 @@ def _expanded(function: str, params: Params, m: float, v: float) -> Kernel:
     y, dy = phi.value(x, p), phi.slope(x, p)
     a = basis @ y
     second, slope = float(w @ (y * y)), float(w @ (dy * dy))
+    if not math.isfinite(second + slope):
+        return Kernel(m, v, math.inf, math.inf, math.inf)
     series = np.zeros((2, TERMS))
     np.multiply(a, a, out=series[0])
     np.multiply(series[0, 1:], _POWERS[1:], out=series[1, :-1])

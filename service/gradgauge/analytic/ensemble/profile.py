@@ -4,6 +4,7 @@ Nothing is drawn, built or run: the time goes with the text of the spec, not wit
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -63,7 +64,11 @@ class Ensemble:
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
         """Fixed points and depth scales of every repeated block."""
-        return tuple(analyse(scope, fold, self.context) for scope, fold in folds(self.chain))
+        return tuple(self.each_block())
+
+    def each_block(self) -> Iterator[Block]:
+        """The same one by one: each may take a thousand passes to settle."""
+        return (analyse(scope, fold, self.context) for scope, fold in folds(self.chain))
 
     def critical_gain(self, scope: str) -> float | None:
         """The factor on weights that brings the block at `scope` to the edge of chaos, if any."""

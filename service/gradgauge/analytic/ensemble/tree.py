@@ -211,11 +211,11 @@ def _forked(fork: Fork) -> Map | None:
     if isinstance(fork.layer, Parallel) and fork.layer.merge not in {"add", "average", "subtract"}:
         return None
     ways = [(branch.back.gg, crossing(branch.chain)) for branch in fork.branches]
-    means = fork.after.q - math.fsum(b.back.gg * b.chain.after.q for b in fork.branches)
+    means = fork.after.q - sum(b.back.gg * b.chain.after.q for b in fork.branches)
     known = [(a, step) for a, step in ways if step is not None]
     if len(known) < len(ways):
         return None
-    return lambda overlap: math.fsum(a * step(overlap) for a, step in known) + means
+    return lambda overlap: sum(a * step(overlap) for a, step in known) + means
 
 
 def _iterated(step: Map, overlap: float, times: int) -> float:
