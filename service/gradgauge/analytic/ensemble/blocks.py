@@ -93,9 +93,9 @@ def analyse(scope: str, fold: Fold, context: Context) -> Block:
     slope = (nudged.q - chain.after.q) / (_NUDGE * state.q)
     told = replace(told, xi_q=scale_of(slope))
     both = _correlated(fold, state, context)
-    if both is None:
+    parted = _parted(both) if both is not None else None
+    if both is None or parted is None or parted.o == both.o:
         return told
-    parted = _parted(both)
     slope = (walk(both).after.o - walk(parted).after.o) / (both.o - parted.o)
     return replace(told, c_star=both.o / both.q, xi_c=scale_of(slope))
 
