@@ -14,7 +14,7 @@ ifdef DEMO
 export GRADGAUGE_DEMO := $(DEMO)
 endif
 
-.PHONY: run check-examples openapi ops remedies test test-full lint format clean ci-deps
+.PHONY: run check-examples openapi ops papers remedies test test-full lint format clean ci-deps
 
 run: $(READY)
 	$(BIN)/gradgauge serve $(if $(PORT),--port $(PORT))
@@ -31,6 +31,9 @@ ops: $(READY)
 
 remedies: $(READY)
 	$(BIN)/python -m gradgauge.remedy.listing docs/remedies.md
+
+papers: $(READY)
+	$(THREADS) $(BIN)/python -m tests.papers.table docs/theory/papers.md
 
 test: $(READY)
 	$(THREADS) $(BIN)/coverage run -m pytest -n 2 -m "not slow" $(ARGS)

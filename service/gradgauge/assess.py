@@ -6,6 +6,7 @@ from typing import Literal
 
 from gradgauge.agreement import Agreement, agreements
 from gradgauge.analytic import propagate
+from gradgauge.analytic.ensemble.describe import beside
 from gradgauge.graph.layers import Layer, find_layers, links
 from gradgauge.graph.model import Graph
 from gradgauge.graph.reading import Reading
@@ -88,6 +89,8 @@ def assess(
         tell("analytic", 0.0)
         spectra = plan.depth == "deep" and plan.wish is not None
         analytic = propagate.profile(graph, layers, reading, spectra=spectra)
+        if graph.spec is not None and plan.wish is not None:
+            analytic = beside(analytic, graph.spec, layers)
     sampled: SampledProfile | None = None
     if "sampled" in plan.engines:
         tell("sampled", 0.0)

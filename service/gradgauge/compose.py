@@ -252,9 +252,11 @@ def _risk(key: str, findings: Sequence[Finding]) -> RiskBlock:
 
 
 def _layer_measurements(key: str, assessment: Assessment) -> list[MeasurementBlock]:
+    analytic = assessment.analytic.beside.get(key, ()) if assessment.analytic is not None else ()
+    beside = [_measurement(m) for m in analytic]
     held = assessment.sampled.layers.get(key) if assessment.sampled is not None else None
     if held is None or not held.supported:
-        return []
+        return beside
     told = (
         ("local_gain", held.local_log10_gain, "decades", "2-norm, through this layer alone"),
         ("log10_grad_ratio", held.log10_grad_ratio, "decades", "weight gradient over weights"),
@@ -267,7 +269,7 @@ def _layer_measurements(key: str, assessment: Assessment) -> list[MeasurementBlo
         for name, value, unit, note in told
         if value is not None
     ]
-    return [_measurement(m) for m in (*typed, *held.measurements)]
+    return [_measurement(m) for m in (*typed, *held.measurements)] + beside
 
 
 def _measurement(held: Measurement) -> MeasurementBlock:

@@ -7,6 +7,7 @@ from typing import Literal
 import onnx_ir
 
 from gradgauge.graph.init import Law
+from gradgauge.schema.spec import ArchSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,8 @@ class Graph:
 
     `model` is topologically sorted, shape-inferred as far as ONNX can, its model-local functions
     inlined; every node has a unique non-empty name. `laws` maps an initializer's name to the law it
-    was drawn from (specs only; empty for uploads). `sha256` is of the bytes as given.
+    was drawn from, `spec` is what it was built from (both of specs only). `sha256` is of the bytes
+    as given.
     """
 
     model: onnx_ir.Model
@@ -33,3 +35,4 @@ class Graph:
     size_bytes: int
     laws: Mapping[str, Law] = field(default_factory=dict)
     warnings: tuple[GraphWarning, ...] = ()
+    spec: ArchSpec | None = None

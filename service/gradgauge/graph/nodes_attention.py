@@ -32,11 +32,12 @@ def attention(net: Net, layer: Attention, x: Value, scope: str) -> Value:
     mixed = net.node("MatMul", [weights, V], scope, (*shape_of(weights)[:-1], d), name="Mix")
     joined = _joined(net, mixed, steps, scope)
     last = layer.bias if layer.output_bias is None else layer.output_bias
-    own = _laws(layer, "output")
+    own = laws_of(layer, "output")
     return net.project(joined, layer.units or features, own, f"{scope}/output", bias=last)
 
 
-def _laws(layer: Attention, part: str) -> InitSet:
+def laws_of(layer: Attention, part: str) -> InitSet:
+    """The laws of one of the four projections."""
     weight = getattr(layer.init, part) or layer.init.weight
     return InitSet(weight=weight, bias=layer.init.bias)
 
@@ -47,7 +48,7 @@ def _heads(
     """[time, features] to [heads, time, d]."""
     inner = f"{scope}/{part}"
     steps = shape_of(x)[0]
-    y = net.project(x, heads * d, _laws(layer, part), inner, bias=layer.bias)
+    y = net.project(x, heads * d, laws_of(layer, part), inner, bias=layer.bias)
     split = _reshaped(net, y, (steps, heads, d), inner)
     if layer.qk_norm and part != "value":
         norm = RmsNorm(type="rms_norm")

@@ -51,6 +51,7 @@ def read_spec(
         sha256=hashlib.sha256(text).hexdigest(),
         size_bytes=len(text),
         laws=laws,
+        spec=parsed,
     )
 
 

@@ -118,12 +118,16 @@ class SampledLayer:
 
 @dataclass(frozen=True, slots=True)
 class AnalyticProfile:
-    """The analytic engine's answer: one record per layer id, in no order."""
+    """The analytic engine's answer: one record per layer id, in no order.
+
+    `beside` holds what it says of a layer that has no field of its own.
+    """
 
     layers: dict[str, AnalyticLayer]
     nodes_covered: int
     measurements: tuple[Measurement, ...] = ()
     series: tuple[Series, ...] = ()
+    beside: dict[str, tuple[Measurement, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,154 @@
+"""Gaussian moments of an activation, at one point and at two: the maps mean-field theory iterates.
+
+For x = m + sqrt(v) z the function is expanded in Hermite polynomials, phi(x) = sum_k a_k h_k(z);
+at two points of correlation rho then E phi(x) phi(y) = sum_k a_k^2 rho^k (Mehler), and the slope is
+its derivative. What the first terms leave is put into one last term whose power is chosen so that
+value and slope at rho = 1 are exact; a function with jumps has its slope expanded by itself. ReLU
+and its leaky kin have closed forms (Cho & Saul 2009).
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from gradgauge.analytic.ensemble.functions import FUNCTIONS, ROOT_2PI, Array
+
+TERMS = 48
+_EDGES = (1e-3, 4e-3, 0.016, 0.06, 0.2, 0.5, 1.0, 1.6, 2.3, 3.2, 4.2, 5.4, 6.8, 8.4, 10.0)
+_ORDER = 8
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(_ORDER)
+_POWERS = np.arange(TERMS)
+_SLOPES = {"relu": 0.0, "identity": 1.0, "leaky_relu": None, "prelu": None}
+
+Params = tuple[tuple[str, float | int | str | None], ...]
+
+
+class Pair(NamedTuple):
+    """E phi(x) phi(y) and E phi'(x) phi'(y) at two points."""
+
+    value: float
+    slope: float
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """E phi, E phi^2 and E phi'^2 of x ~ N(m, v), and what two such points need."""
+
+    m: float
+    v: float
+    mean: float
+    second: float
+    slope: float
+    series: Array | None = None
+    tail: tuple[float, float | None] = (0.0, 1.0)
+    leak: float | None = None
+
+    def pair(self, overlap: float) -> Pair:
+        """At two points with E[x y] = overlap."""
+        if self.v <= 0 or not math.isfinite(self.v) or not math.isfinite(self.second):
+            return Pair(self.second, self.slope)
+        rho = min(max((overlap - self.m * self.m) / self.v, -1.0), 1.0)
+        if rho == 1.0:
+            return Pair(self.second, self.slope)
+        if self.leak is not None:
+            return _rectified_pair(self.v, rho, self.leak)
+        return self._series(rho)
+
+    def _series(self, rho: float) -> Pair:
+        assert self.series is not None  # noqa: S101  # every kernel has this or a closed form
+        value, steep = (self.series @ rho**_POWERS).tolist()
+        rest, power = self.tail
+        if power is None:
+            value += rest * abs(rho) ** TERMS
+            steep += (self.slope * self.v - self.series[1].sum()) * abs(rho) ** TERMS
+        elif rest and rho:
+            high = rest * abs(rho) ** (power - 1)
+            value, steep = value + high * abs(rho), steep + power * high
+        return Pair(value, steep / self.v)
+
+
+@lru_cache(maxsize=65536)
+def kernel(function: str, params: Params, m: float, v: float) -> Kernel:
+    """The moments of `function` at N(m, v)."""
+    leak = _leak(function, params)
+    if v <= 0 or not math.isfinite(m) or (leak is None and not math.isfinite(v)):
+        return _at_a_point(function, params, m, v)
+    if leak is not None and (m == 0 or not math.isfinite(v)):
+        mean = (1 - leak) * math.sqrt(v) / ROOT_2PI
+        half = (1 + leak * leak) / 2
+        return Kernel(0.0, v, mean, half * v, half, leak=leak)
+    with np.errstate(all="ignore"):  # what overflows is infinite, and said to be
+        return _expanded(function, params, m, v)
+
+
+def _leak(function: str, params: Params) -> float | None:
+    if function not in _SLOPES:
+        return None
+    fixed = _SLOPES[function]
+    return float(dict(params)["alpha"] or 0.0) if fixed is None else fixed
+
+
+def _at_a_point(function: str, params: Params, m: float, v: float) -> Kernel:
+    """No variance: phi(m) itself; no finite moments: none of it is known."""
+    if not (math.isfinite(v) and math.isfinite(m)):
+        return Kernel(m, v, math.inf, math.inf, math.inf)
+    x, p = np.array([m]), dict(params)
+    y, dy = FUNCTIONS[function].value(x, p)[0], FUNCTIONS[function].slope(x, p)[0]
+    return Kernel(m, 0.0, float(y), float(y * y), float(dy * dy))
+
+
+def _rectified_pair(v: float, rho: float, leak: float) -> Pair:
+    """alpha-leaky rectifier = (1 - alpha) relu + alpha x; arc-cosine kernels of order 1 and 0."""
+    angle = math.acos(rho)
+    one = v * (math.sqrt(1 - rho * rho) + (math.pi - angle) * rho) / (2 * math.pi)
+    zero = (math.pi - angle) / (2 * math.pi)
+    steep = 1 - leak
+    value = steep * steep * one + leak * steep * rho * v + leak * leak * rho * v
+    return Pair(value, steep * steep * zero + leak * steep + leak * leak)
+
+
+def _expanded(function: str, params: Params, m: float, v: float) -> Kernel:
+    s, p = math.sqrt(v), dict(params)
+    phi = FUNCTIONS[function]
+    bends = [(k - m) / s for k in phi.kinks(p)]
+    centre = -m / s if abs(m) < 6 * s else 0.0
+    z, basis, w = _grid(centre, tuple(b for b in bends if b != centre and abs(b) < 9.0))
+    x = m + s * z
+    y, dy = phi.value(x, p), phi.slope(x, p)
+    a = basis @ y
+    second, slope = float(w @ (y * y)), float(w @ (dy * dy))
+    if not math.isfinite(second + slope):
+        return Kernel(m, v, math.inf, math.inf, math.inf)
+    series = np.zeros((2, TERMS))
+    np.multiply(a, a, out=series[0])
+    np.multiply(series[0, 1:], _POWERS[1:], out=series[1, :-1])
+    if phi.jumps:  # the derivative of the overlap map would count the jump as a slope
+        np.square(basis @ dy, out=series[1])
+        series[1] *= v
+        held = float(series[0].sum())
+        return Kernel(m, v, float(a[0]), second, slope, series, (max(second - held, 0.0), None))
+    held, steep = series.sum(1).tolist()
+    rest = max(second - held, 0.0)
+    if rest <= 1e-14 * second:
+        return Kernel(m, v, float(a[0]), second, slope, series, (0.0, TERMS))
+    power = max((v * slope - steep) / rest, TERMS)
+    return Kernel(m, v, float(a[0]), second, slope, series, (rest, power))
+
+
+@lru_cache(maxsize=512)
+def _grid(centre: float, breaks: tuple[float, ...]) -> tuple[Array, Array, Array]:
+    """Nodes z, weighted Hermite polynomials w h_k(z) by rows, weights: fine about `centre`."""
+    near = [centre + sign * edge for edge in _EDGES for sign in (-1, 1)]
+    wide = [-10.0, -8.4, -5.0, -3.0, -1.5, 0.0, 1.5, 3.0, 5.0, 8.4, 10.0] if centre else []
+    edges = np.unique(np.clip([*near, *wide, centre, *breaks], -10.0, 10.0))
+    half = np.diff(edges)[:, None] / 2
+    z = (edges[:-1, None] + half + half * _NODES).ravel()
+    w = (half * _WEIGHTS).ravel() * np.exp(-0.5 * z * z) / ROOT_2PI
+    h = np.empty((TERMS, len(z)))
+    h[0], h[1] = 1.0, z
+    for k in range(2, TERMS):
+        h[k] = (z * h[k - 1] - math.sqrt(k - 1) * h[k - 2]) / math.sqrt(k)
+    return z, h * w, w

@@ -1,0 +1,97 @@
+"""Gaussian moments of every activation a spec may name, against scipy's adaptive quadrature."""
+
+import math
+from itertools import pairwise
+from typing import get_args
+
+import numpy as np
+import pytest
+from scipy.integrate import quad
+
+from gradgauge.analytic.ensemble.functions import FUNCTIONS
+from gradgauge.analytic.ensemble.kernels import kernel
+from gradgauge.schema.activations import ACTIVATIONS, Function
+
+ALONG_AN_AXIS = {"softmax", "log_softmax", "hardmax"}
+POINTWISE = sorted(set(get_args(Function)) - ALONG_AN_AXIS)
+GIVEN = {"clip": {"min": -1.0, "max": 0.5}}
+
+
+def parameters(name):
+    return {**ACTIVATIONS[name].params, **GIVEN.get(name, {})}
+
+
+def expected(f, m, v, breaks):
+    s = math.sqrt(v)
+
+    def density(z):
+        return f(m + s * z) * math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+
+    edges = sorted({-13.0, 13.0, 0.0, *((b - m) / s for b in breaks if abs(b - m) < 13 * s)})
+    return sum(quad(density, a, b, limit=200)[0] for a, b in pairwise(edges))
+
+
+def of(name):
+    phi, p = FUNCTIONS[name], parameters(name)
+    value = lambda x: float(phi.value(np.array([x]), p)[0])  # noqa: E731
+    slope = lambda x: float(phi.slope(np.array([x]), p)[0])  # noqa: E731
+    return value, slope, phi.kinks(p)
+
+
+def test_every_pointwise_activation_of_specs_has_its_function():
+    assert sorted(FUNCTIONS) == POINTWISE
+
+
+@pytest.mark.parametrize("name", POINTWISE)
+@pytest.mark.parametrize(("m", "v"), [(0.0, 1.0), (0.7, 0.3), (-1.5, 4.0)])
+def test_moments_are_those_of_quadrature(name, m, v):
+    value, slope, breaks = of(name)
+    k = kernel(name, tuple(parameters(name).items()), m, v)
+    assert k.mean == pytest.approx(expected(value, m, v, breaks), rel=1e-6, abs=1e-8)
+    assert k.second == pytest.approx(expected(lambda x: value(x) ** 2, m, v, breaks), rel=1e-6)
+    assert k.slope == pytest.approx(expected(lambda x: slope(x) ** 2, m, v, breaks), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", POINTWISE)
+def test_slopes_are_derivatives(name):
+    value, slope, breaks = of(name)
+    for x in (-3.3, -0.8, 0.3, 0.9, 2.6):
+        if all(abs(x - b) > 1e-3 for b in breaks):
+            assert slope(x) == pytest.approx((value(x + 1e-6) - value(x - 1e-6)) / 2e-6, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", POINTWISE)
+@pytest.mark.parametrize("rho", [-0.6, 0.0, 0.5, 0.9])
+def test_two_points_are_those_of_a_million_draws(name, rho):
+    rng = np.random.default_rng(3)
+    z, w = rng.standard_normal((2, 1_000_000))
+    phi, p = FUNCTIONS[name], parameters(name)
+    x, y = z, rho * z + math.sqrt(1 - rho * rho) * w
+    pair = kernel(name, tuple(p.items()), 0.0, 1.0).pair(rho)
+    values, slopes = phi.value(x, p) * phi.value(y, p), phi.slope(x, p) * phi.slope(y, p)
+    for got, drawn in ((pair.value, values), (pair.slope, slopes)):
+        assert got == pytest.approx(drawn.mean(), abs=5 * drawn.std() / 1000 + 1e-3)
+
+
+def test_at_equal_points_the_pair_is_the_moment():
+    k = kernel("tanh", (), 0.0, 2.0)
+    assert k.pair(2.0) == (k.second, k.slope)
+    near = k.pair(2.0 - 1e-9)
+    assert near.value == pytest.approx(k.second, rel=1e-8)
+    assert near.slope == pytest.approx(k.slope, rel=1e-6)
+
+
+def test_no_variance_is_the_function_itself():
+    k = kernel("sigmoid", (), 1.0, 0.0)
+    assert k.mean == pytest.approx(1 / (1 + math.exp(-1)))
+    assert k.pair(1.0).slope == k.slope
+
+
+def test_a_variance_that_has_overflowed_stays_unknown():
+    assert kernel("tanh", (), 0.0, math.inf).second == math.inf
+    assert kernel("relu", (), 0.0, math.inf).slope == 0.5
+
+
+def test_what_overflows_has_no_pair_of_its_own():
+    k = kernel("exp", (), 0.0, 1e12)
+    assert k.pair(0.5) == (math.inf, math.inf)
