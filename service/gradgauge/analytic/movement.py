@@ -211,5 +211,7 @@ def _gathered(
         kept = max(used[0][0].positions - 1, 0) / (value.positions - 1)
         shared = shared * kept
     tilt = None if lean is None else lean / squares.clamp_min(1e-300)
-    cov = used[0][2].cov if len(used) == 1 and value.cov is not None else None
+    cov = used[0][2].cov if len(used) == 1 else None
+    if value.cov is None or cov is None or cov.shape != value.cov.shape:
+        cov = None  # of a part of a concatenation it is not kept
     return Flow(squares, shared, cov=cov, lean=tilt)

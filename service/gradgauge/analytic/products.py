@@ -56,7 +56,7 @@ def _wide(x: Signal, lead: tuple[int, ...]) -> Signal:
 
 def _narrowed(held: Flow, x: Signal) -> Flow:
     """Sums over the leading axes an operand was repeated along."""
-    lost = [i for i, n in enumerate(x.shape) if n == 1 < held.g.shape[i] and x.axes[i] not in "pk"]
+    lost = [i for i, n in enumerate(x.shape) if n == 1 < held.g.shape[i]]
     if not lost:
         return held
     shared = held.shared
