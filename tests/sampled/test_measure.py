@@ -396,4 +396,6 @@ def test_progress_is_told_up_to_the_whole():
     told = []
     model = made([node("MatMul", "x W", "y")], {"x": ["N", 6]}, "y", {"W": weight(6, 6)})
     profiled(model, samples=96, on_progress=told.append)
-    assert told == pytest.approx([1 / 3, 2 / 3, 1.0])
+    # By the time each pass took: tests/sampled/test_progress.py.
+    assert len(told) == 3
+    assert 0.0 < told[0] <= told[1] <= told[2] == 1.0
