@@ -108,7 +108,9 @@ def test_a_loss_scale_is_told_where_fp16_underflows_and_is_not_verifiable():
     model = nets.sigmoid()
     assessment, finding = assessed(model, "GF101", profile="standard", target_dtypes=["fp16"])
     assert LOSS_SCALE.check(assessment, finding) is None
-    assert probed(assessment, LOSS_SCALE, finding, 0.7).outcome == "not_verifiable"
+    tried = probed(assessment, LOSS_SCALE, finding, 0.7)
+    assert tried.outcome == "not_verifiable"
+    assert verify._recommendation(1, tried, assessment).function_preserving
     assert "2" in LOSS_SCALE.title(assessment, finding)
     plain, finding = assessed(model, "GF101")
     assert "target_dtypes" in LOSS_SCALE.check(plain, finding)

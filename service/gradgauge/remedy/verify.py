@@ -239,7 +239,7 @@ def _recommendation(rank: int, tried: Tried, assessment: Assessment) -> Recommen
         rank=rank,
         rationale=remedy.rationale,
         cost=remedy.cost,
-        function_preserving=remedy.function_preserving,
+        function_preserving=remedy.function_preserving or remedy.is_setting,
         expected=[Expected(metric=wire, before=tried.before, after=tried.expected, unit=unit)]
         if tried.expected is not None
         else [],
