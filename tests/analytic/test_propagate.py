@@ -15,6 +15,7 @@ from torch.nn import functional
 from gradgauge.analytic.propagate import profile
 from gradgauge.graph.layers import find_layers
 from gradgauge.graph.reading import InputPlan, Reading
+from tests.agreement.families import Encoder
 from tests.analytic.autograd import analyse, compare, export, seeded, to_graph
 
 
@@ -134,39 +135,11 @@ def test_image_networks_agree_with_autograd(name):
     assert errors.param.median() <= 0.2
 
 
-class Encoder(nn.Module):
-    def __init__(self, d, heads, *, pre, causal):
-        super().__init__()
-        self.heads, self.pre, self.causal = heads, pre, causal
-        self.q, self.k, self.v, self.o = (nn.Linear(d, d) for _ in range(4))
-        self.m, self.n = nn.LayerNorm(d), nn.LayerNorm(d)
-        self.up, self.down = nn.Linear(d, 4 * d), nn.Linear(4 * d, d)
-
-    def attend(self, x):
-        b, t, d = x.shape
-        q, k, v = (
-            f(x).reshape(b, t, self.heads, d // self.heads).transpose(1, 2)
-            for f in (self.q, self.k, self.v)
-        )
-        scores = q @ k.transpose(-1, -2) / math.sqrt(d // self.heads)
-        if self.causal:
-            seen = torch.ones(t, t, dtype=torch.bool).tril()
-            scores = scores.masked_fill(~seen, float("-inf"))
-        weights = torch.softmax(scores, -1)
-        return self.o((weights @ v).transpose(1, 2).reshape(b, t, d))
-
-    def forward(self, x):
-        if self.pre:
-            x = x + self.attend(self.m(x))
-            return x + self.down(functional.gelu(self.up(self.n(x))))
-        x = self.m(x + self.attend(x))
-        return self.n(x + self.down(functional.gelu(self.up(x))))
-
-
 class Transformer(nn.Module):
     def __init__(self, d=64, depth=4, *, pre=True, pooled=True, causal=False):
         super().__init__()
-        blocks = (Encoder(d, 4, pre=pre, causal=causal) for _ in range(depth))
+        kind = {"pre": pre, "causal": causal, "act": functional.gelu, "norm": nn.LayerNorm}
+        blocks = (Encoder(d, 4, **kind) for _ in range(depth))
         self.blocks = nn.Sequential(*blocks)
         self.norm, self.head, self.pooled = nn.LayerNorm(d), nn.Linear(d, 10), pooled
 

@@ -1,4 +1,4 @@
-"""Closed forms and published constants: THEORY.md section 4, the checks this engine can answer."""
+"""Closed forms and published constants of single functions; whole networks: rows.py."""
 
 import math
 
@@ -6,47 +6,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from gradgauge.analytic import expectations, mean_field
+from gradgauge.analytic import expectations
 from gradgauge.analytic.expectations import respond
-
-
-@pytest.mark.parametrize(
-    ("phi", "low", "high", "critical", "q", "tolerance"),
-    [
-        (torch.tanh, 1.2, 3.0, 1.760955, 0.570048, 1e-5),
-        (torch.erf, 0.9, 3.0, 1.375839, 0.517177, 1e-4),
-    ],
-    ids=["tanh", "erf"],
-)
-def test_edge_of_chaos_with_a_bias_of_variance_a_twentieth(phi, low, high, critical, q, tolerance):
-    got = mean_field.critical_variance(phi, s_b2=0.05, low=low, high=high)
-    assert got == pytest.approx(critical, abs=tolerance)
-    fixed = mean_field.variance_fixed_point(phi, s_w2=got, s_b2=0.05)
-    assert fixed == pytest.approx(q, abs=tolerance)
 
 
 def test_erf_without_bias_is_critical_at_a_quarter_of_pi():
     # At q -> 0 chi = s_w^2 phi'(0)^2 = s_w^2 4 / pi.
     slope = respond(torch.erf, 0.0, 1e-12).slope
     assert 1.0 / slope == pytest.approx(math.pi / 4, abs=1e-6)
-
-
-def test_tanh_in_the_ordered_phase_has_the_depth_scale_of_schoenholz():
-    q = mean_field.variance_fixed_point(torch.tanh, s_w2=1.5, s_b2=0.05)
-    chi = mean_field.chi(torch.tanh, s_w2=1.5, q=q)
-    assert chi == pytest.approx(0.938636, abs=1e-4)
-    assert mean_field.depth_scale(chi) == pytest.approx(15.79, abs=0.01)
-
-
-@pytest.mark.parametrize(("s_w2", "depth"), [(1.0, 21.8), (1.3, 47.0), (1.5, 94.7), (1.7, 449.5)])
-def test_trainable_depth_is_six_depth_scales(s_w2, depth):
-    q = mean_field.variance_fixed_point(torch.tanh, s_w2=s_w2, s_b2=0.05)
-    scale = mean_field.depth_scale(mean_field.chi(torch.tanh, s_w2=s_w2, q=q))
-    assert 6 * scale == pytest.approx(depth, rel=0.01)
-
-
-def test_a_network_whose_variance_grows_has_no_fixed_point():
-    assert mean_field.variance_fixed_point(torch.relu, s_w2=2.5, s_b2=0.0) is None
 
 
 def test_relu_with_he_weights_keeps_gradients():
@@ -79,14 +46,6 @@ def test_expectations_at_unit_variance(phi, second, slope, tolerance):
 
 def test_the_closed_erf_is_its_published_value():
     assert expectations.erf(1.0).second == pytest.approx(2 / math.pi * math.asin(2 / 3), abs=1e-12)
-
-
-def test_a_sigmoid_network_loses_six_tenths_of_a_decade_per_layer():
-    # s_w^2 = 1, s_b = 0: the fixed point of q' = E sigmoid^2.
-    q = mean_field.variance_fixed_point(torch.sigmoid, s_w2=1.0, s_b2=0.0)
-    chi = mean_field.chi(torch.sigmoid, s_w2=1.0, q=q)
-    assert chi == pytest.approx(0.05572, abs=1e-3)
-    assert 0.5 * math.log10(chi) == pytest.approx(-0.6270, abs=1e-3)
 
 
 def test_selu_keeps_mean_zero_and_variance_one():
