@@ -17,6 +17,19 @@ def test_it_says_the_verdict_where_it_starts_and_what_the_remedy_did():
     assert "spread 9.8 → 0.62 decades (0.55 to 0.7)" in row
 
 
+@pytest.mark.parametrize("format_", ["markdown", "html"])
+@pytest.mark.parametrize(("confidence", "doubted"), [(0.9, False), (0.2, True)])
+def test_how_probable_failure_is_and_whether_to_rely_on_it_is_told(format_, confidence, doubted):
+    found = {"low": 0.9, "high": 0.98, "lr": None, "calibration": "t-1", "base_rate": 0.3}
+    held = {name: found | {"p": 0.95, "confidence": confidence} for name in ("sgd", "adam")}
+    told = reports.report()
+    assert "Probability" not in render(told, format_)
+    told["summary"]["probability_untrainable"] = held
+    text = render(told, format_)
+    assert "does not train at any usual learning rate: 95% under SGD (90 to 98%)" in text
+    assert ("not to be relied on" in text) == doubted
+
+
 @pytest.mark.parametrize("name", ["/block/Gemm", "é" * 90, HOSTILE])
 def test_ten_thousand_layers_fit_and_what_was_left_out_is_said(name):
     layers = [reports.layer(i, name=name) for i in range(10_000)]

@@ -51,6 +51,9 @@ def _verdict(report: Report) -> Iterator[str]:
     yield f"**{markdown_text(summary.headline)}**"
     yield ""
     yield f"{markdown_text(words.coverage(report))}."
+    if outlook := words.outlook(report):
+        yield ""
+        yield f"{markdown_text(outlook)}."
     if report.gate:
         yield ""
         passed = "passed" if report.gate.passed else "not passed"

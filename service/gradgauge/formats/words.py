@@ -12,6 +12,7 @@ from gradgauge.schema.report import (
     Verified,
 )
 
+UNSURE = 0.5  # confidence below which a probability is not to be relied on
 VERBS = {
     "vanishing": "gradient vanishes in",
     "exploding": "gradient explodes in",
@@ -96,6 +97,22 @@ def coverage(report: Report) -> str:
     if report.summary.agreement_fraction is None:
         return f"{told}; the engines cannot be compared"
     return f"{told}; the engines agree on {100 * report.summary.agreement_fraction:.0f}% of layers"
+
+
+def outlook(report: Report) -> str | None:
+    """One line on how probable it is that training fails; None where nothing is said of it."""
+    held = report.summary.probability_untrainable
+    if held is None:
+        return None
+    rate = "at any usual learning rate" if held.sgd.lr is None else f"at rate {held.sgd.lr:g}"
+    told = (
+        f"{100 * p.p:.0f}% under {name} ({100 * p.low:.0f} to {100 * p.high:.0f}%)"
+        for name, p in (("SGD", held.sgd), ("Adam", held.adam))
+    )
+    doubt = ""
+    if min(held.sgd.confidence, held.adam.confidence) < UNSURE:
+        doubt = "; not to be relied on: far from the networks it was fitted on"
+    return f"Probability that it does not train {rate}: {', '.join(told)}{doubt}"
 
 
 def gradient(layer: LayerBlock, engine: str) -> str:
