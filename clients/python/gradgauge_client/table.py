@@ -15,6 +15,8 @@ Json = dict[str, Any]
 
 LONGEST_NAME = 60
 LONGEST_TEXT = 300
+UNSURE = 0.5  # confidence below which a probability is not to be relied on
+OPTIMIZERS = {"sgd": "SGD", "adam": "Adam"}
 UNPRINTABLE = {"Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"}
 EFFECTS = {
     "vanishing": "gradient vanishes in",
@@ -62,6 +64,8 @@ def show(report: Json, console: Console) -> None:
     """Print `report` on `console`; of a report from a newer server, unknown fields are ignored."""
     console.print(_verdict(report), soft_wrap=True)
     console.print(Text(printable(report["summary"]["headline"], LONGEST_TEXT)), soft_wrap=True)
+    for line in _outlook(report["summary"].get("probability_untrainable")):
+        console.print(line, soft_wrap=True)
     if report["findings"]:
         console.print(_findings(report))
     for line in _footing(report):
@@ -75,6 +79,23 @@ def _verdict(report: Json) -> Text:
     if summary["score"] is not None:
         line.append(f"  score {summary['score']:g}/100", style="default")
     return line
+
+
+def _outlook(held: Json | None) -> Iterator[Text]:
+    """One line per optimizer on how probable it is that training fails; none where unknown."""
+    for key, name in OPTIMIZERS.items():
+        told = (held or {}).get(key)
+        if told is None:
+            continue
+        rate = "at any usual learning rate" if told["lr"] is None else f"at rate {told['lr']:g}"
+        doubt = ""
+        if told["confidence"] < UNSURE:
+            doubt = "; not to be relied on: far from the networks it was fitted on"
+        yield Text(
+            f"does not train under {name} {rate}: probability {told['p']:.0%} "
+            f"({told['low']:.0%} to {told['high']:.0%}){doubt}",
+            style="dim" if doubt else "",
+        )
 
 
 def _findings(report: Json) -> Table:
