@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -74,10 +75,10 @@ def run(
     model: onnx_ir.Model, reading: Reading, closure: Closure = "element", batch: int = BATCH
 ) -> Trace:
     """Carry every node out in order; what depends on a node that cannot be is left out."""
-    trace = Trace(closure, batch)
+    trace, latest = Trace(closure, batch), _Latest()
     for name, value in model.graph.initializers.items():
         if value.const_value is not None and value.dtype != onnx_ir.DataType.STRING:
-            trace.values[name] = _stored(value.const_value)
+            trace.values[name] = Known(partial(latest.tensor, value.const_value))
     generator = np.random.default_rng(SEED)
     for name, plan in reading.inputs.items():
         trace.values[name] = _input(plan, generator)
@@ -87,8 +88,21 @@ def run(
     return trace
 
 
-def _stored(tensor: onnx_ir.TensorProtocol) -> Known:
-    return Known(lambda: attributes.tensor(tensor))
+@dataclass(slots=True)
+class _Latest:
+    """The stored tensor that was read last: a node asks for its weight several times."""
+
+    stored: onnx_ir.TensorProtocol | None = None
+    read: torch.Tensor | None = None
+
+    def tensor(self, stored: onnx_ir.TensorProtocol) -> torch.Tensor:
+        """The tensor, read anew unless it is the latest."""
+        held = self.read
+        if held is None or self.stored is not stored:
+            self.stored = self.read = None  # two are never held at once
+            held = attributes.tensor(stored)
+            self.stored, self.read = stored, held
+        return held
 
 
 def _input(plan: InputPlan, generator: np.random.Generator) -> Value:
