@@ -314,3 +314,54 @@ def test_inputs_may_be_data_masks_or_drawn_indices():
     again = profile(graph, layers, Reading(whole, batch_statistics=False))
     head = next(again.layers[layer.id] for layer in layers if layer.kind == "linear")
     assert head.forward_rms == pytest.approx(want, rel=0.15)
+
+
+def dense(*, turned: bool):
+    """y = x W, with W stored as it is or behind a Transpose."""
+    W = numpy_helper.from_array(
+        torch.randn(24, 40, generator=seeded(3)).numpy()
+        if not turned
+        else torch.randn(24, 40, generator=seeded(3)).T.contiguous().numpy(),
+        "W",
+    )
+    nodes = [helper.make_node("Transpose", ["W"], ["V"], "turn", perm=[1, 0])] if turned else []
+    nodes.append(helper.make_node("MatMul", ["x", "V" if turned else "W"], ["y"], "product"))
+    x, y = (
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", k])
+        for n, k in (("x", 24), ("y", 40))
+    )
+    return helper.make_model(
+        helper.make_graph(nodes, "dense", [x], [y], [W]),
+        opset_imports=[helper.make_opsetid("", 17)],
+    )
+
+
+def test_a_transposed_weight_has_the_gradient_of_the_weight_itself():
+    plain, turned = (analyse(dense(turned=t)) for t in (False, True))
+    mine = [r.log10_grad_param for r in turned[1].layers.values() if r.log10_grad_param is not None]
+    want = [r.log10_grad_param for r in plain[1].layers.values() if r.log10_grad_param is not None]
+    assert mine == pytest.approx(want, abs=1e-12)
+    assert len(mine) == len(turned[0]) == 1
+
+
+class Erf(nn.Module):
+    """GELU written out, between scalars before and after it."""
+
+    def forward(self, x):
+        held = 3.0 * x - 0.5
+        return 0.25 - 2.0 * (held * 0.5 * (1.0 + torch.erf(held / math.sqrt(2.0))))
+
+
+def test_an_activation_written_out_has_the_moments_of_the_whole_function():
+    net = nn.Sequential(nn.Linear(96, 96), Erf(), nn.Linear(96, 8))
+    for p in net.parameters():
+        nn.init.normal_(p, 0, 0.1, generator=seeded(5))
+    model = export(net, torch.zeros(2, 96))
+    layers, found = analyse(model)
+    ends = [layer for layer in layers if layer.kind == "linear"]
+    rms = [found.layers[layer.id].forward_rms for layer in ends]
+    gain = found.layers[ends[-1].id].forward_gain
+    x = torch.randn(1 << 15, 96, generator=seeded(6))
+    with torch.no_grad():
+        want = [float(net[:k](x).square().mean().sqrt()) for k in (1, 2, 3)]
+    assert [rms[0], rms[-1] / gain, rms[-1]] == pytest.approx(want, rel=0.01)

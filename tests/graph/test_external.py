@@ -1,5 +1,6 @@
 """External data: plain files beside the model, and nothing else, whatever the entry says."""
 
+import mmap
 import os
 import zipfile
 from collections.abc import Callable
@@ -9,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
+from gradgauge.graph.external import let_go
 from gradgauge.graph.read_onnx import read_onnx
 from tests.hostile import builders as b
 
@@ -161,3 +163,48 @@ def test_a_megabyte_that_becomes_gigabytes_is_a_limit(tmp_path: Path) -> None:
         proto.graph.initializer[-1].name = f"w{index}"
     path = beside(tmp_path, proto, w_bin=bytes(1 << 20))
     assert b.limited(path).limit == "external_reuse=4"
+
+
+def resident(path: Path) -> int:
+    """KiB of this process's memory that are pages of the mapped file."""
+    held = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if line.endswith(str(path)):
+            held = True
+        elif held and line.startswith("Rss:"):
+            return int(line.split()[1])
+    raise AssertionError(f"{path} is not mapped")
+
+
+def test_pages_that_were_let_go_leave_memory_and_can_be_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "w.bin"
+    body = np.random.default_rng(0).bytes(1 << 22)
+    path.write_bytes(body)
+    with path.open("rb") as file:
+        view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    assert bytes(view) == body
+    assert resident(path) == 4096
+    let_go(view[(1 << 21) + 5 :])
+    assert resident(path) <= 2048 + 64
+    let_go(view)
+    assert resident(path) == 0
+    assert bytes(view) == body
+
+
+def test_changes_to_a_private_map_are_not_let_go(tmp_path: Path) -> None:
+    path = tmp_path / "w.bin"
+    path.write_bytes(bytes(8192))
+    with path.open("rb") as file:
+        view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+    view[:4] = b"mine"
+    let_go(view)
+    let_go(memoryview(b"not mapped"))
+    assert bytes(view[:4]) == b"mine"
+
+
+def test_a_model_that_was_read_leaves_its_data_file_unmapped(tmp_path: Path) -> None:
+    body = np.random.default_rng(0).bytes(1 << 22)
+    proto = b.external(elements=1 << 22, length=str(1 << 22))
+    graph = read_onnx(beside(tmp_path, proto, w_bin=body))
+    assert resident(tmp_path / "w.bin") <= 64
+    assert b.held(graph).tobytes() == body

@@ -1,5 +1,7 @@
 """ONNX attributes and tensors as the op table's functions take them."""
 
+import mmap
+import warnings
 from collections.abc import Callable
 from functools import partial
 from types import CodeType
@@ -8,6 +10,12 @@ from typing import Any
 import numpy as np
 import onnx_ir
 import torch
+
+from gradgauge.graph.external import let_go
+
+with warnings.catch_warnings():  # torch warns once of arrays that may not be written to
+    warnings.simplefilter("ignore")
+    torch.from_numpy(np.frombuffer(bytes(4), np.float32))
 
 ELEMENT = frozenset({"to", "dtype"})  # attributes that name an element type
 _NARROW = {onnx_ir.DataType.BFLOAT16: torch.bfloat16}
@@ -23,7 +31,10 @@ def of_node(node: onnx_ir.Node) -> dict[str, Any]:
 
 
 def tensor(held: onnx_ir.TensorProtocol) -> torch.Tensor:
-    """A stored tensor, sharing memory where torch knows its element type.
+    """A stored tensor, sharing memory where torch knows its element type; it is only read.
+
+    What lies in a mapped file is copied and its pages let go at once, so that of a large model no
+    more stays in memory than what is in use.
 
     Raises:
         TypeError: strings and other types without a number.
@@ -31,9 +42,22 @@ def tensor(held: onnx_ir.TensorProtocol) -> torch.Tensor:
     array = held.numpy()
     if array.dtype.kind == "V" or array.dtype.name.startswith(("bfloat", "float8", "int4", "uint")):
         array = array.astype(np.float32 if "float" in array.dtype.name else np.int64)
-    if not array.flags.writeable:
-        array = array.copy()
-    return torch.from_numpy(array)
+    if array.flags.writeable:
+        return torch.from_numpy(array)
+    view = _view(array)
+    if view is None or not isinstance(view.obj, mmap.mmap):
+        return torch.from_numpy(array)
+    copied = torch.from_numpy(array.copy())
+    let_go(view)
+    return copied
+
+
+def _view(array: np.ndarray) -> memoryview | None:
+    """The buffer an array is a view of."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return base if isinstance(base, memoryview) else None
 
 
 def bound(run: Callable[..., Any], outputs: int) -> Callable[..., Any]:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -10,8 +11,8 @@ import onnx_ir
 import torch
 
 from gradgauge.analytic import attributes, axes, pointwise
-from gradgauge.analytic.call import Base, Call
-from gradgauge.analytic.moments import Known, Signal, Step, Value, measure, pooled, signal
+from gradgauge.analytic.call import Base, Call, single
+from gradgauge.analytic.moments import Known, Signal, Step, Value, flow, measure, pooled, signal
 from gradgauge.analytic.movement import as_signal, embedding
 from gradgauge.analytic.pointwise import Origin, Through
 from gradgauge.analytic.probe import held as probe_constants
@@ -24,6 +25,9 @@ BATCH = 32  # inputs to a batch, where its statistics are the norms'
 Closure = Literal["element", "channel", "tensor"]
 # Kinds that have a rule for activations only: drawn samples reach them as moments.
 COMPUTING = frozenset({"linear", "normalisation", "recurrent", "contraction", "pooling"})
+# Of a constant they keep every element once, and so the mean square of its gradient.
+KEEPING = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+AFFINE = frozenset({"Add", "Identity", "Mul", "Neg", "Sub"})  # and Div by a constant
 ELEMENTWISE = frozenset({"pointwise", "binary"})
 MOST = 1 << 29  # elements of one value
 FAULTS = (RuntimeError, IndexError, ValueError, TypeError, ArithmeticError)  # ops.row.Row.run's
@@ -71,10 +75,10 @@ def run(
     model: onnx_ir.Model, reading: Reading, closure: Closure = "element", batch: int = BATCH
 ) -> Trace:
     """Carry every node out in order; what depends on a node that cannot be is left out."""
-    trace = Trace(closure, batch)
+    trace, latest = Trace(closure, batch), _Latest()
     for name, value in model.graph.initializers.items():
         if value.const_value is not None and value.dtype != onnx_ir.DataType.STRING:
-            trace.values[name] = _stored(value.const_value)
+            trace.values[name] = Known(partial(latest.tensor, value.const_value))
     generator = np.random.default_rng(SEED)
     for name, plan in reading.inputs.items():
         trace.values[name] = _input(plan, generator)
@@ -84,8 +88,21 @@ def run(
     return trace
 
 
-def _stored(tensor: onnx_ir.TensorProtocol) -> Known:
-    return Known(lambda: attributes.tensor(tensor))
+@dataclass(slots=True)
+class _Latest:
+    """The stored tensor that was read last: a node asks for its weight several times."""
+
+    stored: onnx_ir.TensorProtocol | None = None
+    read: torch.Tensor | None = None
+
+    def tensor(self, stored: onnx_ir.TensorProtocol) -> torch.Tensor:
+        """The tensor, read anew unless it is the latest."""
+        held = self.read
+        if held is None or self.stored is not stored:
+            self.stored = self.read = None  # two are never held at once
+            held = attributes.tensor(stored)
+            self.stored, self.read = stored, held
+        return held
 
 
 def _input(plan: InputPlan, generator: np.random.Generator) -> Value:
@@ -180,7 +197,7 @@ def _carry_out(
     step = carry_out(call, kind)
     if kind not in ELEMENTWISE:
         return step, None
-    return _fused(call, step, trace, outputs[0])
+    return _fused(call, step, trace, outputs[0], kind)
 
 
 def _shape(call: Call) -> Step:
@@ -207,17 +224,31 @@ def _constant(call: Call, kind: str) -> Step | None:
     tensors = made if isinstance(made, tuple | list) else (made,)
     outputs = tuple(Known(t, varying=varying) for t in tensors)
 
+    if call.op in KEEPING and not varying:
+        return Step(outputs, single(call, lambda held: [flow(float(held.g.mean()))]))
+
     # The transpose is built only for those constants that a gradient reaches.
     return Step(outputs, lambda flows: probe_constants(call).pull(flows))
 
 
-def _fused(call: Call, step: Step, trace: Trace, output: str) -> tuple[Step, Shortcut | None]:
+def _fused(
+    call: Call, step: Step, trace: Trace, output: str, kind: str
+) -> tuple[Step, Shortcut | None]:
     """Replace the outcome by that of the whole pointwise function since its base."""
     origin = pointwise.fuse(call, trace.origins, trace.values)
+    affine = len(call.signals) == 1 and (
+        call.op in AFFINE or (call.op == "Div" and call.signals == (0,))
+    )
     if origin is None:
         plain = pointwise.trace(call)
         if plain is not None:
-            trace.origins[output] = plain
+            trace.origins[output] = replace(plain, affine=affine)
+        return step, None
+    before = trace.origins.get(call.names[call.signals[0]])
+    before_affine = before is None or before.affine
+    if affine or (kind == "pointwise" and len(call.signals) == 1 and before_affine):
+        # Exact as it stands: moments of a Gaussian, or carried on by a line.
+        trace.origins[output] = replace(origin, affine=affine and before_affine)
         return step, None
     base = trace.values[origin.base]
     out = step.outputs[0]

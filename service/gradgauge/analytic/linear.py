@@ -43,7 +43,8 @@ def matmul(call: Call) -> Step | None:
             raise TypeError("the weight of a MatMul is gone")
         return held if place == 1 else held.T
 
-    return _dense(call, x, Weights(weights, tuple(weights().shape)), place=place, bias=None)
+    shape = tuple(W.shape) if place == 1 else (W.shape[1], W.shape[0])
+    return _dense(call, x, Weights(weights, shape), place=place, bias=None)
 
 
 def gemm(call: Call) -> Step | None:

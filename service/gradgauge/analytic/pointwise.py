@@ -19,10 +19,11 @@ FLOOR = 1e-300
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The value `base` that a value is a pointwise function `phi` of."""
+    """The value `base` that a value is a pointwise function `phi` of, `affine` where it is one."""
 
     base: str
     phi: Pointwise
+    affine: bool = False
 
 
 def pointwise(call: Call) -> Step | None:

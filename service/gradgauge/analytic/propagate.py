@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 import onnx_ir
 
 from gradgauge.analytic import backward, forward, lipschitz, spectrum, structure, summary
+from gradgauge.analytic.closure import suited
 from gradgauge.analytic.forward import Closure
 from gradgauge.analytic.moments import Signal, flow
 from gradgauge.graph.layers import Layer
@@ -23,7 +24,7 @@ def profile(
     layers: Sequence[Layer],
     reading: Reading,
     *,
-    closure: Closure = "element",
+    closure: Closure | None = None,
     batch: int = forward.BATCH,
     spectra: bool = False,
 ) -> AnalyticProfile:
@@ -31,9 +32,12 @@ def profile(
 
     The reference is a cotangent of mean square 1 at every element of every float output of the
     graph, all independent: dL/dy for L = sum c y with c ~ N(0, 1). Where an op on the way to the
-    outputs has no implementation, the layers above it keep their forward numbers only.
+    outputs has no implementation, the layers above it keep their forward numbers only. Moments are
+    kept per element, of long sequences whose positions only attention joins per channel, unless
+    `closure` says otherwise.
     """
-    trace = forward.run(graph.model, reading, closure, batch)
+    kept = closure or suited(graph.model, reading)
+    trace = forward.run(graph.model, reading, kept, batch)
     seeds = {name: flow(1.0, rank) for name, rank in _outputs(graph.model, trace).items()}
     gradients = backward.run(trace, seeds)
     band = backward.inverse_widths(trace, seeds)

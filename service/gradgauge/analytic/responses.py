@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from gradgauge.analytic.expectations import Pointwise, grid, renormalised, with_slope
 
@@ -129,30 +130,16 @@ def _interpolate(phi: Pointwise, mean: Tensor, spread: Tensor) -> list[Tensor]:
     means = torch.linspace(first, last, columns, dtype=torch.float64)
     spreads = torch.linspace(low, high, rows, dtype=torch.float64).exp()
     table = _integrate(phi, means.repeat(rows), spreads[:, None].expand(rows, columns).reshape(-1))
-    i, u = _place(log, low, high, rows)
-    j, v = _place(mean, first, last, columns)
-    return [_bilinear(t.reshape(rows, columns), (i, u), (j, v)) for t in table]
+    places = [_place(mean, first, last, columns), _place(log, low, high, rows)]
+    held = torch.stack(table).reshape(1, len(table), rows, columns)
+    at = torch.stack(places, -1)[None, None]
+    made = functional.grid_sample(held, at, padding_mode="border", align_corners=True)
+    return list(made[0, :, 0])
 
 
-def _place(x: Tensor, low: float, high: float, n: int) -> tuple[Tensor, Tensor]:
-    if n == 1:
-        return torch.zeros_like(x, dtype=torch.long), torch.zeros_like(x)
-    at = (x - low) * ((n - 1) / (high - low))
-    index = at.floor().clamp(0, n - 2)
-    return index.long(), at - index
-
-
-def _bilinear(table: Tensor, row: tuple[Tensor, Tensor], column: tuple[Tensor, Tensor]) -> Tensor:
-    (i, u), (j, v) = row, column
-    up, right = min(1, table.shape[0] - 1), min(1, table.shape[1] - 1)
-    flat, width = table.reshape(-1), table.shape[1]
-    at = i * width + j
-    here, there = flat[at], flat[at + right]
-    if not up:
-        return here + v * (there - here)
-    above, across = flat[at + width], flat[at + width + right]
-    lower, upper = here + v * (there - here), above + v * (across - above)
-    return lower + u * (upper - lower)
+def _place(x: Tensor, low: float, high: float, n: int) -> Tensor:
+    """Where x lies between the first point of a table, -1, and the last, 1."""
+    return torch.zeros_like(x) if n == 1 else (x - low) * (2 / (high - low)) - 1
 
 
 Responder = Callable[[str, Pointwise, Tensor, Tensor], Response]

@@ -74,7 +74,8 @@ def _of_constant(layer: Layer, out: Known, trace: Trace, gradients: Gradients) -
 
 
 def _rms(tensor: torch.Tensor) -> float:
-    norm = torch.linalg.vector_norm(tensor.to(torch.float64))
+    held = tensor if tensor.is_floating_point() else tensor.to(torch.float64)
+    norm = torch.linalg.vector_norm(held, dtype=torch.float64)
     return float(norm) / math.sqrt(max(tensor.numel(), 1))
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from gradgauge.errors import InvalidModel
 from gradgauge.graph.limits import hold
 from gradgauge.graph.refusals import refusal, shown
@@ -19,6 +21,7 @@ _KEYS = ("location", "offset", "length", "checksum")
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _UNSAFE = re.compile(r"[/\\:\x00-\x1f\x7f]|^\.{0,2}$")
 _SMALL = 1 << 20  # reuse of a file's bytes is free below this
+_BLOCK = 1 << 26  # bytes hashed before their pages are let go
 
 
 class Files(Protocol):
@@ -129,7 +132,7 @@ class External:
         total = hashlib.sha256(model)
         for name in sorted(self.opened):
             total.update(b"\0" + name.encode() + b"\0")
-            total.update(self.opened[name])
+            _hash(self.opened[name], total)
         return total.hexdigest()
 
     def _file(self, location: str, tally: Tally, where: str) -> memoryview:
@@ -149,6 +152,31 @@ class External:
         held = max(sum(map(len, self.opened.values())), _SMALL)
         if self.referenced > held * tally.limits.external_reuse:
             hold(tally.limits, "external_reuse", -(-self.referenced // held), where)
+
+
+def _hash(whole: memoryview, total: Any) -> None:
+    for start in range(0, len(whole), _BLOCK):
+        part = whole[start : start + _BLOCK]
+        total.update(part)
+        let_go(part)
+
+
+def let_go(view: memoryview) -> None:
+    """Unmap the pages of a read-only view of a mapped file; whoever reads on has them back.
+
+    The system keeps them as its cache, but they count no longer to this process's memory. Of other
+    views it does nothing.
+    """
+    held = view.obj
+    if not view.readonly or not isinstance(held, mmap.mmap) or not view.nbytes:
+        return
+    start = _address(view) - _address(memoryview(held))
+    first = start - start % mmap.PAGESIZE
+    held.madvise(mmap.MADV_DONTNEED, first, start + view.nbytes - first)
+
+
+def _address(view: memoryview) -> int:
+    return int(np.frombuffer(view, np.uint8).__array_interface__["data"][0])
 
 
 def _entry(tensor: Any, where: str) -> tuple[str, int, int | None]:
