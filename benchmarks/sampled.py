@@ -1,19 +1,29 @@
 """What the sampled engine costs beside a bare pass: python -m benchmarks.sampled [NAME ...].
 
 Every round runs, one after the other, a bare native forward and backward pass twice, the executor's
-without a look, and a `quick` pass; ratios are medians over rounds of pairs within a round. The gate
-is the time inside the statistics over the bare native pass. With `--stages` the stages of profile
-standard are timed too, with `--per-sample` per-input weight gradients against vmap(grad).
+without a look, and a `quick` pass, and with `--peers` those of `sampled_peers`; times are the
+processor's, ratios medians over rounds of pairs within a round. The gate is the time inside the
+statistics over the bare native pass. `--guarded` takes the quick pass in float64, as where sizes
+leave float32's range. With `--stages` the stages of profile standard are timed, with `--per-sample`
+per-input weight gradients against vmap(grad), with `--memory` what a first pass of a fresh process
+holds at most beyond what is there before it.
 """
 
 import argparse
 import gc
+import re
 import statistics
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import torch
+from benchmarks import sampled_peers
 from benchmarks.sampled_nets import NETS, Net
 from torch import nn
 from torch.func import functional_call, grad, vmap
@@ -21,6 +31,7 @@ from torch.func import functional_call, grad, vmap
 from gradgauge.graph.layers import find_layers
 from gradgauge.graph.read_onnx import read_onnx
 from gradgauge.graph.reading import read
+from gradgauge.sampled.allocator import give_back
 from gradgauge.sampled.case import Measured, compiled
 from gradgauge.sampled.executor import Executable
 from gradgauge.sampled.frame import Setting, feed, find_frame
@@ -30,7 +41,7 @@ from gradgauge.sampled.probes import plan_draws
 from gradgauge.sampled.samples import inputs_held, per_input
 from gradgauge.sampled.stages import Wish, with_stages
 from gradgauge.sampled.summary import summary
-from gradgauge.sampled.tally import Plain, Tally
+from gradgauge.sampled.tally import Guarded, Plain, Tally
 from tests.acceptance.fixtures import export
 
 HEAD = (
@@ -41,9 +52,9 @@ HEAD = (
 
 def timed(run: Callable[[], object]) -> float:
     gc.collect()
-    since = time.perf_counter()
+    since = time.process_time()
     run()
-    return time.perf_counter() - since
+    return time.process_time() - since
 
 
 def prepared(net: Net, model: nn.Module) -> tuple[Measured, Executable]:
@@ -59,10 +70,18 @@ def prepared(net: Net, model: nn.Module) -> tuple[Measured, Executable]:
     return Measured(graph.model, layers, reading, setting, frame, draws), exe
 
 
-def rounds(net: Net, count: int) -> None:
+def in_float64(case: Measured) -> tuple[Measured, Executable]:
+    case = replace(case, setting=replace(case.setting, dtype=torch.float64))
+    return case, compiled(case.model, case.reading, case.setting)
+
+
+def rounds(net: Net, count: int, *, guarded: bool, peers: bool) -> None:
     """One row of the table."""
     model = net.build().train()
     case, exe = prepared(net, model)
+    if guarded:
+        case, exe = in_float64(case)
+    gauge = Guarded() if guarded else Plain()
     x, params = net.example(), list(model.parameters())
     generator = torch.Generator()
 
@@ -77,7 +96,7 @@ def rounds(net: Net, count: int) -> None:
 
     def quick() -> float:
         seen = {layer.id: Seen() for layer in case.layers}
-        looks = Looks(case.frame, Plain(), Tally(), seen, watch)
+        looks = Looks(case.frame, gauge, Tally(time.process_time), seen, watch)
         run_pass(exe, case.layers, looks, case.reading, case.setting, 0)
         exe.intercept((), lambda _name, y: y)
         exe.watch_edges(())
@@ -85,13 +104,18 @@ def rounds(net: Net, count: int) -> None:
 
     watch = watch_plan(case.model, case.layers)
     bare(), unlooked(), quick()
+    others = sampled_peers.prepared(model, x) if peers else {}
+    steps = {name: step for name, step in others.items() if not isinstance(step, str)}
+    theirs: dict[str, list[float]] = {name: [] for name in steps}
     rows = []
     for _ in range(count):
         first, without, inside = timed(bare), timed(unlooked), 0.0
-        since = time.perf_counter()
+        since = time.process_time()
         inside = quick()
-        whole = time.perf_counter() - since
+        whole = time.process_time() - since
         second = timed(bare)
+        for name, step in steps.items():
+            theirs[name].append(timed(step) / first)
         rows.append((first, second / first, without / first, whole / first, inside / first))
     middle = [statistics.median(column) for column in zip(*rows, strict=True)]
     gate = "-" if net.most is None else f"{'held' if middle[4] <= net.most else 'MISSED'}"
@@ -100,6 +124,45 @@ def rounds(net: Net, count: int) -> None:
         f"| {100 * middle[4]:.1f} % | {gate} |",
         flush=True,
     )
+    for name, step in others.items():
+        told = step if isinstance(step, str) else f"{statistics.median(theirs[name]):.2f}"
+        print(f"    {net.name}: {name}: {told}", flush=True)
+
+
+def memory(net: Net) -> None:
+    """Of a bare and a quick pass, each the first of a process of its own."""
+    found = []
+    for what in ("bare", "quick"):
+        own = [sys.executable, "-m", "benchmarks.sampled", net.name, "--held", what]
+        found.append(float(subprocess.run(own, check=True, capture_output=True).stdout))
+    print(
+        f"| {net.name} | {found[0]:.0f} | {found[1]:.0f} | {found[1] / found[0]:.2f} |", flush=True
+    )
+
+
+def held(net: Net, what: str) -> None:
+    """MiB of the weights and of what one pass adds to the resident memory at its peak."""
+    model = net.build().train()
+    case, exe = prepared(net, model)
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    x, params = net.example(), list(model.parameters())
+    seen = {layer.id: Seen() for layer in case.layers}
+    looks = Looks(case.frame, Plain(), Tally(), seen, watch_plan(case.model, case.layers))
+    gc.collect()
+    give_back(at_once=True)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _resident("VmRSS")
+    if what == "bare":
+        y = model(x)
+        torch.autograd.grad(y, params, torch.randn(y.shape), allow_unused=True)
+    else:
+        run_pass(exe, case.layers, looks, case.reading, case.setting, 0)
+    print((_resident("VmHWM") - before + weights) / 2**20)
+
+
+def _resident(line: str) -> int:
+    told = Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(rf"{line}:\s+(\d+)", told)[1])
 
 
 def stages(net: Net) -> None:
@@ -156,23 +219,33 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--stages", action="store_true")
     parser.add_argument("--per-sample", action="store_true")
+    parser.add_argument("--peers", action="store_true")
+    parser.add_argument("--guarded", action="store_true")
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--held", choices=("bare", "quick"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     chosen = [n for n in NETS if not asked.names or any(part in n.name for part in asked.names)]
-    if asked.stages:
-        print("| network | all but the probe, bare passes | by stage | probe |\n|---|---|---|---|")
-    elif asked.per_sample:
-        print("| network | per-input gradients over vmap(grad) |\n|---|---|")
-    else:
-        print(HEAD)
+    head, row = wanted(asked)
+    if head:
+        print(head, flush=True)
     for net in chosen:
-        if asked.stages:
-            stages(net)
-        elif asked.per_sample:
-            per_sample(net)
-        else:
-            rounds(net, asked.rounds)
+        row(net)
+
+
+def wanted(asked: argparse.Namespace) -> tuple[str, Callable[[Net], None]]:
+    """The table's head and what makes a row of it."""
+    if asked.stages:
+        head = "| network | all but the probe, bare passes | by stage | probe |\n|---|---|---|---|"
+        return head, stages
+    if asked.per_sample:
+        return "| network | per-input gradients over vmap(grad) |\n|---|---|", per_sample
+    if asked.memory:
+        return "| network | bare, MiB | quick, MiB | ratio |\n|---|---|---|---|", memory
+    if asked.held:
+        return "", partial(held, what=asked.held)
+    return HEAD, partial(rounds, count=asked.rounds, guarded=asked.guarded, peers=asked.peers)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Run a compiled graph: node after node in torch, values freed after their last use."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -88,7 +88,7 @@ class Executable:
         Raises:
             KeyError: the graph has no value of that name.
         """
-        held = {*self.input_names, *self.initializers, *self.constants}
+        held = frozenset({*self.input_names, *self.initializers, *self.constants})
         self._watch = self._known(names, held)
 
     def intercept(self, names: Iterable[str], replace: Replace) -> None:
@@ -97,7 +97,7 @@ class Executable:
         Raises:
             KeyError: no node makes a value of that name.
         """
-        self._replaced = self._known(names, set())
+        self._replaced = self._known(names, frozenset())
         self._replace = replace
 
     def step(self, node: str) -> Step:
@@ -111,14 +111,14 @@ class Executable:
                 return step
         raise KeyError(node)
 
-    @property
+    @cached_property
     def made(self) -> frozenset[str]:
         """The names of all values that nodes make, those of subgraphs included."""
         return frozenset(name for step in every(self._steps) for name in step.outputs)
 
-    def _known(self, names: Iterable[str], held: set[str]) -> frozenset[str]:
+    def _known(self, names: Iterable[str], held: frozenset[str]) -> frozenset[str]:
         wanted = frozenset(names)
-        for name in wanted - self.made - held:
+        for name in wanted - self.made - held if wanted else ():
             raise KeyError(f"the graph has no value named {name!r}")
         return wanted
 
@@ -134,16 +134,19 @@ class Executable:
             KeyError: the graph has no such edge.
         """
         wanted = frozenset(edges)
-        known = {
+        for edge in wanted - self._all_edges if wanted else ():
+            raise KeyError(f"the graph has no edge {edge!r}")
+        self._edges = wanted
+        self._taken = taken
+
+    @cached_property
+    def _all_edges(self) -> frozenset[Edge]:
+        return frozenset(
             (step.key, index)
             for step in every(self._steps)
             for index, name in enumerate(step.inputs)
             if name is not None
-        }
-        for edge in wanted - known:
-            raise KeyError(f"the graph has no edge {edge!r}")
-        self._edges = wanted
-        self._taken = taken
+        )
 
     def __call__(self, *inputs: Value, **named: Value) -> list[Any]:
         """The graph's outputs, in its order.

@@ -1,10 +1,9 @@
 """What is looked at within a pass: every layer's output as it is made, and its gradient."""
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -90,9 +89,10 @@ def watch_plan(model: onnx_ir.Model, layers: Sequence[Layer]) -> Watch:
 
 Rows = tuple[np.ndarray, np.ndarray]  # per input log10 of the RMS and of the 2-norm
 SMALL = 1 << 16  # elements of a value that waits for others of its shape
-TOGETHER = 1 << 20  # elements that are reduced together
-CAUGHT = 1 << 13  # elements of a value whose gradient is kept until the pass has ended
+TOGETHER = 1 << 18  # elements that are reduced together
+CAUGHT = 1 << 13  # elements of a value that is looked at when the pass has ended
 KEPT = 1 << 22  # elements of all those together
+Alike = tuple[str, int | None, int | None]  # op with a look of its own, axes of inputs and units
 
 
 @dataclass(slots=True)
@@ -100,8 +100,9 @@ class Looks:
     """What one pass puts on the way: reductions of values as they are made and of gradients.
 
     Small values wait until many of one shape are there and are reduced together: one by one the
-    calls would cost more than what they measure. The gradients of the smallest are `caught`: asked
-    of the backward pass itself, because a hook costs as much as their whole backward step.
+    calls would cost more than what they measure. The smallest are `caught`: looked at when the pass
+    has ended, their gradients asked of the backward pass itself, because a hook or a look on the
+    way costs as much as the step that makes them.
     """
 
     frame: Frame
@@ -122,33 +123,48 @@ class Looks:
 
     def value(self, name: str, y: Tensor) -> Tensor:
         """Look at a layer's output, and at its gradient when that comes."""
-        since = time.perf_counter()
+        since = self.tally.clock()
         size = y.numel()
-        if size and y.is_floating_point():
+        if size <= CAUGHT and self.kept < KEPT:
+            self.kept += size
+            self.caught[name] = y
+        elif y.is_floating_point():
             if name in self.watch.layers:
                 self._wait(self.forward, name, y.detach(), size, self._reduce_forward)
             if y.requires_grad:
                 self.attached.add(name)
-                if size <= CAUGHT and self.kept < KEPT:
-                    self.kept += size
-                    self.caught[name] = y
-                else:
-                    _hook(y, partial(self._gradient, name))
-        self.tally.seconds += time.perf_counter() - since
+                _hook(y, partial(self._gradient, name))
+        self.tally.seconds += self.tally.clock() - since
         return y
+
+    def wanted(self) -> list[Tensor]:
+        """The caught values whose gradients the backward pass is asked for, as `finish` takes them.
+
+        Their forward sizes are noted on the way.
+        """
+        since = self.tally.clock()
+        for name, y in self.caught.items():
+            if not y.is_floating_point() or not y.numel():
+                continue
+            if name in self.watch.layers:
+                self.forward.setdefault(y.shape, []).append((name, y))
+        self.caught = {name: y for name, y in self.caught.items() if y.requires_grad and y.numel()}
+        self.attached.update(self.caught)
+        self.tally.seconds += self.tally.clock() - since
+        return list(self.caught.values())
 
     def edge(self, key: tuple[str, int], x: Tensor) -> None:
         """Look at the gradient through one reader."""
         if x.requires_grad:
-            since = time.perf_counter()
+            since = self.tally.clock()
             _hook(x, partial(self._edge_gradient, self.watch.edges[key]))
-            self.tally.seconds += time.perf_counter() - since
+            self.tally.seconds += self.tally.clock() - since
 
     def finish(self, caught: Sequence[Tensor | None]) -> None:
         """Reduce what still waits, with the gradients of `caught`, and bring everything back."""
         for name, g in zip(self.caught, caught, strict=True):
             if g is not None:
-                self._wait(self.backward, name, g, g.numel(), self._reduce_backward)
+                self.backward.setdefault(g.shape, []).append((name, g))
         self.caught.clear()
         for shape in list(self.forward):
             self._reduce_forward(shape)
@@ -157,17 +173,17 @@ class Looks:
         self.tally.fetch()
 
     def _gradient(self, name: str, g: Tensor) -> None:
-        since = time.perf_counter()
+        since = self.tally.clock()
         self._wait(self.backward, name, g.detach(), g.numel(), self._reduce_backward)
-        self.tally.seconds += time.perf_counter() - since
+        self.tally.seconds += self.tally.clock() - since
 
     def _edge_gradient(self, edge: Edge, g: Tensor) -> None:
-        since = time.perf_counter()
+        since = self.tally.clock()
         self._wait(self.backward, edge, g.detach(), g.numel(), self._reduce_backward)
         if edge.consumer in self.watch.timed and edge.index == 0 and g.ndim == 3:
             steps = _by_time(g.detach(), self.frame.axes.get(edge.value))
             self.tally.add(steps, lambda raw: self.times.update({edge.consumer: raw}))
-        self.tally.seconds += time.perf_counter() - since
+        self.tally.seconds += self.tally.clock() - since
 
     def _wait(
         self,
@@ -185,23 +201,27 @@ class Looks:
     @torch.no_grad()
     def _reduce_forward(self, shape: torch.Size) -> None:
         """Of one shape those together that are looked at alike."""
-        alike: dict[tuple[str, int | None, int | None], list[tuple[Seen, Tensor]]] = {}
-        for name, y in self.forward.pop(shape):
-            layer = self.watch.layers[name]
-            special = layer.op if layer.op in SATURATED or layer.op in RECTIFIERS else ""
-            key = (special, self.frame.axes.get(name), self.frame.units.get(name))
-            alike.setdefault(key, []).append((self.seen[layer.id], y))
-        for (special, axis, unit), held in alike.items():
-            self._forward([s for s, _ in held], _stacked(held), special, axis, unit)
+        alike: dict[Alike, list[tuple[str, Tensor]]] = {}
+        axes, units = self.frame.axes, self.frame.units
+        for held in self.forward.pop(shape):
+            op = self.watch.layers[held[0]].op
+            special = op if op in SATURATED or op in RECTIFIERS else ""
+            alike.setdefault((special, axes.get(held[0]), units.get(held[0])), []).append(held)
+        for (special, axis, unit), group in alike.items():
+            for part in _parts(group):
+                seen = [self.seen[self.watch.layers[name].id] for name, _ in part]
+                self._forward(seen, _stacked(part), special, axis, unit)
 
     @torch.no_grad()
     def _reduce_backward(self, shape: torch.Size) -> None:
         alike: dict[int | None, list[tuple[str | Edge, Tensor]]] = {}
-        for owner, g in self.backward.pop(shape):
+        for held in self.backward.pop(shape):
+            owner = held[0]
             name = owner if isinstance(owner, str) else owner.value
-            alike.setdefault(self.frame.axes.get(name), []).append((owner, g))
-        for axis, held in alike.items():
-            self._grads([owner for owner, _ in held], _stacked(held), axis)
+            alike.setdefault(self.frame.axes.get(name), []).append(held)
+        for axis, group in alike.items():
+            for part in _parts(group):
+                self._grads([owner for owner, _ in part], _stacked(part), axis)
 
     def _rows(self, stacked: Tensor, axis: int | None) -> Tensor:
         """(values, inputs, elements), one input where there is no axis of inputs."""
@@ -259,8 +279,13 @@ class Looks:
                 self.values[owner] = (rms, norm)
                 self.sizes[owner] = size
 
-    def store(self, layer: Layer, shift: int) -> None:
-        """What the pass says of a layer's gradient, once everything is fetched."""
+    def store(self, layers: Sequence[Layer], shift: int) -> None:
+        """What the pass says of the layers' gradients, once everything is fetched."""
+        with np.errstate(invalid="ignore"):
+            for layer in layers:
+                self._store(layer, shift)
+
+    def _store(self, layer: Layer, shift: int) -> None:
         seen, held = self.seen[layer.id], self.values.get(layer.output)
         if held is None:
             if layer.output in self.attached:  # nothing differentiable leads on: exactly zero
@@ -270,7 +295,7 @@ class Looks:
         grads, norms = held
         seen.grads.append(grads - shift if shift else grads)
         seen.norms.append(norms - shift if shift else norms)
-        seen.nonfinite.append(float(self.faults.get(layer.output, 0.0)))
+        seen.nonfinite.append(float(self.faults.get(layer.output, 0.0)) if self.faults else 0.0)
         seen.elements = len(grads) * self.sizes[layer.output]
         gain = self._gain(layer, norms)
         if gain is not None:
@@ -284,23 +309,26 @@ class Looks:
         """log10 |g_in| - log10 |g_out| through this layer; of several inputs the largest."""
         sums: dict[str, np.ndarray] = {}
         for edge in layer.edges:
-            key = (edge.consumer, edge.index)
-            through = (
-                self.edges.get(edge) if key in self.watch.edges else self.values.get(edge.value)
-            )
+            apart = self.watch.edges and (edge.consumer, edge.index) in self.watch.edges
+            through = self.edges.get(edge) if apart else self.values.get(edge.value)
             if through is not None:
                 held = sums.get(edge.value)
                 sums[edge.value] = through[1] if held is None else _longer(held, through[1])
         parts = [part for part in sums.values() if part.shape == out.shape]
         if not parts or len(parts) < len(sums):
             return None
-        with np.errstate(invalid="ignore"):
-            gain: np.ndarray = (parts[0] if len(parts) == 1 else np.max(parts, axis=0)) - out
+        gain: np.ndarray = reduce(np.maximum, parts) - out
         return gain
 
 
 def _hook(x: Tensor, hook: Callable[[Tensor], None]) -> None:
     x.register_hook(hook)  # type: ignore[no-untyped-call]
+
+
+def _parts(held: Sequence[tuple[Any, Tensor]]) -> Iterator[Sequence[tuple[Any, Tensor]]]:
+    """So many at once that they stay in the processor's cache."""
+    at_once = max(1, TOGETHER // max(1, held[0][1].numel()))
+    return (held[start : start + at_once] for start in range(0, len(held), at_once))
 
 
 def _stacked(held: Sequence[tuple[Any, Tensor]]) -> Tensor:

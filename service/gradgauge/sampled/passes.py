@@ -1,7 +1,6 @@
 """One forward and backward pass at a time, with every layer's numbers taken on the way."""
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -42,14 +41,13 @@ def run_pass(
     scale = 10.0**setting.shift
     leaves = {k: v for k, v in exe.initializers.items() if v.requires_grad}
     sources = [x for x in fed if x.requires_grad]  # so that the first layers' edges are seen
-    wanted = [*leaves.values(), *sources, *looks.caught.values()]
+    wanted = [*leaves.values(), *sources, *looks.wanted()]
     grads = backward(outputs, wanted, [c * scale for c in sent])
-    since = time.perf_counter()
+    since = looks.tally.clock()
     _see_parameters(layers, looks, dict(zip(leaves, grads, strict=False)), setting.shift)
     looks.finish(grads[len(leaves) + len(sources) :])
-    for layer in layers:
-        looks.store(layer, setting.shift)
-    looks.tally.seconds += time.perf_counter() - since
+    looks.store(layers, setting.shift)
+    looks.tally.seconds += looks.tally.clock() - since
 
 
 def differentiable(results: Sequence[object]) -> list[Tensor]:

@@ -1,6 +1,7 @@
 """Reductions taken on the way of a pass: kept on the device, brought back once at its end."""
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -17,10 +18,11 @@ class Tally:
     """One pass's numbers: each a small tensor and where it goes.
 
     Nothing is read before `fetch`, so that the host never waits for the device within the pass.
-    `seconds` is what the host spent inside the statistics.
+    `seconds` is what the host spent inside the statistics, by `clock`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.clock = clock
         self.seconds = 0.0
         self._parts: list[Tensor] = []
         self._stores: list[Store] = []
