@@ -1,15 +1,18 @@
 """Passes cut into pieces that are run again: the same bits, and only as many as memory asks for."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
 import torch
 from torch import nn
 
+from gradgauge.errors import LimitExceeded
 from gradgauge.sampled.budget import Budget
 from gradgauge.sampled.executor import compile_graph
 from gradgauge.sampled.jacobian import jacobian
-from gradgauge.sampled.memory import RESERVE, Course, Courses, lines
+from gradgauge.sampled.memory import RESERVE, SHARE, Course, Courses, lines, room
 from gradgauge.sampled.stages import Wish
 from tests.acceptance.fixtures import export, seeded
 from tests.handmade import made, node, profiled
@@ -104,7 +107,7 @@ def test_every_number_of_a_profile_is_the_same_where_memory_makes_it_run_in_piec
     model = export(seeded(net, 1), torch.zeros(1, 64), axes={})
     plain, whole = profiled(model, samples=4, depth="standard", wish=Wish())
     weights = 12 * 4 * (64 * 64 + 64)
-    tight = Budget(live_bytes=RESERVE + weights + 4000)
+    tight = Budget(live_bytes=RESERVE + 2 * weights + 4000)
     split, found = profiled(model, samples=4, depth="standard", wish=Wish(), budget=tight)
     assert not [code for code, _ in found.warnings]
     assert split == plain
@@ -150,3 +153,23 @@ def test_a_batch_of_three_that_passes_a_limit_leaves_the_axes_to_smaller_ones():
     held, found = profiled(model, samples=1, budget=Budget(output_bytes=1000))
     assert held["y"].n == 1
     assert found.seeds == (0,)
+
+
+def test_weights_gradients_need_room_and_weights_in_a_file_do_not():
+    """1,000 float32 weights are 4,000 bytes, their gradients as many."""
+    weights = {"a": torch.zeros(600), "b": torch.zeros(400)}
+    limit = Budget(live_bytes=RESERVE + 100_000)
+    assert room(limit, weights, torch.float32) == int(SHARE * 92_000)
+    assert room(limit, weights, torch.float64) == int(SHARE * 84_000)
+    assert room(limit, weights, torch.float32, {"a"}) == int(SHARE * 94_400)
+    assert room(limit, weights, torch.float32, {"a", "b"}, gradients=False) == int(SHARE * 100_000)
+    assert room(Budget(live_bytes=RESERVE + 7000), weights, torch.float32) == 0
+
+
+def test_a_jacobian_that_memory_does_not_hold_is_refused_before_its_first_pass():
+    nodes = [node("Tanh", f"h{i}" if i else "x", f"h{i + 1}") for i in range(8)]
+    case, exe = staged(made(nodes, {"x": ["N", 2_000_000]}, "h8"), batch=1)
+    limit = replace(case.setting, budget=Budget(live_bytes=RESERVE + (100 << 20)))
+    exe.watch_steps(lambda _place: pytest.fail("a pass was begun"))
+    with pytest.raises(LimitExceeded, match="a Jacobian would hold"):
+        jacobian(replace(case, setting=limit), exe, "standard")

@@ -10,7 +10,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from gradgauge.errors import InvalidModel
+from gradgauge.errors import InvalidModel, LimitExceeded
+from gradgauge.sampled.budget import Budget
 from gradgauge.sampled.executor import compile_graph
 from gradgauge.sampled.stored import opened
 
@@ -69,6 +70,7 @@ def test_weights_in_a_data_file_are_mapped_and_those_in_the_model_file_let_it_go
     exe = compile_graph(_saved(_matmul(), tmp_path, external=True))
     at = exe.initializers["w"].data_ptr()
     assert any(a <= at < b for a, b in _maps("m.data"))
+    assert exe.mapped == {"w"}
     assert not _maps("m.onnx")
     exe = compile_graph(_saved(_matmul(), tmp_path, external=False))
     assert not _maps("m.onnx")
@@ -174,3 +176,13 @@ def test_a_data_file_reached_through_a_link_is_refused(tmp_path):
     (tmp_path / "m.data").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(InvalidModel, match="plain file"):
         compile_graph(path)
+
+
+def test_mapped_weights_count_for_nothing_until_they_are_copied(tmp_path):
+    path = _saved(_matmul(), tmp_path, external=True)
+    few = Budget(live_bytes=_SQUARE.nbytes // 2)
+    assert compile_graph(path, budget=few)(torch.ones(2, 64))[0].shape == (2, 64)
+    wide = compile_graph(path, budget=few, dtype=torch.float64)
+    assert not wide.mapped
+    with pytest.raises(LimitExceeded, match="values held"):
+        wide(torch.ones(2, 64))

@@ -140,6 +140,11 @@ class Spent:
         if size > limit:
             raise _exceeded(node, op, f"makes {size} bytes", "output_bytes", limit)
 
+    def free(self, values: Iterable[Any]) -> None:
+        """Count none of what these values are stored in."""
+        for key, _ in _storages(values):
+            self._holders[key] = self._holders.get(key, 0) + 1
+
     def hold(self, values: Iterable[Any]) -> None:
         """Count what these values are stored in; a storage that several share counts once."""
         if self.budget.live_bytes is None:

@@ -25,9 +25,10 @@ class Executable:
     """A graph as a differentiable function of its inputs and its stored float initializers.
 
     `initializers` holds one leaf (requires_grad) per stored float initializer, by name; changing
-    one in place changes the next run. `constants` holds the rest: integer initializers and
-    Constant nodes' values. After a run with `watch` or `watch_edges` set, `watched` and
-    `watched_edges` hold the tensors asked for, as they stand in that run's autograd graph.
+    one in place changes the next run. `constants` holds the rest: integer initializers and Constant
+    nodes' values; those named in `mapped` lie in files and take no memory. After a run with `watch`
+    or `watch_edges` set, `watched` and `watched_edges` hold the tensors asked for, as they stand in
+    that run's autograd graph.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Executable:
         outputs: list[str],
         initializers: dict[str, Tensor],
         constants: dict[str, Tensor],
+        mapped: frozenset[str] = frozenset(),
         dtype: torch.dtype | None = None,
         device: torch.device | None = None,
         budget: Budget | None = None,
@@ -46,6 +48,7 @@ class Executable:
         self.output_names = outputs
         self.initializers = initializers
         self.constants = constants
+        self.mapped = mapped
         self.watched: dict[str, Tensor] = {}
         self.watched_edges: dict[Edge, Tensor] = {}
         self._steps = with_dead(steps, outputs)
@@ -165,6 +168,7 @@ class Executable:
         self.watched = {name: values[name] for name in self._watch & values.keys()}
         self.watched_edges = {}
         self._spent = Spent(self._budget)
+        self._spent.free(values[name] for name in self.mapped)
         self._spent.hold(values.values())
         if self._pieces:
             self._walk_pieces(values)

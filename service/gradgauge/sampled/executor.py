@@ -19,7 +19,7 @@ from gradgauge.sampled.collection import held_off
 from gradgauge.sampled.executable import Executable, execute
 from gradgauge.sampled.inlining import inlined
 from gradgauge.sampled.program import Body, Step, with_dead
-from gradgauge.sampled.tensors import decode, element_type
+from gradgauge.sampled.tensors import Mapped, decode, element_type
 
 __all__ = ["Budget", "Executable", "compile_graph"]
 
@@ -59,6 +59,7 @@ def compile_graph(
         outputs=outputs,
         initializers=compiler.leaves,
         constants=compiler.constants,
+        mapped=frozenset(compiler.mapped),
         dtype=dtype,
         device=place,
         budget=budget,
@@ -88,6 +89,7 @@ class _Compiler:
         self._missing: list[Missing] = []
         self._rounds = any("Quantize" in n.op_type or "QLinear" in n.op_type for n in model.graph)
         self.leaves: dict[str, Tensor] = {}
+        self.mapped: set[str] = set()
         self.constants: dict[str, Any] = {}
 
     def whole(self) -> tuple[list[Step], list[str], list[str]]:
@@ -117,7 +119,10 @@ class _Compiler:
                 hint="keep the external data file beside the model",
             )
         key = self._key(name, owner)
-        tensor = self._placed(decode(value.const_value))
+        stored = decode(value.const_value)
+        tensor = self._placed(stored)
+        if isinstance(value.const_value, Mapped) and tensor is stored:
+            self.mapped.add(key)
         if isinstance(tensor, Tensor) and tensor.is_floating_point():
             self.leaves[key] = tensor.detach().requires_grad_()
         else:

@@ -190,8 +190,9 @@ def _try(
     marks = np.array(course, dtype=np.float64) * 4 / setting.dtype.itemsize
     stored = {
         x.untyped_storage().data_ptr(): x.untyped_storage().nbytes()
-        for x in (*exe.initializers.values(), *exe.constants.values())
-        if hasattr(x, "untyped_storage")  # strings and the like are arrays
+        for name, x in (*exe.initializers.items(), *exe.constants.items())
+        if name not in exe.mapped
+        and hasattr(x, "untyped_storage")  # strings and the like are arrays
     }
     held = marks[:, 1] - sum(stored.values()) * 4 / setting.dtype.itemsize
     return _Trial(shapes, Course(marks[:, 0], np.maximum(held, 0.0)))

@@ -9,18 +9,22 @@ import onnx_ir
 import torch
 from torch import Tensor
 
-from gradgauge.errors import wants_memory
+from gradgauge.errors import LimitExceeded, wants_memory
 from gradgauge.graph.kinds import FLOATS
 from gradgauge.graph.layers import constant_values
 from gradgauge.sampled.budget import NO_BUDGET, Budget
 from gradgauge.sampled.case import Found, Measured, curve, told
 from gradgauge.sampled.executor import Executable
 from gradgauge.sampled.frame import feed
+from gradgauge.sampled.memory import RESERVE, room
 from gradgauge.schema.profile import Measurement, Series
 
-ROUNDS = {"standard": 6, "deep": 256}
+ROUNDS = {"standard": 4, "deep": 256}  # from the network's input to its output
+BLOCK_ROUNDS = {"standard": 3, "deep": 256}
 BLOCKS = {"standard": 12, "deep": 64}
-PROBES = 2  # random directions behind a mean square that is not known in full
+WHOLLY = 8  # singular values up to which all are worked out in any case
+FEW = 256  # singular values up to which one random direction is too few for their mean square
+HOLDS = 3.0  # times what a pass over as many inputs holds: the derivative of its backward pass
 TINY = 1e-6  # of the largest: float32 tells no smaller one from rounding
 _WHOLE = "input to output"
 
@@ -40,6 +44,7 @@ def jacobian(case: Measured, exe: Executable, depth: str) -> Found:
     A bottleneck is a value that everything later depends on and nothing else carries past.
     """
     case = case.small(2 if case.reading.batch_statistics else 1)
+    _fits(case, exe)
     cuts = _spread(bottlenecks(case.model), BLOCKS[depth] + 1)
     generator = torch.Generator()
     fed = feed(exe, case.setting, case.reading, generator, 0)
@@ -54,11 +59,29 @@ def jacobian(case: Measured, exe: Executable, depth: str) -> Found:
     budget = case.setting.budget
     whole = spectrum(points[0], outputs[0], ROUNDS[depth], generator, budget)
     blocks = [
-        spectrum(a, b, ROUNDS[depth], generator, budget)
+        spectrum(a, b, BLOCK_ROUNDS[depth], generator, budget)
         for a, b in zip(points, [*points[1:], outputs[0]], strict=True)
         if a is not b
     ]
     return Found(tuple(_told(whole, case.frame.rows)), tuple(_series(cuts, blocks, depth)))
+
+
+def _fits(case: Measured, exe: Executable) -> None:
+    """Refuse before the first pass what memory does not hold: the second derivative keeps it all.
+
+    Raises:
+        LimitExceeded: it holds more than the budget leaves.
+    """
+    budget, dtype = case.setting.budget, case.setting.dtype
+    needed = HOLDS * case.frame.courses.of(case.frame.rows, dtype).whole
+    left = room(budget, exe.initializers, dtype, exe.mapped, gradients=False) + RESERVE
+    if budget.live_bytes is not None and needed > left:
+        raise LimitExceeded(
+            "limit_exceeded",
+            f"a Jacobian would hold {needed:.0f} bytes beside the weights, {left} are left",
+            limit=f"live_bytes={budget.live_bytes}",
+            hint="raise the memory limit, or use the quick profile",
+        )
 
 
 def spectrum(
@@ -95,18 +118,38 @@ def spectrum(
             (out,) = torch.autograd.grad(y, x, sent, retain_graph=True)
             return out.double().reshape(-1).cpu().numpy()
 
-        start = torch.randn(x.numel(), generator=generator, dtype=torch.float64).numpy()
-        least = min(x.numel(), y.numel())
-        values, exhausted = lanczos(forward, back, start, min(rounds, least), y.numel())
-        if len(values) == least:
-            return Spectrum(values, complete=True, mean_square=float((values**2).sum()) / least)
-        sent = torch.randn(PROBES, y.numel(), generator=generator, dtype=torch.float64).numpy()
-        square = float(np.mean([np.square(back(w)).sum() for w in sent])) / least
-        return Spectrum(values, complete=exhausted, mean_square=square)
+        if x.numel() <= y.numel():
+            return _estimated(forward, back, (x.numel(), y.numel()), rounds, generator)
+        return _estimated(back, forward, (y.numel(), x.numel()), rounds, generator)
     except RuntimeError as fault:
         if wants_memory(fault):
             raise
         return None
+
+
+def _estimated(
+    forward: Callable[[np.ndarray], np.ndarray],
+    back: Callable[[np.ndarray], np.ndarray],
+    sizes: tuple[int, int],
+    rounds: int,
+    generator: torch.Generator,
+) -> Spectrum:
+    """From the smaller side on, where the last step back is not needed.
+
+    The random start is a probe of the mean square too.
+    """
+    least = sizes[0]
+    rounds = least if least <= WHOLLY else min(rounds, least)
+    start = torch.randn(least, generator=generator, dtype=torch.float64).numpy()
+    first = forward(start)
+    squares = [float(np.square(first).sum())]
+    if rounds < least <= FEW:
+        sent = torch.randn(least, generator=generator, dtype=torch.float64).numpy()
+        squares.append(float(np.square(forward(sent)).sum()))
+    values, exhausted = lanczos(forward, back, start, rounds, sizes[1], first)
+    if len(values) == least:
+        return Spectrum(values, complete=True, mean_square=float((values**2).sum()) / least)
+    return Spectrum(values, complete=exhausted, mean_square=float(np.mean(squares)) / least)
 
 
 def lanczos(
@@ -115,21 +158,28 @@ def lanczos(
     start: np.ndarray,
     rounds: int,
     outputs: int,
+    first: np.ndarray | None = None,
 ) -> tuple[np.ndarray, bool]:
     """Singular values after so many rounds, and whether they are all that differ.
 
+    `first` is what `forward` makes of the start, where that is known already.
+
     The smallest of them bounds the true one from above: J restricted to the rows or columns seen.
     """
-    v = start / np.linalg.norm(start)
+    size = np.linalg.norm(start)
+    v = start / size
     V, U = [v], list[np.ndarray]()
     alphas, betas = list[float](), list[float]()
-    u = forward(v)
+    u = forward(v) if first is None else first / size
+    tall = outputs >= len(start)
     while True:
         u = _without(u, U)
         alphas.append(float(np.linalg.norm(u)))
         if alphas[-1] <= TINY * max(alphas):
             break
         U.append(u / alphas[-1])
+        if tall and len(alphas) == rounds < len(start):
+            break
         w = _without(back(U[-1]) - alphas[-1] * v, V)
         betas.append(float(np.linalg.norm(w)))
         if len(alphas) == rounds or betas[-1] <= TINY * max(alphas):
@@ -141,9 +191,10 @@ def lanczos(
     B = np.zeros((count, count + 1))
     B[range(count), range(count)] = alphas
     B[range(len(betas)), range(1, len(betas) + 1)] = betas
-    seen = B if outputs < len(start) else B[:, :count]
+    seen = B[:, :count] if tall else B
     values: np.ndarray = np.linalg.svd(seen, compute_uv=False)
-    return values, len(betas) < count or betas[-1] <= TINY * max(alphas)
+    ended = alphas[-1] if len(betas) < count else betas[-1]
+    return values, ended <= TINY * max(alphas)
 
 
 def _without(x: np.ndarray, basis: Sequence[np.ndarray]) -> np.ndarray:

@@ -78,7 +78,7 @@ def profile(
     give_back(at_once=setting.budget.live_bytes is not None)
     frame = find_frame(exe, layers, reading, setting)
     case = Measured(model, tuple(layers), reading, setting, frame, draws)
-    case = case.within(room(case.setting.budget, exe.initializers, torch.float32))
+    case = case.within(room(case.setting.budget, exe.initializers, torch.float32, exe.mapped))
     exe.recompute(case.setting.cuts)
     give_back(at_once=case.scarce)
     pace = Pace(on_progress or (lambda _share: None), case.draws.count, COSTS if staged else ())

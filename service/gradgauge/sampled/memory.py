@@ -1,7 +1,7 @@
 """How many inputs a pass takes at once, and which of its values it makes twice, to fit memory."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -123,9 +123,22 @@ def scarce(budget: Budget, bytes_: float) -> bool:
     return budget.live_bytes is not None and SLACK * bytes_ > budget.live_bytes
 
 
-def room(budget: Budget, weights: Mapping[str, Tensor], dtype: torch.dtype) -> int:
-    """Bytes a pass may hold besides the weights, which have been copied in its number type."""
+def room(
+    budget: Budget,
+    weights: Mapping[str, Tensor],
+    dtype: torch.dtype,
+    mapped: Collection[str] = (),
+    *,
+    gradients: bool = True,
+) -> int:
+    """Bytes a pass may hold besides the weights in its number type and their gradients.
+
+    Those `mapped` lie in files, whose pages count for nothing.
+    """
     if budget.live_bytes is None:
         return MOST
-    copied = sum(x.numel() for x in weights.values()) * dtype.itemsize
-    return max(0, min(MOST, int(SHARE * (budget.live_bytes - RESERVE - copied))))
+    held = sum(x.numel() for name, x in weights.items() if name not in mapped)
+    if gradients:
+        held += sum(x.numel() for x in weights.values())
+    left = budget.live_bytes - RESERVE - held * dtype.itemsize
+    return max(0, min(MOST, int(SHARE * left)))

@@ -17,7 +17,7 @@ from gradgauge.graph.limits import DEFAULT_LIMITS
 from gradgauge.graph.read_onnx import mapped
 from gradgauge.graph.tally import Tally
 from gradgauge.ops.row import ROWS
-from gradgauge.sampled.tensors import Private
+from gradgauge.sampled.tensors import Mapped, Private
 
 
 def opened(path: Path) -> onnx_ir.Model:
@@ -55,7 +55,8 @@ def _weights(
         if element is None or not element.bits:
             continue
         shape = tuple(proto.dims)
-        if proto.data_location == onnx.TensorProto.EXTERNAL:
+        outside = proto.data_location == onnx.TensorProto.EXTERNAL
+        if outside:
             size = element.size(math.prod(shape))
             raw = external.resolve(proto, size, tally, f"initializer {proto.name}")
             proto.ClearField("external_data")
@@ -68,9 +69,10 @@ def _weights(
             continue
         dtype = onnx_ir.DataType(proto.data_type)
         array = np.frombuffer(bytearray(proto.raw_data) if raw is None else raw, dtype.numpy())
+        kind = Mapped if outside else Private
         if not (array.flags.writeable and array.flags.aligned):
-            array = array.copy()
-        yield proto.name, Private(array.reshape(shape), dtype, name=proto.name)
+            array, kind = array.copy(), Private
+        yield proto.name, kind(array.reshape(shape), dtype, name=proto.name)
 
 
 def _drop_notes(graph: onnx.GraphProto) -> bool:

@@ -69,6 +69,12 @@ class Private(onnx_ir.Tensor[np.ndarray[Any, Any]]):
     __slots__ = ()
 
 
+class Mapped(Private):
+    """Private elements on a map of a file: a page takes memory only once it is written to."""
+
+    __slots__ = ()
+
+
 def decode(tensor: onnx_ir.TensorProtocol) -> Tensor | np.ndarray[Any, Any]:
     """The stored elements, bit for bit, to be changed in place as their owner likes.
 
