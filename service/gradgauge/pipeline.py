@@ -16,6 +16,8 @@ from gradgauge.graph.model import Graph
 from gradgauge.graph.read_onnx import read_onnx
 from gradgauge.graph.read_spec import read_spec
 from gradgauge.graph.reading import Reading, read
+from gradgauge.remedy.patched import Patched, Wanted
+from gradgauge.remedy.patched import patched as made_of
 from gradgauge.remedy.verify import recommend
 from gradgauge.sampled import reference
 from gradgauge.sampled.budget import NO_BUDGET, Budget, of_analysis
@@ -100,6 +102,28 @@ def analyze(
         recommendations = recommend(assessment, on_progress=lambda share: tell("remedy", share))
         clock.lap("remedy")
     return compose.report(assessment, recommendations, options, clock.started, clock.stages)
+
+
+def patched(
+    source: bytes | Path | ArchSpec,
+    wanted: Wanted,
+    options: AnalysisOptions | None = None,
+    *,
+    on_progress: Progress | None = None,
+    budget: Budget | None = None,
+) -> Patched:
+    """The model that a report's recommendation is of; `options` are those of the report.
+
+    The analysis is run again without trying remedies, so that the patch is the report's own.
+
+    Raises:
+        InvalidInput: as `analyze`; or the recommendation is none of this model under these options.
+    """
+    options = options or AnalysisOptions()
+    budget = budget or of_analysis(None, options.time_limit_s, time.monotonic())
+    graph, reading = load(source, options, budget)
+    planned = plan(options, reading, budget)
+    return made_of(assess(graph, reading, planned, on_progress=on_progress), wanted)
 
 
 def _forward(

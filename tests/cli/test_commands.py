@@ -34,7 +34,7 @@ def command(*words, **settings):
 
 
 def test_every_command_is_there_and_explains_itself():
-    assert set(cli.COMMANDS) == {"serve", "worker", "migrate", "doctor", "export"}
+    assert set(cli.COMMANDS) == {"serve", "worker", "migrate", "doctor", "export", "patch"}
     for name in cli.COMMANDS:
         done = command(name, "--help")
         assert done.returncode == 0

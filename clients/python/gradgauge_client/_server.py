@@ -14,6 +14,7 @@ HELP = {
     "migrate": "Bring the database to this version's schema.",
     "doctor": "Say what this machine offers and lacks.",
     "export": "Write a spec as an ONNX model, its weights drawn.",
+    "patch": "Write the model that a recommendation was measured on.",
 }
 # The service reads its own options, --help too.
 _AS_IT_CAME = {

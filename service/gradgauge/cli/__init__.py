@@ -16,6 +16,7 @@ from gradgauge import telemetry
 from gradgauge.cli import doctor as examination
 from gradgauge.cli import supervisor
 from gradgauge.cli.exporter import export
+from gradgauge.cli.patcher import patch
 from gradgauge.errors import GradgaugeError, InvalidInput
 from gradgauge.settings import Settings
 from gradgauge.store.database import conninfo, embedded_server
@@ -72,6 +73,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "migrate": migrate,
     "doctor": doctor,
     "export": export,
+    "patch": patch,
 }
 
 

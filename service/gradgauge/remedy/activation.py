@@ -22,9 +22,15 @@ def _check_swap(assessment: Assessment, finding: Finding) -> str | None:
 
 
 def _swappable(assessment: Assessment, finding: Finding) -> list[Layer]:
-    """Saturating activations at the origins, or right behind an origin."""
+    """Saturating activations at the origins, or right behind an origin.
+
+    Where the gradient vanishes through depth all of their ops: each takes its part of it.
+    """
     wanted = set(finding.origins)
     wanted |= {k for k, ids in assessment.before.items() if set(ids) & set(finding.origins)}
+    if finding.rule_id == "GF101":
+        ops = {layer.op for layer in assessment.layers if layer.id in wanted} & SWAPPED
+        wanted |= {layer.id for layer in assessment.layers if layer.op in ops}
     return [
         layer
         for layer in assessment.layers

@@ -114,7 +114,7 @@ def apply(model: onnx_ir.Model, patch: Sequence[Change]) -> onnx_ir.Model:
         _APPLY[type(change)](copy, nodes, change)
     if any(isinstance(change, Rewire) for change in patch):
         copy.graph.sort()
-    said = [copy.metadata_props.get("gradgauge.patch"), *(_words(change) for change in patch)]
+    said = [copy.metadata_props.get("gradgauge.patch"), *(words_of(change) for change in patch)]
     copy.metadata_props["gradgauge.patch"] = "; ".join(words for words in said if words)
     return copy
 
@@ -208,7 +208,8 @@ _APPLY: dict[type, Callable[..., None]] = {
 }
 
 
-def _words(change: Change) -> str:
+def words_of(change: Change) -> str:
+    """A change in a few words, as the metadata lists it."""
     return _WORDS[type(change)](change)
 
 

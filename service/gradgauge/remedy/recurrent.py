@@ -59,6 +59,31 @@ def _to_irnn(assessment: Assessment, finding: Finding) -> Patch:
     return tuple(changes)
 
 
+def _rectified(assessment: Assessment, finding: Finding) -> list[Layer]:
+    squashing = {layer.id for layer in _tanh(assessment, finding)}
+    held = nodes_at(assessment, finding, ("RNN",))
+    return [layer for layer in held if layer.id not in squashing]
+
+
+def _check_rectified(assessment: Assessment, finding: Finding) -> str | None:
+    if _rectified(assessment, finding):
+        return None
+    return "no ReLU RNN of its own stored weights stands at the origin"
+
+
+def _identity(assessment: Assessment, finding: Finding) -> Patch:
+    """The identity as recurrent weight of a ReLU RNN, and zero bias."""
+    changes: list[Change] = []
+    for layer in _rectified(assessment, finding):
+        R = weight_of(layer, 2, assessment)
+        shape = shape_of(R, assessment)
+        law = Law("identity", shape, shape[-1], shape[-1], unit=shape[1:])
+        B, made = bias_at(layer, 1, assessment)
+        zero = made or [Redraw(B, Law("zeros", shape_of(B, assessment)), 0)]
+        changes += [Redraw(R, law, 0), *zero]
+    return tuple(changes)
+
+
 def _orthogonal(assessment: Assessment, finding: Finding) -> Patch:
     """Every gate's recurrent matrix orthogonal."""
     changes = []
@@ -199,6 +224,33 @@ ORTHOGONAL_RECURRENCE = Remedy(
     title=lambda a, f: f"Make the recurrent weights of {counted(nodes_at(a, f))} orthogonal",
     targets=lambda a, f: ids(nodes_at(a, f)),
     snippets=_orthogonal_snippets,
+)
+
+
+IDENTITY = Remedy(
+    action="identity_weights",
+    answers=VANISHING | {"GF104"},
+    cost="init",
+    does="starts a ReLU RNN at the identity as recurrent weight, with no bias",
+    rationale=(
+        "a rectifier halves what an orthogonal matrix keeps; at the identity a state that is "
+        "positive stays so, and the gradient reaches the first step unchanged"
+    ),
+    side_effects=("states may grow without bound: clip the gradient",),
+    references=("Le, Jaitly & Hinton 2015",),
+    check=_check_rectified,
+    rewrite=_identity,
+    title=lambda a, f: (
+        f"Start the recurrent weights of {counted(_rectified(a, f))} at the identity"
+    ),
+    targets=lambda a, f: ids(_rectified(a, f)),
+    snippets=lambda _a, _f, layers: at(
+        layers,
+        "nn.init.eye_(rnn.weight_hh_l0)\nnn.init.zeros_(rnn.bias_hh_l0)\n"
+        "nn.init.zeros_(rnn.bias_ih_l0)",
+        "layer = keras.layers.SimpleRNN(h, activation='relu', recurrent_initializer='identity')",
+        "R, b = jnp.eye(h), jnp.zeros(h)  # to start from",
+    ),
 )
 
 

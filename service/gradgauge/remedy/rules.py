@@ -8,6 +8,7 @@ from gradgauge.remedy.gates import CHRONO, FORGET_BIAS
 from gradgauge.remedy.initial import BREAK_SYMMETRY, GLOROT, HE, LECUN, ORTHOGONAL, ZERO_BIAS
 from gradgauge.remedy.norms import BATCH_NORM, LAYER_NORM, RMS_NORM
 from gradgauge.remedy.recurrent import (
+    IDENTITY,
     IRNN,
     ORTHOGONAL_RECURRENCE,
     TO_GRU,
@@ -32,6 +33,7 @@ REMEDIES: Final[tuple[Remedy, ...]] = (
     FIXUP,
     FORGET_BIAS,
     CHRONO,
+    IDENTITY,
     ORTHOGONAL_RECURRENCE,
     HE,
     GLOROT,

@@ -124,24 +124,13 @@ def _try(assessment: Assessment, remedy: Remedy, finding: Finding, patch: Patch)
     graph = replace(assessment.graph, model=model)
     # the copy's forward pass is run by the same ops: what was said of them still holds
     passes = replace(assessment.plan, depth="quick", wish=None)
-    before, risk_before = metric(assessment, finding) or 0.0, risk_of(assessment.findings)
-    untried = Tried(
-        remedy=remedy,
-        finding=finding,
-        patch=patch,
-        expected=None,
-        before=before,
-        after=None,
-        interval=None,
-        risk_before=risk_before,
-        risk_after=risk_before,
-        outcome="not_run",
-    )
+    untried = tried_as(assessment, remedy, finding, patch)
+    before, risk_before = untried.before, untried.risk_before
     if is_late(assessment):
         return untried
     try:
         again = assess(
-            graph, _reading(assessment, patch), passes, forward=lambda: assessment.forward
+            graph, reading_of(assessment, patch), passes, forward=lambda: assessment.forward
         )
     except LimitExceeded:  # time or memory is over: what was found so far stands
         return untried
@@ -158,7 +147,31 @@ def _try(assessment: Assessment, remedy: Remedy, finding: Finding, patch: Patch)
     )
 
 
-def _reading(assessment: Assessment, patch: Patch) -> Reading:
+def tried_as(
+    assessment: Assessment,
+    remedy: Remedy,
+    finding: Finding,
+    patch: Patch,
+    again: Assessment | None = None,
+) -> Tried:
+    """The remedy as it stands before its run is judged."""
+    risk = risk_of(assessment.findings)
+    return Tried(
+        remedy=remedy,
+        finding=finding,
+        patch=patch,
+        expected=None,
+        before=metric(assessment, finding) or 0.0,
+        after=None,
+        interval=None,
+        risk_before=risk,
+        risk_after=risk,
+        outcome="not_run",
+        again=again,
+    )
+
+
+def reading_of(assessment: Assessment, patch: Patch) -> Reading:
     """As the original was read; a new BatchNormalization has no statistics but a batch's."""
     held = (change.op_type for change in patch if isinstance(change, Insert))
     new = "BatchNormalization" in held

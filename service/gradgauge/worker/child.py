@@ -11,6 +11,7 @@ import torch
 
 from gradgauge import pipeline
 from gradgauge.errors import NotCompared
+from gradgauge.remedy.patched import Wanted
 from gradgauge.sampled.budget import of_analysis
 from gradgauge.sampled.reference import Answer, Runtime
 from gradgauge.schema.options import AnalysisOptions
@@ -66,7 +67,33 @@ def inspect(request: Request, link: Link) -> dict[str, Any]:
     return asdict(pipeline.inspect(Path(request.source)))
 
 
-TASKS: dict[str, Task] = {"analyze": analyze, "inspect": inspect}
+def patch(request: Request, link: Link) -> dict[str, Any]:
+    """Write the patched model of `options["recommendation"]` to the one writable file."""
+    torch.set_num_threads(request.threads)
+    began = time.monotonic()
+    given = dict(request.options)
+    wanted = Wanted.model_validate(given.pop("recommendation"))
+    seconds = None if request.wall_s is None else _SHARE * request.wall_s
+    made = pipeline.patched(
+        Path(request.source),
+        wanted,
+        AnalysisOptions.model_validate(given),
+        on_progress=link,
+        budget=of_analysis(request.memory_bytes, seconds, began),
+    )
+    content = made.content()
+    Path(request.writable[0]).write_bytes(content)
+    return {
+        "action": made.action,
+        "title": made.title,
+        "changes": list(made.changes),
+        "targets": list(made.targets),
+        "function_preserving": made.function_preserving,
+        "size_bytes": len(content),
+    }
+
+
+TASKS: dict[str, Task] = {"analyze": analyze, "inspect": inspect, "patch": patch}
 
 if __name__ == "__main__":
     main(TASKS)

@@ -11,6 +11,7 @@ from gradgauge.worker import frames, runtime, sandbox, spawn
 from gradgauge.worker.confined import Progress
 from gradgauge.worker.frames import Request
 
+_FILE_BYTES = 2 << 30  # protobuf's own limit
 _MOST_THREADS = 8  # one layer's matrices feed no more
 
 
@@ -59,6 +60,38 @@ def analyze(
         else {"problem": outcome.problem.model_dump()}
     )
     return answer | {"sandbox": _sandbox(outcome.sandbox), "log": outcome.log}
+
+
+def patch(path: str, options: dict[str, Any], recommendation: dict[str, Any]) -> dict[str, Any]:
+    """The patched model of the model or spec at `path`: {"content": bytes, "patched": facts}.
+
+    Or {"problem": ...} as `analyze`. `recommendation` is a report's (id, action, title,
+    finding_ids), `options` are those the report was made with.
+    """
+    options = dict(options)
+    try:
+        source = _readable(path, "the model or spec")
+        if isinstance(options.get("data"), str):
+            options["data"] = _readable(options["data"], "the data file")
+    except InvalidInput as error:
+        return {"problem": frames.problem(error).model_dump()}
+    with tempfile.TemporaryDirectory(prefix="gradgauge-patch-") as folder:
+        made = Path(folder) / "patched.onnx"
+        made.touch()
+        request = Request(
+            task="patch",
+            source=source,
+            options=options | {"recommendation": recommendation},
+            read_only=_allowed(source, options.get("data")),
+            writable=(str(made),),
+            file_bytes=_FILE_BYTES,
+            threads=min(os.cpu_count() or 1, _MOST_THREADS),
+            require=(),
+        )
+        outcome = spawn.run(request, wall_s=None)
+        if outcome.problem is not None:
+            return {"problem": outcome.problem.model_dump()}
+        return {"content": made.read_bytes(), "patched": outcome.result}
 
 
 def _sandbox(states: dict[str, str]) -> dict[str, Any] | None:

@@ -1,0 +1,77 @@
+"""python -m benchmarks.repair run|report: see README.md beside this file."""
+
+import argparse
+import gzip
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from benchmarks.repair.cases import Case, cases
+from benchmarks.repair.mend import mend
+
+FOLDER = Path(__file__).parent / "table"
+
+
+def chosen(part: str) -> list[Case]:
+    return [one for one in cases() if one.testing == (part == "test")]
+
+
+def run(asked: argparse.Namespace) -> None:
+    """Do what is missing; rows go to a `.part`, which is packed at the end."""
+    FOLDER.mkdir(exist_ok=True)
+    part = FOLDER / f"{asked.part}-{asked.profile}.part"
+    done = part.with_suffix(".jsonl.gz")
+    if done.exists() and not part.exists():
+        part.write_bytes(gzip.decompress(done.read_bytes()))
+    known = {row["id"] for row in _lines(part)} if part.exists() else set()
+    wanted = [one for one in chosen(asked.part) if bool(one.label["fail"]) != asked.healthy]
+    wanted = wanted[: asked.most] if asked.most else wanted
+    since = time.monotonic()
+    with part.open("a") as file:
+        for one in wanted:
+            if one.key in known:
+                continue
+            if asked.minutes and time.monotonic() - since > 60 * asked.minutes:
+                break
+            file.write(json.dumps(mend(one, asked.profile), separators=(",", ":")) + "\n")
+            file.flush()
+    done.write_bytes(gzip.compress(part.read_bytes(), mtime=0))
+    part.unlink()
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    data = path.read_bytes()
+    data = gzip.decompress(data) if path.suffix == ".gz" else data
+    yield from map(json.loads, data.splitlines())
+
+
+def rows(part: str, profile: str) -> list[dict[str, Any]]:
+    """Of a finished run, or of one that goes on."""
+    going, done = (FOLDER / f"{part}-{profile}.{end}" for end in ("part", "jsonl.gz"))
+    return list(_lines(going if going.exists() else done))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("command", choices=("run", "report"))
+    parser.add_argument("--part", choices=("fit", "test"), default="test")
+    parser.add_argument("--profile", choices=("quick", "standard"), default="quick")
+    parser.add_argument("--healthy", action="store_true", help="those that train instead")
+    parser.add_argument("--most", type=int, help="networks")
+    parser.add_argument("--minutes", type=float, help="after which no more are begun")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    if asked.command == "run":
+        run(asked)
+    else:
+        from benchmarks.repair.report import report
+
+        print(report(rows(asked.part, asked.profile), {one.key: one for one in cases()}))
+
+
+if __name__ == "__main__":
+    main()

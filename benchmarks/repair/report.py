@@ -1,0 +1,75 @@
+"""The repair table in Markdown: who was mended by the first advice, who by one of three."""
+
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from benchmarks.repair.cases import Case
+
+Row = dict[str, Any]
+SERIOUS = {"medium", "high", "critical"}
+LAYER_FAULTS = {"dead", "saturated", "huge", "tiny", "symmetric", "rank1", "zero_branch"}
+
+
+def report(rows: Iterable[Row], held: Mapping[str, Case]) -> str:
+    """`rows` of failing and of healthy networks."""
+    known = list(rows)
+    failing = [row for row in known if row["fail"]]
+    lines = [
+        "| networks | n | told a finding | advised | first | one of three |",
+        "|---|---|---|---|---|---|",
+    ]
+    groups: dict[str, list[Row]] = {"all that fail": failing}
+    groups["all that were advised"] = [row for row in failing if row["trained"]]
+    split: defaultdict[str, list[Row]] = defaultdict(list)
+    for row in failing:
+        case = held[row["id"]]
+        split[f"family {case.spec['family']}"].append(row)
+        split[f"fault {case.fault}"].append(row)
+        rules = sorted({rule for rule, severity in row["findings"] if severity in SERIOUS})
+        for rule in rules or ["none"]:
+            split[f"rule {rule}"].append(row)
+    groups |= dict(sorted(split.items()))
+    lines += [_line(name, mine) for name, mine in groups.items() if mine]
+    return "\n".join([*lines, "", *_facts(known, failing, held)])
+
+
+def _line(name: str, rows: list[Row]) -> str:
+    told = sum(any(s in SERIOUS for _, s in row["findings"]) for row in rows)
+    advised = sum(bool(row["trained"]) for row in rows)
+    first = sum(bool(row["trained"]) and row["trained"][0][1] for row in rows)
+    three = sum(any(t[1] for t in row["trained"]) for row in rows)
+    return f"| {name} | {len(rows)} | {told} | {advised} | {first} | {three} |"
+
+
+def _facts(known: list[Row], failing: list[Row], held: Mapping[str, Case]) -> Iterable[str]:
+    foretold = [
+        (t["expected"] - t["before"], t["after"] - t["before"])
+        for row in known
+        for t in row["tried"]
+        if None not in (t["expected"], t["after"], t["before"])
+    ]
+    right = sum((a < 0) == (b < 0) for a, b in foretold)
+    yield f"Direction of `expected` right: {right} of {len(foretold)} remedies tried on a copy."
+    planted = [
+        row["tried"][0]["share"]
+        for row in failing
+        if held[row["id"]].fault in LAYER_FAULTS and row["trained"]
+    ]
+    if planted:
+        middle = statistics.median(planted)
+        yield f"Share of layers touched, faults in one layer: median {middle:.2f} ({len(planted)})."
+    ratios = [1 + row["remedies_s"] / row["analysis_s"] for row in known if row["tried"]]
+    if ratios:
+        yield (
+            "Analysis with remedies over analysis alone, processor time: median "
+            f"{statistics.median(ratios):.1f}, worst {max(ratios):.1f} ({len(ratios)})."
+        )
+    healthy = [row for row in known if not row["fail"]]
+    if healthy:
+        clean = sum(all(s not in SERIOUS for _, s in row["findings"]) for row in healthy)
+        yield f"Networks that train without a serious finding: {clean} of {len(healthy)}."
+    worked = Counter(t[0] for row in failing for t in row["trained"] if t[1])
+    if worked:
+        yield "What mended: " + ", ".join(f"{k} {n}" for k, n in worked.most_common()) + "."

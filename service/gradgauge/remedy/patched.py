@@ -1,0 +1,125 @@
+"""The patched model of one recommendation, made again from what the report says of it."""
+
+from dataclasses import dataclass, replace
+
+import onnx
+import onnx_ir
+
+from gradgauge.assess import Assessment, assess
+from gradgauge.errors import InvalidInput
+from gradgauge.remedy.patch import Patch, apply, words_of
+from gradgauge.remedy.row import Remedy
+from gradgauge.remedy.rules import REMEDIES
+from gradgauge.remedy.search import is_serious, joined
+from gradgauge.remedy.verify import reading_of, tried_as
+from gradgauge.schema.report import Finding
+from gradgauge.schema.strict import Strict
+
+
+class Wanted(Strict):
+    """Of a report's recommendation what says which patch it is.
+
+    `finding_ids` and `action` name the finding and the rows of the table; `title` is checked, so
+    that a report of another model or of other options is refused and not silently patched.
+    """
+
+    id: str
+    action: str
+    title: str
+    finding_ids: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Patched:
+    """The model with names kept and its metadata saying what changed, and the facts of it.
+
+    `changes` are the patch's words, one a change; `targets` the ids of the layers touched.
+    """
+
+    model: onnx_ir.Model
+    action: str
+    title: str
+    changes: tuple[str, ...]
+    targets: tuple[str, ...]
+    function_preserving: bool
+
+    def content(self) -> bytes:
+        """One ONNX file, its weights inside, checked by ONNX's own checker with type inference.
+
+        Raises:
+            onnx.checker.ValidationError: never seen; a fault of ours.
+        """
+        proto = onnx_ir.to_proto(self.model)
+        onnx.checker.check_model(proto, full_check=True)
+        return proto.SerializeToString()
+
+
+def patched(assessment: Assessment, wanted: Wanted) -> Patched:
+    """The copy that the recommendation was measured on.
+
+    Raises:
+        InvalidInput: the analysis holds no such finding, the action is a setting of training or
+            no row of the table, or its title is another one than the report's.
+    """
+    names = wanted.action.split("+")
+    found = [f for f in assessment.findings if f.id in wanted.finding_ids]
+    if not found:
+        raise _refused("unknown_finding", wanted, "this analysis has no such finding")
+    remedy, patch = _whole(assessment, found[0], [_row(name, wanted) for name in names], wanted)
+    title = remedy.title(assessment, found[0])
+    if title != wanted.title:
+        raise _refused("another_title", wanted, f"this analysis says {title!r} of it")
+    model = apply(assessment.graph.model, patch)
+    model.metadata_props["gradgauge.recommendation"] = f"{wanted.action}: {title}"
+    return Patched(
+        model=model,
+        action=wanted.action,
+        title=title,
+        changes=tuple(words_of(change) for change in patch),
+        targets=remedy.targets(assessment, found[0]),
+        function_preserving=remedy.function_preserving,
+    )
+
+
+def _whole(
+    assessment: Assessment, finding: Finding, rows: list[Remedy], wanted: Wanted
+) -> tuple[Remedy, Patch]:
+    """The rows as one and their patch, each after the first put on the copy before it."""
+    remedy, patch = rows[0], _changes(assessment, finding, rows[0], wanted)
+    for second in rows[1:]:
+        passes = replace(assessment.plan, depth="quick", wish=None)
+        graph = replace(assessment.graph, model=apply(assessment.graph.model, patch))
+        reading = reading_of(assessment, patch)
+        copy = assess(graph, reading, passes, forward=lambda: assessment.forward)
+        left = next((f for f in copy.findings if is_serious(f)), None)
+        if left is None:
+            raise _refused("nothing_left", wanted, "nothing is left for its second part to mend")
+        more = _changes(copy, left, second, wanted)
+        first = tried_as(assessment, remedy, finding, patch, copy)
+        remedy, patch = joined(first, second, left, assessment), patch + more
+    return remedy, patch
+
+
+def _changes(assessment: Assessment, finding: Finding, remedy: Remedy, wanted: Wanted) -> Patch:
+    reason = remedy.check(assessment, finding)
+    patch = remedy.rewrite(assessment, finding) if reason is None else ()
+    if not patch:
+        raise _refused("no_patch", wanted, reason or "it changes nothing here")
+    return patch
+
+
+def _row(name: str, wanted: Wanted) -> Remedy:
+    row = next((r for r in REMEDIES if r.action == name), None)
+    if row is None:
+        raise _refused("unknown_remedy", wanted, f"there is no remedy {name!r}")
+    if row.is_setting:
+        raise _refused("no_patch", wanted, "it is a setting of training and changes no model")
+    return row
+
+
+def _refused(code: str, wanted: Wanted, why: str) -> InvalidInput:
+    return InvalidInput(
+        code,
+        f"{wanted.id} ({wanted.action}) cannot be applied: {why}",
+        hint="use the report of this very model, and the options it was made with",
+    )
