@@ -51,7 +51,8 @@ class Patched:
         """
         proto = onnx_ir.to_proto(self.model)
         onnx.checker.check_model(proto, full_check=True)
-        return proto.SerializeToString()
+        content: bytes = proto.SerializeToString()
+        return content
 
 
 def patched(assessment: Assessment, wanted: Wanted) -> Patched:
