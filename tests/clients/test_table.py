@@ -27,9 +27,11 @@ def test_each_optimizers_probability_is_told_with_its_interval_and_rate():
         "adam": probability(0.12, 0.05, 0.31, lr=0.002),
     }
     lines = shown(held).splitlines()
-    sgd = "does not train under SGD at any usual learning rate: probability 95% (90% to 98%)"
+    sgd = (
+        "probability that it does not train under SGD at any usual learning rate: 95% (90% to 98%)"
+    )
     assert sgd in lines
-    assert "does not train under Adam at rate 0.002: probability 12% (5% to 31%)" in lines
+    assert "probability that it does not train under Adam at rate 0.002: 12% (5% to 31%)" in lines
 
 
 @pytest.mark.parametrize(("confidence", "doubted"), [(0.49, True), (0.5, False)])

@@ -22,11 +22,13 @@ def test_it_says_the_verdict_where_it_starts_and_what_the_remedy_did():
 def test_how_probable_failure_is_and_whether_to_rely_on_it_is_told(format_, confidence, doubted):
     found = {"low": 0.9, "high": 0.98, "lr": None, "calibration": "t-1", "base_rate": 0.3}
     held = {name: found | {"p": 0.95, "confidence": confidence} for name in ("sgd", "adam")}
+    held["adam"]["lr"] = 0.002
     told = reports.report()
     assert "Probability" not in render(told, format_)
     told["summary"]["probability_untrainable"] = held
     text = render(told, format_)
-    assert "does not train at any usual learning rate: 95% under SGD (90 to 98%)" in text
+    assert "does not train: 95% under SGD at any usual learning rate (90 to 98%)" in text
+    assert "95% under Adam at rate 0.002 (90 to 98%)" in text
     assert ("not to be relied on" in text) == doubted
 
 

@@ -92,7 +92,7 @@ def _outlook(held: Json | None) -> Iterator[Text]:
         if told["confidence"] < UNSURE:
             doubt = "; not to be relied on: far from the networks it was fitted on"
         yield Text(
-            f"does not train under {name} {rate}: probability {told['p']:.0%} "
+            f"probability that it does not train under {name} {rate}: {told['p']:.0%} "
             f"({told['low']:.0%} to {told['high']:.0%}){doubt}",
             style="dim" if doubt else "",
         )

@@ -5,9 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from gradgauge.cli.said import MISSING, say
 from gradgauge.errors import GradgaugeError, InvalidInput
-
-_MISSING = 'the engine is not installed here: pip install "gradgauge[worker]"'
 
 
 def export(words: Sequence[str]) -> int:
@@ -16,14 +15,14 @@ def export(words: Sequence[str]) -> int:
     try:
         from gradgauge.graph import read_spec  # noqa: PLC0415 - the worker extra may be missing
     except ImportError as missing:
-        return _say(f"{_MISSING} ({missing})", 2)
+        return say(f"{MISSING} ({missing})", 2)
     try:
         graph = read_spec.read_spec(given.spec, seed=given.seed)
         read_spec.export(graph, given.output)
     except GradgaugeError as error:
-        return _say(f"{given.spec.name}: {error}", 2 if isinstance(error, InvalidInput) else 5)
+        return say(f"{given.spec.name}: {error}", 2 if isinstance(error, InvalidInput) else 5)
     except OSError as error:
-        return _say(f"cannot write {given.output}: {error.strerror}", 1)
+        return say(f"cannot write {given.output}: {error.strerror}", 1)
     size = given.output.stat().st_size
     opset = graph.model.opset_imports[""]
     sys.stderr.write(f"{given.output}: opset {opset}, {size:,} bytes, seed {given.seed}\n")
@@ -40,8 +39,3 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", "--output", type=Path, required=True, help="the .onnx file to write")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights (0)")
     return parser
-
-
-def _say(message: str, code: int) -> int:
-    sys.stderr.write(f"gradgauge: {message}\n")
-    return code

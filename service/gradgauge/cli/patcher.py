@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-_MISSING = 'the engine is not installed here: pip install "gradgauge[worker]"'
+from gradgauge.cli.said import MISSING, say
 
 
 def patch(words: Sequence[str]) -> int:
@@ -16,7 +16,7 @@ def patch(words: Sequence[str]) -> int:
     try:
         from gradgauge.worker import local  # noqa: PLC0415 - the worker extra may be missing
     except ImportError as missing:
-        return _say(f"{_MISSING} ({missing})", 2)
+        return say(f"{MISSING} ({missing})", 2)
     options: dict[str, Any] = {"profile": given.profile, "seed": given.seed, "lr": given.lr}
     options["data"] = str(given.data.absolute()) if given.data else None
     options = {name: value for name, value in options.items() if value is not None}
@@ -25,14 +25,14 @@ def patch(words: Sequence[str]) -> int:
         return _problem(given.model.name, answer["problem"])
     held = {one["id"]: one for one in answer["report"]["recommendations"]}
     if given.apply not in held:
-        return _say(f"the report has no recommendation {given.apply}: {_listed(held)}", 2)
+        return say(f"the report has no recommendation {given.apply}: {_listed(held)}", 2)
     answer = local.patch(str(given.model), options, _wanted(held[given.apply]))
     if "problem" in answer:
         return _problem(given.model.name, answer["problem"])
     try:
         given.output.write_bytes(answer["content"])
     except OSError as error:
-        return _say(f"cannot write {given.output}: {error.strerror}", 1)
+        return say(f"cannot write {given.output}: {error.strerror}", 1)
     facts = answer["patched"]
     kept = "the function is kept" if facts["function_preserving"] else "the function changes"
     sys.stderr.write(f"{given.output}: {facts['title']}; {kept}; {facts['size_bytes']:,} bytes\n")
@@ -82,9 +82,4 @@ def _listed(held: dict[str, Any]) -> str:
 
 def _problem(name: str, problem: dict[str, Any]) -> int:
     hint = f" ({problem['hint']})" if problem.get("hint") else ""
-    return _say(f"{name}: {problem['message']}{hint}", int(problem["exit"]))
-
-
-def _say(message: str, code: int) -> int:
-    sys.stderr.write(f"gradgauge: {message}\n")
-    return code
+    return say(f"{name}: {problem['message']}{hint}", int(problem["exit"]))

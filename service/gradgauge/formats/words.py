@@ -104,15 +104,18 @@ def outlook(report: Report) -> str | None:
     held = report.summary.probability_untrainable
     if held is None:
         return None
-    rate = "at any usual learning rate" if held.sgd.lr is None else f"at rate {held.sgd.lr:g}"
     told = (
-        f"{100 * p.p:.0f}% under {name} ({100 * p.low:.0f} to {100 * p.high:.0f}%)"
+        f"{100 * p.p:.0f}% under {name} {_rate(p.lr)} ({100 * p.low:.0f} to {100 * p.high:.0f}%)"
         for name, p in (("SGD", held.sgd), ("Adam", held.adam))
     )
     doubt = ""
     if min(held.sgd.confidence, held.adam.confidence) < UNSURE:
         doubt = "; not to be relied on: far from the networks it was fitted on"
-    return f"Probability that it does not train {rate}: {', '.join(told)}{doubt}"
+    return f"Probability that it does not train: {', '.join(told)}{doubt}"
+
+
+def _rate(lr: float | None) -> str:
+    return "at any usual learning rate" if lr is None else f"at rate {lr:g}"
 
 
 def gradient(layer: LayerBlock, engine: str) -> str:

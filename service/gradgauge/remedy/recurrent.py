@@ -50,13 +50,17 @@ def _to_irnn(assessment: Assessment, finding: Finding) -> Patch:
     """ReLU with the identity as recurrent weight and zero bias (Le, Jaitly & Hinton 2015)."""
     changes: list[Change] = []
     for layer in _tanh(assessment, finding):
-        R = weight_of(layer, 2, assessment)
-        shape = shape_of(R, assessment)
-        law = Law("identity", shape, shape[-1], shape[-1], unit=shape[1:])
-        changes += [SwapRecurrent(layer.nodes[0], "Relu"), Redraw(R, law, 0)]
-        B, made = bias_at(layer, 1, assessment)
-        changes += made or [Redraw(B, Law("zeros", shape_of(B, assessment)), 0)]
+        changes += [SwapRecurrent(layer.nodes[0], "Relu"), *_at_identity(layer, assessment)]
     return tuple(changes)
+
+
+def _at_identity(layer: Layer, assessment: Assessment) -> list[Change]:
+    R = weight_of(layer, 2, assessment)
+    shape = shape_of(R, assessment)
+    law = Law("identity", shape, shape[-1], shape[-1], unit=shape[1:])
+    B, made = bias_at(layer, 1, assessment)
+    zero = made or [Redraw(B, Law("zeros", shape_of(B, assessment)), 0)]
+    return [Redraw(R, law, 0), *zero]
 
 
 def _rectified(assessment: Assessment, finding: Finding) -> list[Layer]:
@@ -73,15 +77,8 @@ def _check_rectified(assessment: Assessment, finding: Finding) -> str | None:
 
 def _identity(assessment: Assessment, finding: Finding) -> Patch:
     """The identity as recurrent weight of a ReLU RNN, and zero bias."""
-    changes: list[Change] = []
-    for layer in _rectified(assessment, finding):
-        R = weight_of(layer, 2, assessment)
-        shape = shape_of(R, assessment)
-        law = Law("identity", shape, shape[-1], shape[-1], unit=shape[1:])
-        B, made = bias_at(layer, 1, assessment)
-        zero = made or [Redraw(B, Law("zeros", shape_of(B, assessment)), 0)]
-        changes += [Redraw(R, law, 0), *zero]
-    return tuple(changes)
+    layers = _rectified(assessment, finding)
+    return tuple(change for layer in layers for change in _at_identity(layer, assessment))
 
 
 def _orthogonal(assessment: Assessment, finding: Finding) -> Patch:

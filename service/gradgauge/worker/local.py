@@ -30,11 +30,8 @@ def analyze(
     `time_limit_s` or the options' own, counts from this call. Raises KeyboardInterrupt once the
     child's whole process group is dead.
     """
-    options = dict(options)
     try:
-        source = _readable(path, "the model or spec")
-        if isinstance(options.get("data"), str):
-            options["data"] = _readable(options["data"], "the data file")
+        source, options = _sources(path, options)
     except InvalidInput as error:
         return {"problem": frames.problem(error).model_dump(), "sandbox": None, "log": ""}
     wall_s = options.get("time_limit_s") if time_limit_s is None else time_limit_s
@@ -68,11 +65,8 @@ def patch(path: str, options: dict[str, Any], recommendation: dict[str, Any]) ->
     Or {"problem": ...} as `analyze`. `recommendation` is a report's (id, action, title,
     finding_ids), `options` are those the report was made with.
     """
-    options = dict(options)
     try:
-        source = _readable(path, "the model or spec")
-        if isinstance(options.get("data"), str):
-            options["data"] = _readable(options["data"], "the data file")
+        source, options = _sources(path, options)
     except InvalidInput as error:
         return {"problem": frames.problem(error).model_dump()}
     with tempfile.TemporaryDirectory(prefix="gradgauge-patch-") as folder:
@@ -100,6 +94,14 @@ def _sandbox(states: dict[str, str]) -> dict[str, Any] | None:
         return None
     lacking = sandbox.missing(states)
     return {"layers": states, "complete": not lacking, "warnings": lacking}
+
+
+def _sources(path: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The source, and the options with their data file, by absolute paths that open."""
+    source = _readable(path, "the model or spec")
+    if not isinstance(options.get("data"), str):
+        return source, options
+    return source, options | {"data": _readable(options["data"], "the data file")}
 
 
 def _readable(path: str, what: str) -> str:
