@@ -27,7 +27,7 @@ ROOM = {"x": ["N", 8]}
 def in_process(model):
     """onnxruntime as a seam of the pipeline wants it: started on inputs, asked for its outputs."""
 
-    def start(fed):
+    def start(_, fed):
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         session = onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
@@ -42,7 +42,7 @@ def scripted(change):
 
     def runtime(model):
         real = in_process(model)
-        return lambda fed: lambda: [change(y) for y in real(fed)()]
+        return lambda graph, fed: lambda: [change(y) for y in real(graph, fed)()]
 
     return runtime
 
@@ -239,7 +239,7 @@ def test_a_runtime_that_cannot_costs_no_analysis():
         def answer():
             raise NotCompared("not_compared", "no kernel for it")
 
-        return lambda _fed: answer
+        return lambda *_: answer
 
     report = checked(linear(), failing)
     (warning,) = [w for w in report.warnings if w.code == "W_FORWARD_NOT_COMPARED"]
@@ -266,7 +266,7 @@ def test_the_inputs_are_the_first_that_the_sampled_engine_draws(monkeypatch):
     fed = {}
 
     def remember(_model):
-        def start(inputs):
+        def start(_, inputs):
             fed.update(inputs)
             return lambda: [None]
 

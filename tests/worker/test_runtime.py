@@ -9,11 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from gradgauge.graph.read_spec import read_spec
+from gradgauge.sampled.executor import compile_graph
 from gradgauge.worker import exchange, landlock, local, runtime, sandbox, spawn
-from gradgauge.worker.frames import INPUTS, OUTPUTS, Request
+from gradgauge.worker.frames import INPUTS, MODEL, OUTPUTS, Request
 from tests.handmade import made, node, orthogonal
 
 DYING = (sys.executable, "-P", str(Path(__file__).with_name("runtime_dying.py")))
@@ -38,7 +42,9 @@ def asked(tmp_path):
     def ask(source, fed, **changed):
         folder = tmp_path / "exchange"
         folder.mkdir()
-        base = Request(task="analyze", source=str(source), options={}, wall_s=240.0, **changed)
+        base = Request(
+            task="analyze", source=str(source), wall_s=240.0, **{"options": {}, **changed}
+        )
         base = base.model_copy(
             update={"read_only": (str(Path(source).parent),), "memory_bytes": 2048 * MIB}
         )
@@ -72,9 +78,33 @@ def test_an_upload_is_checked_and_agrees(model):
     assert report["provenance"]["stage_ms"]["onnxruntime"] > 0
 
 
-def test_a_spec_is_checked_with_the_weights_it_was_analysed_with():
+@pytest.mark.parametrize("handed_over", [True, False])
+def test_a_spec_is_checked_with_the_weights_it_was_analysed_with(asked, handed_over):
+    built = read_spec(SPEC, seed=5).model
+    x = np.random.default_rng(0).standard_normal((4, 64)).astype(np.float32)
+    exe = compile_graph(built)
+    (name,) = exe.input_names
+    proto = onnx_ir.serde.serialize_model(built).SerializeToString()
+    beside = {MODEL: np.frombuffer(proto, np.uint8)} if handed_over else {}
+    request = asked(SPEC, {**beside, name: x}, options={"seed": 5})
+    assert runtime.answer(request, never).reason is None
+    ((_, y),) = outputs(request)
+    (ours,) = exe(torch.from_numpy(x))
+    np.testing.assert_allclose(y, ours.detach().numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_a_specs_analysis_hands_its_model_over():
     _, found = checked(SPEC, seed=5)
     assert found["value"] < 1e-5
+
+
+def test_no_model_is_taken_in_place_of_an_upload(asked, model):
+    zero = made([node("Mul", "x Z", "y")], {"x": ["N", 8]}, "y", {"Z": np.zeros(8, np.float32)})
+    x = np.ones((2, 8), np.float32)
+    request = asked(model, {MODEL: np.frombuffer(zero, np.uint8), "x": x})
+    assert runtime.answer(request, never).reason is None
+    ((_, y),) = outputs(request)
+    np.testing.assert_allclose(y, np.log1p(np.exp(x @ orthogonal(8, 0))), rtol=1e-5)
 
 
 def test_external_weights_are_read_beside_the_model_and_in_a_zip(model, tmp_path):

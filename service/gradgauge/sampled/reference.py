@@ -24,8 +24,8 @@ from gradgauge.schema.profile import ForwardCheck
 Array = np.ndarray
 Outputs = Sequence[Array | None]
 Answer = Callable[[], Outputs]
-Runtime = Callable[[Mapping[str, Array]], Answer]
-"""Starts on the inputs by name; the answer waits for the outputs, None for what is no array.
+Runtime = Callable[[onnx_ir.Model, Mapping[str, Array]], Answer]
+"""Starts on a model and its inputs by name; the answer waits for the outputs, None for no array.
 
 The answer raises NotCompared where there are none.
 """
@@ -84,7 +84,7 @@ def start(
         raise
     except GradgaugeError as fault:
         return _without(fault.message)
-    answer = runtime(fed)
+    answer = runtime(model, fed)
 
     def settle() -> ForwardCheck:
         try:

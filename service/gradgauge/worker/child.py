@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir
 import torch
 
 from gradgauge import pipeline
@@ -17,7 +18,7 @@ from gradgauge.sampled.reference import Answer, Runtime
 from gradgauge.schema.options import AnalysisOptions
 from gradgauge.worker import exchange
 from gradgauge.worker.answer import Link, Task, main
-from gradgauge.worker.frames import INPUTS, OUTPUTS, Request
+from gradgauge.worker.frames import INPUTS, MODEL, MODEL_BYTES, OUTPUTS, Request
 
 _SHARE = 0.95  # of the wall clock: what names the node is to come before what kills the child
 
@@ -43,8 +44,9 @@ def elsewhere(request: Request, link: Link) -> Runtime:
     """onnxruntime, which never runs in this process: the worker has another child run it."""
     folder = Path(request.exchange)
 
-    def start(fed: Mapping[str, np.ndarray]) -> Answer:
-        exchange.write(folder / INPUTS, list(fed.items()))
+    def start(model: onnx_ir.Model, fed: Mapping[str, np.ndarray]) -> Answer:
+        built = _built(request, model)
+        exchange.write(folder / INPUTS, [*built, *fed.items()])
         link.ask()
 
         def answer() -> list[np.ndarray | None]:
@@ -59,6 +61,17 @@ def elsewhere(request: Request, link: Link) -> Runtime:
         return answer
 
     return start
+
+
+def _built(request: Request, model: onnx_ir.Model) -> list[tuple[str, np.ndarray]]:
+    """The graph made of a spec, which the other child would need the whole engine to make."""
+    if Path(request.source).suffix.lower() not in pipeline.SPEC_SUFFIXES:
+        return []
+    held = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value)
+    if held > MODEL_BYTES:
+        return []
+    proto = onnx_ir.serde.serialize_model(model).SerializeToString()
+    return [(MODEL, np.frombuffer(proto, np.uint8))]
 
 
 def inspect(request: Request, link: Link) -> dict[str, Any]:

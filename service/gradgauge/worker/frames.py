@@ -22,6 +22,10 @@ READY = b"ready\n"
 
 # In the exchange folder: what the analysis asks another runtime to do, and what it did.
 INPUTS, OUTPUTS = "inputs.bin", "outputs.bin"
+MODEL = ""
+"""Among the inputs: the bytes of an ONNX model to run in place of the spec that was given."""
+MODEL_BYTES = 64 << 20
+"""A larger one is made again of the spec."""
 
 EMPTY = "gradgauge-empty-"
 """How the name of a child's empty working directory begins."""

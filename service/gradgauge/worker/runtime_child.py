@@ -10,7 +10,7 @@ import numpy as np
 from gradgauge.errors import NotCompared
 from gradgauge.worker import exchange
 from gradgauge.worker.answer import Link, main
-from gradgauge.worker.frames import INPUTS, OUTPUTS, Request
+from gradgauge.worker.frames import INPUTS, MODEL, OUTPUTS, Request
 
 _ZIP = b"PK\x03\x04"
 _SPECS = {".yaml", ".yml", ".json"}
@@ -30,13 +30,19 @@ def infer(request: Request, link: Link) -> dict[str, Any]:
 
     folder = Path(request.exchange)
     fed = {name: a for name, a in exchange.read(folder / INPUTS) if a is not None}
+    built = fed.pop(MODEL, None)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.enable_cpu_mem_arena = False
     options.log_severity_level = _SERIOUS
     try:
-        model, beside = _model(Path(request.source), int(request.options["seed"]))
+        source = Path(request.source)
+        model, beside = (
+            (built.tobytes(), {})
+            if built is not None and source.suffix.lower() in _SPECS
+            else _model(source, int(request.options["seed"]))
+        )
         bodies = [np.frombuffer(body, np.uint8) for body in beside.values()]
         options.add_external_initializers_from_files_in_memory(
             list(beside), bodies, [body.size for body in bodies]
