@@ -58,8 +58,8 @@ async def work(settings: Settings) -> None:
 def required(states: dict[str, str], settings: Settings) -> tuple[str, ...]:
     """The sandbox's layers without which no job is run.
 
-    Where the whole service is on this machine and has no keys, its only user is the machine's own:
-    a missing layer is said loudly and lived with.
+    Where the whole service is on this machine and asks for no keys, its only user is the machine's
+    own: a missing layer is said loudly and lived with.
 
     Raises:
         Unavailable: a layer is missing here, and this is not such a service.
