@@ -46,6 +46,10 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address the API binds to.")
     port: int = Field(8000, ge=0, le=65535, description="Port the API binds to; 0 picks one.")
+    require_keys: bool = Field(
+        default=False,
+        description="Ask every request for an API key; only then may the host be no loopback one.",
+    )
     allow_unsandboxed: bool = Field(
         default=False, description="Start although a layer of the sandbox is missing."
     )
@@ -103,6 +107,13 @@ class Settings(BaseSettings):
                 f"GRADGAUGE_STALL_S ({self.stall_s:g}) must be at least twice "
                 f"GRADGAUGE_HEARTBEAT_S ({self.heartbeat_s:g})"
             )
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _demo_has_no_key(self) -> Self:
+        if self.demo and self.require_keys:
+            msg = "GRADGAUGE_DEMO uploads without a key, which GRADGAUGE_REQUIRE_KEYS forbids"
             raise ValueError(msg)
         return self
 

@@ -13,6 +13,7 @@ HELP = {
     "worker": "Run one more worker.",
     "migrate": "Bring the database to this version's schema.",
     "doctor": "Say what this machine offers and lacks.",
+    "keys": "Make, list, rotate and revoke API keys, on the database itself.",
     "export": "Write a spec as an ONNX model, its weights drawn.",
     "patch": "Write the model that a recommendation was measured on.",
 }

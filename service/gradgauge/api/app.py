@@ -9,8 +9,19 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.middleware.gzip import GZipMiddleware
 
-from gradgauge.api import analyses, architectures, health, models, pages, problems, reports
+from gradgauge.api import (
+    analyses,
+    architectures,
+    audit,
+    health,
+    models,
+    pages,
+    problems,
+    reports,
+    sign_in,
+)
 from gradgauge.api.deps import Services, State
+from gradgauge.api.gate import Gate
 from gradgauge.api.guard import Guard
 from gradgauge.jobs.progress import Hub
 from gradgauge.jobs.queue import Queue
@@ -48,12 +59,13 @@ def create_app(settings: Settings, stopping: asyncio.Event | None = None) -> Fas
         docs_url=None,
         responses=_REFUSALS,
     )
-    for each in (models, architectures, analyses, reports, health):
+    for each in (models, architectures, analyses, reports, audit, health, sign_in):
         app.include_router(each.router)
     pages.install(app)
     problems.install(app)
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)
-    app.add_middleware(Guard)
+    app.add_middleware(Gate, require_keys=settings.require_keys)
+    app.add_middleware(Guard, loopback_only=not settings.require_keys)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented hook
     return app
 

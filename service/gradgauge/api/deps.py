@@ -6,12 +6,12 @@ from typing import Annotated, TypedDict
 
 from fastapi import Depends, Path, Query, Request
 
+from gradgauge.api.gate import Principal
 from gradgauge.jobs.progress import Hub
 from gradgauge.jobs.queue import Queue
 from gradgauge.settings import Settings
 from gradgauge.store.blobs import BlobStore
 from gradgauge.store.database import Database
-from gradgauge.store.ids import DEFAULT_PROJECT
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,15 @@ def services(request: Request) -> Services:
     return found
 
 
-def project() -> str:
+def principal(request: Request) -> Principal:
+    """Who asks, as the gate found out; a route the gate let pass without a key has no such."""
+    found: Principal = request.state.principal
+    return found
+
+
+def project(request: Request) -> str:
     """The caller's project: without keys there is one."""
-    return DEFAULT_PROJECT
+    return principal(request).project_id
 
 
 Here = Annotated[Services, Depends(services)]

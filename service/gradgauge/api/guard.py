@@ -33,11 +33,13 @@ class Guard:
     """Refuses what no route should see; gives every request an id and one line in the log.
 
     Without keys the only thing between a web page and this service is the browser: a name that
-    resolves to this machine (DNS rebinding) shows in Host, a foreign page in Origin.
+    resolves to this machine (DNS rebinding) shows in Host, a foreign page in Origin. With keys
+    any name will do, and a page of another origin is refused all the same.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, loopback_only: bool = True) -> None:
         self._app = app
+        self._loopback_only = loopback_only
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass an HTTP request on, or answer it with a problem document."""
@@ -61,7 +63,7 @@ class Guard:
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
-                refusal = _refusal(scope, headers)
+                refusal = _refusal(scope, headers, loopback_only=self._loopback_only)
                 if scope["method"] == "HEAD" and not scope["path"].endswith("/events"):
                     # RFC 9110 9.3.2: as GET; the server, which keeps its own scope, drops the body.
                     scope = {**scope, "method": "GET"}
@@ -75,13 +77,13 @@ def _request_id(told: str | None) -> str:
     return told if told and _REQUEST_ID.fullmatch(told) else secrets.token_hex(8)
 
 
-def _refusal(scope: Scope, headers: Headers) -> Response | None:
+def _refusal(scope: Scope, headers: Headers, *, loopback_only: bool) -> Response | None:
     size = sum(len(name) + len(value) for name, value in scope["headers"])
     if len(scope["headers"]) > MOST_HEADERS or size > MOST_HEADER_BYTES:
         limit = f"max_headers={MOST_HEADERS}, max_header_bytes={MOST_HEADER_BYTES}"
         detail = f"the request has {len(scope['headers'])} headers of {size} bytes in all"
         return document(scope, 431, "headers_too_large", detail, limit=limit)
-    if _host(headers.get("host")) not in LOOPBACK:
+    if loopback_only and _host(headers.get("host")) not in LOOPBACK:
         return document(
             scope,
             403,
@@ -90,7 +92,10 @@ def _refusal(scope: Scope, headers: Headers) -> Response | None:
             hint="address it as http://127.0.0.1",
         )
     origin = headers.get("origin")
-    if origin is not None and origin != f"{scope['scheme']}://{headers['host']}":
+    # Behind a proxy that ends TLS the page's scheme is not ours.
+    schemes = {scope["scheme"]} if loopback_only else {scope["scheme"], "https"}
+    ours = {f"{scheme}://{headers.get('host')}" for scheme in schemes}
+    if origin is not None and origin not in ours:
         return document(
             scope, 403, "forbidden_origin", "pages of other origins may not use this service"
         )

@@ -11,6 +11,7 @@ from starlette.staticfiles import StaticFiles
 from gradgauge.api import analyses, architectures, reference
 from gradgauge.api.analyses import FINAL, AnalysisRequest, Existing
 from gradgauge.api.deps import Cursor, Here, Id, Project, Services
+from gradgauge.api.page_headers import HEADERS
 from gradgauge.api.problems import status_of
 from gradgauge.api.uploads import Upload, receive
 from gradgauge.errors import GradgaugeError, ModelRejected
@@ -26,10 +27,6 @@ router = APIRouter(include_in_schema=False)
 _HERE = Path(__file__).parent
 _PAGE = 50
 _SPEC_SUFFIXES = (".yaml", ".yml", ".json")
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self'; frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
 # What the engine does in each stage it tells of, in their order.
 STAGES = {
     "read": "read and check the graph",
@@ -37,7 +34,6 @@ STAGES = {
     "sampled": "run and differentiate it",
     "remedy": "apply fixes to a copy and measure again",
 }
-_HEADERS = {"Content-Security-Policy": _POLICY, "Cache-Control": "no-store"}
 
 
 def _printable(value: Any) -> Any:
@@ -160,4 +156,4 @@ async def _architecture(upload: Upload, here: Services, project: str) -> str:
 
 def _page(template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
     content = _environment.get_template(template).render(**values)
-    return HTMLResponse(content, status_code=status, headers=_HEADERS)
+    return HTMLResponse(content, status_code=status, headers=HEADERS)

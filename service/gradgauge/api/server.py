@@ -139,12 +139,12 @@ def check_address(settings: Settings) -> None:
     Raises:
         InvalidInput: the address is not a loopback address.
     """
-    if settings.host not in LOOPBACK:
+    if not settings.require_keys and settings.host not in LOOPBACK:
         raise InvalidInput(
             "not_loopback",
-            f"no API keys are configured, so {settings.host} would be open to everyone",
+            f"no API keys are asked for, so {settings.host} would be open to everyone",
             where="GRADGAUGE_HOST",
-            hint="bind to 127.0.0.1 and put a proxy that authenticates in front of it",
+            hint="make keys with `gradgauge keys create` and set GRADGAUGE_REQUIRE_KEYS=true",
         )
 
 

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from gradgauge import telemetry
 from gradgauge.cli import doctor as examination
+from gradgauge.cli import keys as keyring
 from gradgauge.cli import supervisor
 from gradgauge.cli.exporter import export
 from gradgauge.cli.patcher import patch
@@ -67,11 +68,19 @@ def doctor(words: Sequence[str]) -> int:
     return _run(parser, words, lambda settings, _given: examination.examine(settings))
 
 
+def keys(words: Sequence[str]) -> int:
+    """Make, list, rotate and revoke API keys."""
+    parser = _parser("keys", "Make, list, rotate and revoke API keys, on the database itself.")
+    keyring.arguments(parser)
+    return _run(parser, words, keyring.run)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "serve": serve,
     "worker": worker,
     "migrate": migrate,
     "doctor": doctor,
+    "keys": keys,
     "export": export,
     "patch": patch,
 }

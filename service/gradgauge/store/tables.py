@@ -25,6 +25,7 @@ from typing_extensions import override
 MODEL_STATES: Final = ("inspecting", "ready", "rejected")
 ANALYSIS_STATES: Final = ("queued", "running", "succeeded", "failed", "cancelled")
 FINAL_STATES: Final = frozenset({"succeeded", "failed", "cancelled"})
+KEY_SCOPES: Final = ("read", "write", "admin")
 
 _NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -217,3 +218,37 @@ class WorkerProcess(Table):
     host: Mapped[str] = mapped_column(Display)
     sandbox: Mapped[dict[str, Any]] = mapped_column(Json)
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ApiKey(Table):
+    """A key to one project; of its text only the SHA-256 is kept."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (_one_of("scope", KEY_SCOPES),)
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), index=True)
+    principal: Mapped[str] = mapped_column(Display)
+    sha256: Mapped[str] = mapped_column(String(64))
+    scope: Mapped[str] = mapped_column(String(16))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+
+
+class AuditEntry(Table):
+    """A write and how it was answered; the database refuses to change or delete one."""
+
+    __tablename__ = "audit_log"
+    __table_args__ = (Index("ix_audit_log_project_id_id", "project_id", text("id DESC")),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    principal: Mapped[str] = mapped_column(Display)
+    key_id: Mapped[str] = mapped_column(Id)
+    method: Mapped[str] = mapped_column(String(16))
+    path: Mapped[str] = mapped_column(Display)
+    status: Mapped[int]
+    request_id: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())

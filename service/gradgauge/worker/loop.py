@@ -58,8 +58,8 @@ async def work(settings: Settings) -> None:
 def required(states: dict[str, str], settings: Settings) -> tuple[str, ...]:
     """The sandbox's layers without which no job is run.
 
-    Where the whole service is on this machine and has no keys, its only user is the machine's own:
-    a missing layer is said loudly and lived with.
+    Where the whole service is on this machine and asks for no keys, its only user is the machine's
+    own: a missing layer is said loudly and lived with.
 
     Raises:
         Unavailable: a layer is missing here, and this is not such a service.
@@ -67,7 +67,7 @@ def required(states: dict[str, str], settings: Settings) -> tuple[str, ...]:
     lacking = sandbox.missing(states)
     if not lacking:
         return sandbox.REQUIRED
-    if not (settings.allow_unsandboxed or settings.database_url is None):
+    if not (settings.allow_unsandboxed or _of_one_user(settings)):
         raise Unavailable(
             "sandbox_incomplete",
             f"the sandbox lacks {'; '.join(lacking)}",
@@ -112,3 +112,8 @@ async def _announce(
                     session, worker_id, host=host, sandbox=states, stall_s=settings.stall_s
                 )
         await asyncio.sleep(settings.heartbeat_s)
+
+
+def _of_one_user(settings: Settings) -> bool:
+    """Whether only this machine's user can have sent what is analysed."""
+    return settings.database_url is None and not settings.require_keys
