@@ -184,7 +184,7 @@ def _settle_shapes(model: onnx_ir.Model) -> None:
     for graph in model.graphs():
         for value in graph.initializers.values():
             if value.const_value is not None:
-                value.shape = onnx_ir.Shape(value.const_value.shape)
+                value.shape = onnx_ir.Shape(value.const_value.shape.numpy())
         for node in graph:
             for made in node.outputs:
                 if made.shape is not None and any(isinstance(d, int) and d < 0 for d in made.shape):
