@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from gradgauge import pipeline
 from gradgauge.graph.read_onnx import read_onnx
 from tests.hostile import builders as b
 
@@ -136,3 +137,21 @@ def test_the_reader_loads_no_torch() -> None:
         "import gradgauge.graph.read_onnx; sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_tensor_declared_with_a_name_for_an_axis_has_its_own_size() -> None:
+    named = helper.make_tensor_value_info("w", TensorProto.FLOAT, ["columns"])
+    weights = numpy_helper.from_array(np.ones(4, np.float32), "w")
+    proto = b.model(
+        [helper.make_node("Add", ["x", "w"], ["y"])],
+        inputs=[b.value("x", 1, 4), named],
+        initializers=[weights],
+    )
+    assert pipeline.inspect(proto.SerializeToString()).param_count == 4
+
+
+def test_a_pad_that_cuts_off_more_than_there_is_has_an_unknown_size() -> None:
+    pads = numpy_helper.from_array(np.array([0, -100, 0, -100]), "p")
+    proto = b.model([helper.make_node("Pad", ["x", "p"], ["y"])], initializers=[pads], opset=21)
+    (shape,) = pipeline.inspect(proto.SerializeToString()).outputs.values()
+    assert -196 not in shape

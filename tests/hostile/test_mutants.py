@@ -1,61 +1,22 @@
 """No mutant of a sound model makes the reader do anything but read it or refuse it."""
 
+import json
 import random
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
-from onnx import helper, numpy_helper
+from benchmarks import fuzz
 
 from gradgauge.errors import GradgaugeError
 from gradgauge.graph.read_onnx import read_onnx
 from gradgauge.graph.refusals import CODES
-from tests.hostile import builders as b
 from tests.hostile import mutants
+from tests.hostile.sound import SEEDS
+from tests.service import Service
 
 TIMES = 2_000
-
-
-def conv() -> onnx.ModelProto:
-    return b.model(
-        [
-            helper.make_node("Conv", ["x", "W"], ["c"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
-            helper.make_node("MaxPool", ["c"], ["p"], kernel_shape=[2, 2]),
-            helper.make_node("Flatten", ["p"], ["y"]),
-        ],
-        inputs=[b.value("x", "N", 3, 8, 8)],
-        initializers=[b.weight("W", 4, 3, 3, 3)],
-    )
-
-
-def sparse() -> onnx.ModelProto:
-    proto = b.model([helper.make_node("Add", ["x", "s"], ["y"])])
-    proto.graph.sparse_initializer.add(
-        values=numpy_helper.from_array(np.ones(2, np.float32), "s"),
-        indices=numpy_helper.from_array(np.array([1, 2]), "s_at"),
-        dims=[1, 4],
-    )
-    return proto
-
-
-def views() -> onnx.ModelProto:
-    return b.model(
-        [
-            helper.make_node("Shape", ["x"], ["s"]),
-            helper.make_node("Concat", ["s", "k"], ["t"], axis=0),
-            helper.make_node("Expand", ["x", "t"], ["e"]),
-            helper.make_node("Gather", ["e", "k"], ["y"], axis=0),
-        ],
-        initializers=[numpy_helper.from_array(np.array([0, 1]), "k")],
-    )
-
-
-SEEDS = [
-    proto.SerializeToString()
-    for proto in (b.mlp(8), conv(), sparse(), views(), b.doubling(3), b.nested_ifs(3), b.external())
-]
 
 
 @pytest.mark.timeout(60)
@@ -76,3 +37,48 @@ def test_a_mutant_is_read_or_refused_with_a_known_code(
     assert set(seen) <= {*CODES, "read", "limit_exceeded"}
     assert seen["read"] > TIMES // 50
     assert len(seen) > 8
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("task", [fuzz.check, fuzz.inspect])
+def test_mutants_of_the_corpus_too(task: Callable[[bytes], None]) -> None:
+    whole, models = fuzz.seeds()
+    kept: list[str] = []
+    batch = fuzz.drawn(whole, models, 1, 0, 1_000)
+    told, _slowest = fuzz.in_process(task, batch, lambda _data, why: kept.append(why))
+    assert kept == []
+    assert set(told) <= {*CODES, "accepted", "limit_exceeded"}
+    assert told["accepted"] > 50
+
+
+def test_a_run_that_was_cut_off_goes_on_where_it_was(tmp_path: Path) -> None:
+    journal = tmp_path / "fuzz.jsonl"
+    arguments = ["validator", "--count", "2000", "--journal", str(journal)]
+    assert fuzz.main(arguments) == 0
+    whole = journal.read_text().splitlines()
+    journal.write_text(whole[0] + "\n")
+    assert fuzz.main(arguments) == 0
+    again = journal.read_text().splitlines()
+    assert [json.loads(line)["told"] for line in again] == [
+        json.loads(line)["told"] for line in whole
+    ]
+
+
+def test_a_crash_is_kept_and_counted() -> None:
+    def broken(_data: bytes) -> None:
+        raise ZeroDivisionError
+
+    kept: list[bytes] = []
+    told, _slowest = fuzz.in_process(broken, [b"a"], lambda data, _why: kept.append(data))
+    assert (told["CRASH"], kept) == (1, [b"a"])
+
+
+@pytest.mark.timeout(300)
+def test_mutants_through_a_whole_service(service: Service) -> None:
+    whole, models = fuzz.seeds()
+    kept: list[str] = []
+    batch = fuzz.drawn(whole, models, 2, 0, 60)
+    told, _slowest = fuzz.through_service(service, batch, lambda _data, why: kept.append(why))
+    assert kept == []
+    assert sum(told.values()) == 60
+    assert service.client.get("/healthz").status_code == 200

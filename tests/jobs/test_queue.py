@@ -177,6 +177,18 @@ async def test_a_tenant_with_many_waiting_lets_another_go_first(database):
     assert [job.args["row_id"] for job in order].index(single.id) == 1
 
 
+async def test_quick_ones_pass_a_deep_one_but_only_a_few_of_them(database):
+    async with database.session() as session:
+        model = await ready_model(session)
+        made = []
+        for profile in ("deep", *["quick"] * 5):
+            new = analysis_of(model, profile=profile)
+            made.append((await queue.submit_analysis(session, new, fresh=True)).analysis.id)
+    async with database.session() as session:
+        order = sorted(await jobs_of(session), key=lambda job: (-job.priority, job.id))
+    assert [made.index(job.args["row_id"]) for job in order] == [1, 2, 3, 0, 4, 5]
+
+
 async def test_cancelling_a_queued_analysis_ends_it_and_its_job(database):
     async with database.session() as session:
         model = await ready_model(session)

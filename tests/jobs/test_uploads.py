@@ -87,3 +87,21 @@ async def test_a_removed_model_takes_its_file_with_it(database, blobs, settings)
     assert files(settings) == []
     with pytest.raises(NotFound):
         await uploads.remove(database, blobs, DEFAULT_PROJECT, model.id)
+
+
+async def test_of_two_uploads_at_once_one_is_kept_and_one_file(
+    database, blobs, settings, monkeypatch
+):
+    adopt = blobs.adopt
+    made = []
+
+    async def overtaken(key, received):
+        monkeypatch.setattr(blobs, "adopt", adopt)
+        made.append(await accept(database, blobs))
+        await adopt(key, received)
+
+    monkeypatch.setattr(blobs, "adopt", overtaken)
+    late, created = await accept(database, blobs)
+    ((first, _),) = made
+    assert (late.id, created) == (first.id, False)
+    assert files(settings) == [blobs.local_path(first.blob_key)]

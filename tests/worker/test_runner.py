@@ -1,6 +1,7 @@
 """Jobs in real confined children: laid out, watched, cancelled, and judged by how they end."""
 
 import asyncio
+import fcntl
 import json
 import os
 import signal
@@ -220,10 +221,14 @@ async def test_a_lost_zygote_is_a_death(blobs, settings):
     assert await runner.analyse(analysis(Spec("mlp", SPEC)), deaf) == Died("it is gone")
 
 
-async def test_leftovers_of_killed_workers_are_swept(zygote, blobs, settings):
-    old, young = (settings.data_dir / "work" / name for name in ("job-old", "job-young"))
-    for folder in (old, young):
+async def test_leftovers_of_killed_workers_are_swept(runner, settings):
+    dead, held, young = (settings.data_dir / "work" / f"job-{name}" for name in "abc")
+    for folder in (dead, held, young):
         folder.mkdir(parents=True)
-    os.utime(old, (0, 0))
-    ConfinedRunner(zygote, blobs, settings, require=())
-    assert (old.exists(), young.exists()) == (False, True)
+    for folder in (dead, held):
+        os.utime(folder, (0, 0))
+    lock = os.open(held, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    await runner.analyse(analysis(Spec("mlp", SPEC), time_limit_s=0.01), deaf)
+    assert (dead.exists(), held.exists(), young.exists()) == (False, True, True)
+    os.close(lock)

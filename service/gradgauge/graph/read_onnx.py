@@ -69,6 +69,7 @@ def _read(data: memoryview, files: Files, name: str, limits: Limits) -> Graph:
     proto = _infer(_inline(parsed.proto), tally)
     model = _deserialize(proto)
     _restore(model, checked.kept)
+    _settle_shapes(model)
     name_nodes(model)
     beside = sum(map(len, checked.external.opened.values())) if whole is data else 0
     digest = checked.external.digest(whole) if beside else hashlib.sha256(whole).hexdigest()
@@ -172,6 +173,24 @@ def _restore(model: onnx_ir.Model, kept: list[memoryview]) -> None:
             marker = value.const_value
             if isinstance(marker, onnx_ir.ExternalTensor):
                 value.const_value = _tensor(marker, kept[int(str(marker.location))])
+
+
+def _settle_shapes(model: onnx_ir.Model) -> None:
+    """A stored tensor has its own shape, whatever was declared; no inferred axis is below zero.
+
+    Inference believes a declared name against the tensor, and a Pad that cuts off more than there
+    is; what the latter does is for the run to say.
+    """
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                value.shape = onnx_ir.Shape(value.const_value.shape.numpy())
+        for node in graph:
+            for made in node.outputs:
+                if made.shape is not None and any(isinstance(d, int) and d < 0 for d in made.shape):
+                    made.shape = onnx_ir.Shape(
+                        [None if isinstance(d, int) and d < 0 else d for d in made.shape]
+                    )
 
 
 def _tensor(marker: onnx_ir.ExternalTensor, data: memoryview) -> onnx_ir.TensorProtocol:

@@ -19,6 +19,9 @@ ANALYSE = "analyse"
 # Each task has a queue of its own, so that an inspection never waits behind an analysis.
 TASKS = {Model: INSPECT, Analysis: ANALYSE}
 
+# How many jobs of its project an analysis stands back behind, for being long.
+LONG = {"quick": 0, "standard": 2, "deep": 4}
+
 
 @dataclass(frozen=True)
 class Idempotency:
@@ -115,8 +118,10 @@ class Queue:
         task = TASKS[type(row)]
         priority = 0
         if isinstance(row, Analysis):
-            # Who has many waiting lets others go first; a tenant's own jobs keep their order.
-            priority = -await analyses.waiting(session, row.project_id)
+            # Who has many waiting lets others go first; quick ones pass a few
+            # that are long, so that they do not wait for those, nor those for ever.
+            waiting = await analyses.waiting(session, row.project_id)
+            priority = -waiting - LONG[row.options.get("profile", "standard")]
         job = configure_task(
             name=task,
             job_manager=self._manager,

@@ -39,13 +39,20 @@ async def accept(
     )
     try:
         async with database.session() as session:
+            held = await models.by_sha256(session, project_id, received.sha256)
+        if held is not None:
+            return held, False
+        # Outside of any transaction: a slow store or a frozen process is to hold no lock.
+        await blobs.adopt(key, received)
+        # From here on a failure leaves the blob: a commit whose answer is lost may have been done,
+        # and then the row needs it.
+        async with database.session() as session:
             model, added = await models.add(session, new)
             if added:
-                await blobs.adopt(key, received)
-                # From here on a failure leaves the blob: a commit whose answer is lost may have
-                # been done, and then the row needs it.
                 await queue.submit_inspection(session, model)
-            return model, added
+        if not added:  # somebody else was faster meanwhile
+            await blobs.delete(key)
+        return model, added
     finally:
         received.discard()
 

@@ -1,6 +1,7 @@
 """Runs the queue's jobs in confined children: files laid out, limits set, answers checked."""
 
 import asyncio
+import fcntl
 import json
 import math
 import os
@@ -46,7 +47,7 @@ SHARES = {
 # Endings in which the child did not say itself why: the next attempt may fare better.
 _DEATHS = frozenset({"child_crashed", "child_lost", "child_not_started"})
 _MOST_THREADS = 8
-_LEFTOVER_S = 24 * 3600
+_YOUNG_S = 10.0  # between the making of a folder and its lock, and a margin
 _LOGGED = 2000
 
 
@@ -93,7 +94,9 @@ class ConfinedRunner:
     @asynccontextmanager
     async def _laid_out(self, source: Upload | Spec) -> AsyncIterator[Path]:
         """A folder that holds the source and nothing else: what the child may read."""
+        await asyncio.to_thread(_sweep, self._scratch)
         folder = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=self._scratch, prefix="job-"))
+        lock = _locked(folder)
         try:
             if isinstance(source, Spec):
                 path = folder / "spec.json"
@@ -104,6 +107,7 @@ class ConfinedRunner:
             yield path
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            os.close(lock)
 
     async def _place(self, key: str, path: Path) -> None:
         """Link the blob where it lies on this disk, else fetch it."""
@@ -235,9 +239,26 @@ def _note(outcome: confined.Outcome, problem: Problem) -> None:
     )
 
 
+def _locked(folder: Path) -> int:
+    """Hold the folder for as long as this process lives: its descriptor, which no child inherits.
+
+    Raises:
+        BlockingIOError: somebody else holds it.
+    """
+    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(held)
+        raise
+    return held
+
+
 def _sweep(scratch: Path) -> None:
-    """Delete what killed workers left behind."""
+    """Delete what killed workers of this machine left behind: folders that nobody holds."""
     for left in scratch.iterdir():
-        with suppress(FileNotFoundError):
-            if time.time() - left.stat().st_mtime > _LEFTOVER_S:
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > _YOUNG_S:
+                lock = _locked(left)
                 shutil.rmtree(left, ignore_errors=True)
+                os.close(lock)
