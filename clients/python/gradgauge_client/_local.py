@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from gradgauge_client import _engine, _exit
-from gradgauge_client._gate import regate
+from gradgauge_client._gate import Judge
 from gradgauge_client._output import Output, needs_rendering
 from gradgauge_client.table import printable
 
@@ -45,7 +45,7 @@ class Outcome:
 class Local:
     """The engine installed here; every method raises EngineMissing where there is none."""
 
-    fail_on: str | None
+    judge: Judge | None
     console: Console
 
     def prepare(self, outputs: Sequence[Output]) -> None:
@@ -57,7 +57,7 @@ class Local:
     def check(self, path: Path, options: Mapping[str, Any]) -> Outcome:
         """Analyse `path`; progress and problems go to the console."""
         analyze = _engine.load("analyze")
-        return check(path, options, analyze, fail_on=self.fail_on, console=self.console)
+        return check(path, options, analyze, judge=self.judge, console=self.console)
 
     def render(self, report: Json, form: str) -> str:
         """The report as `html` or `markdown`."""
@@ -69,18 +69,18 @@ def check(
     options: Mapping[str, Any],
     analyze: Callable[..., Json],
     *,
-    fail_on: str | None,
+    judge: Judge | None,
     console: Console,
 ) -> Outcome:
-    """Analyse `path`; progress and problems go to `console`, the terminal's error stream."""
+    """Analyse and judge; progress and problems go to `console`, the terminal's error stream."""
     with _progress(path, console) as on_progress:
         answer = analyze(str(path), dict(options), on_progress=on_progress)
     if "problem" in answer:
         say(console, path.name, answer["problem"])
         return Outcome(None, int(answer["problem"]["exit"]))
     report: Json = answer["report"]
-    if fail_on:
-        report = regate(report, fail_on)
+    if judge is not None:
+        report = judge(report)
     return Outcome(report, _exit.OF_VERDICT[report["summary"]["verdict"]])
 
 

@@ -18,6 +18,7 @@ from gradgauge_client._errors import (
     GradgaugeError,
     UnprocessableEntityError,
 )
+from gradgauge_client._gate import Judge
 from gradgauge_client._output import BadOutput, Output, needs_rendering
 
 Json = dict[str, Any]
@@ -29,13 +30,13 @@ class Remote:
 
     client: Client
     timeout_s: float
-    fail_on: str | None
+    judge: Judge | None
     console: Console
     _analyses: dict[str, Analysis] = field(default_factory=dict)
 
     def prepare(self, outputs: Sequence[Output]) -> None:
         """Raise BadOutput for a page that would have to show a gate the service does not know."""
-        if not (self.fail_on and needs_rendering(outputs)):
+        if not (self.judge and needs_rendering(outputs)):
             return
         try:
             _engine.load("render")
@@ -47,9 +48,7 @@ class Remote:
 
     def check(self, path: Path, options: Mapping[str, Any]) -> _local.Outcome:
         """Analyse `path`; progress and problems go to the console."""
-        return _local.check(
-            path, options, self._analyze, fail_on=self.fail_on, console=self.console
-        )
+        return _local.check(path, options, self._analyze, judge=self.judge, console=self.console)
 
     def render(self, report: Json, form: str) -> str:
         """The report as `html` or `markdown`: by the package installed here, or the service."""
