@@ -16,6 +16,8 @@ HELP = {
     "keys": "Make, list, rotate and revoke API keys, on the database itself.",
     "export": "Write a spec as an ONNX model, its weights drawn.",
     "patch": "Write the model that a recommendation was measured on.",
+    "diff": "Compare two reports kept as JSON: what the second changed.",
+    "explain": "Print what a rule finds: cause, evidence, remedies.",
 }
 # The service reads its own options, --help too.
 _AS_IT_CAME = {
