@@ -68,7 +68,7 @@ def _openers(case: Case, held: Measured, after: Readers) -> dict[str, frozenset[
     """
     found: dict[str, frozenset[str]] = {}
     opens: dict[str, bool] = {}
-    for key in reversed(case.signals.layers):
+    for key in reversed(tuple(case.signals.layers)):
         met: set[frozenset[str]] = set()
         for reader in after.get(key, ()):
             layer = held.get(reader)
