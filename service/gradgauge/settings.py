@@ -75,6 +75,37 @@ class Settings(BaseSettings):
     analysis_slots: int = Field(1, ge=1, le=64, description="Analyses a worker runs at once.")
     inspection_slots: int = Field(1, ge=1, le=64, description="Inspections a worker runs at once.")
 
+    rate_limit: int | None = Field(
+        None,
+        ge=0,
+        description="Requests a minute of one key to one API process; without it 1200 where keys "
+        "are asked for. 0: no limit.",
+    )
+    quota_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="Bytes of models and reports a project may hold; without it 100 GiB where keys "
+        "are asked for. 0: no limit.",
+    )
+    quota_models: int | None = Field(
+        None,
+        ge=0,
+        description="Models and specs a project may hold; without it 10000 where keys are asked "
+        "for. 0: no limit.",
+    )
+    quota_queued: int | None = Field(
+        None,
+        ge=0,
+        description="Analyses of a project that may wait; without it 1000 where keys are asked "
+        "for. 0: no limit.",
+    )
+    quota_running: int = Field(
+        0,
+        ge=0,
+        description="Analyses of a project that run at once over all workers; the others wait. "
+        "0: no limit.",
+    )
+
     heartbeat_s: float = Field(5, gt=0, description="Time between a worker's signs of life.")
     stall_s: float = Field(
         20, gt=0, description="Silence after which a worker's jobs are taken over."

@@ -12,11 +12,12 @@ from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
 import structlog
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gradgauge.api import problems
+from gradgauge.api.rates import Rates
 from gradgauge.api.sign_in import COOKIE, page
 from gradgauge.errors import GradgaugeError
 from gradgauge.store import keys
@@ -106,9 +107,10 @@ class KeyRing:
 class Gate:
     """Lets in who shows a key, tells the routes who that is, and writes down what was written."""
 
-    def __init__(self, app: ASGIApp, *, require_keys: bool) -> None:
+    def __init__(self, app: ASGIApp, *, require_keys: bool, rates: Rates | None = None) -> None:
         self._app = app
         self._require_keys = require_keys
+        self._rates = rates
         self._ring = KeyRing()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -116,23 +118,39 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if not self._require_keys:
-            scope["state"]["principal"] = NOBODY
-            await self._app(scope, receive, send)
-            return
         if _is_open(scope["path"]):
             await self._app(scope, receive, send)
             return
-        try:
-            principal = await self._asks(scope)
-        except GradgaugeError as error:
-            await problems.of_error(scope, error)(scope, receive, send)
+        principal: Principal | None = NOBODY
+        if self._require_keys:
+            try:
+                principal = await self._asks(scope)
+            except GradgaugeError as error:
+                await problems.of_error(scope, error)(scope, receive, send)
+                return
+        if principal is None:
+            await _unknown(scope)(scope, receive, send)
+            return
+        await self._let_in(scope, receive, send, principal)
+
+    async def _let_in(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal
+    ) -> None:
+        """Pass the request of a known principal on, unless it asks too often or for too much."""
+        if self._rates is not None:
+            passes, told = self._rates.count(principal.key_id)
+            if not passes:
+                await self._rates.refusal(scope, told)(scope, receive, send)
+                return
+            send = _with_headers(send, told)
+        scope["state"]["principal"] = principal
+        if principal is NOBODY:
+            await self._app(scope, receive, send)
             return
         refusal = _refusal(scope, principal)
-        if refusal is not None or principal is None:
-            await (refusal or _unknown(scope))(scope, receive, send)
+        if refusal is not None:
+            await refusal(scope, receive, send)
             return
-        scope["state"]["principal"] = principal
         with structlog.contextvars.bound_contextvars(
             project=principal.project_id, key=principal.key_id
         ):
@@ -159,6 +177,15 @@ class Gate:
             await self._app(scope, receive, noted)
         finally:
             await _write_down(scope, principal, status)
+
+
+def _with_headers(send: Send, told: dict[str, str]) -> Send:
+    async def headed(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).update(told)
+        await send(message)
+
+    return headed
 
 
 def credential(scope: Scope) -> str | None:
@@ -190,9 +217,7 @@ def _needed(scope: Scope) -> str:
     return "read" if scope["method"] in READING else "write"
 
 
-def _refusal(scope: Scope, principal: Principal | None) -> Response | None:
-    if principal is None:
-        return _unknown(scope)
+def _refusal(scope: Scope, principal: Principal) -> Response | None:
     needed = _needed(scope)
     if _RANKS[principal.scope] < _RANKS[needed]:
         return problems.document(

@@ -98,7 +98,7 @@ class Handler:
             outcome = await self._stored(key, outcome)
         if isinstance(outcome, Succeeded):
             values = {"state": "succeeded", "progress": 1.0, "report_key": key}
-            values["verdict"] = outcome.verdict
+            values |= {"verdict": outcome.verdict, "report_bytes": len(outcome.result)}
         else:
             values = {"state": "failed", "error": outcome.fault}
         mine = await self._write(lambda s: attempts.end_analysis(s, row.id, token, values))
