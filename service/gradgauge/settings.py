@@ -62,6 +62,15 @@ class Settings(BaseSettings):
         "auto", description="One JSON object per line, or coloured text; auto asks the terminal."
     )
 
+    worker_metrics_port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="Port at which a worker tells its own metrics, to whoever asks; without it at "
+        "none. Those of `gradgauge serve` are at /metrics.",
+    )
+    worker_metrics_host: str = Field("127.0.0.1", description="Address of that port.")
+
     max_upload_bytes: int = Field(2 * GIB, ge=1, description="Largest upload.")
     max_json_bytes: int = Field(4 * MIB, ge=1, description="Largest JSON or YAML request body.")
     max_report_bytes: int = Field(64 * MIB, ge=1, description="Largest report a child may return.")
@@ -157,6 +166,11 @@ class Settings(BaseSettings):
     def blob_dir(self) -> Path:
         """Where blobs lie when no storage URL is set, absolute."""
         return (self.data_dir / "blobs").expanduser().absolute()
+
+    @property
+    def metrics_dir(self) -> Path:
+        """Where the parts of one `gradgauge serve` count together, absolute."""
+        return (self.data_dir / "metrics").expanduser().absolute()
 
     @property
     def spool_dir(self) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterable, AsyncIterator
 from importlib.metadata import version
 from typing import Annotated, Any, Literal, Self
 
+import structlog
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import Field, model_validator
@@ -26,6 +27,8 @@ from gradgauge.store.repository import analyses as rows
 from gradgauge.store.repository import architectures, models
 
 router = APIRouter(prefix="/v1/analyses", tags=["analyses"], route_class=StrictRoute)
+
+log = structlog.get_logger()
 
 FINAL = frozenset({"succeeded", "failed", "cancelled"})
 _Reference = Annotated[str, Field(pattern=REFERENCE)]
@@ -79,6 +82,7 @@ async def create_analysis(
         idempotency = Idempotency(key, hashlib.sha256(await request.body()).hexdigest())
     submitted = await submit(here, project, asked, idempotency, request_id=request.state.request_id)
     analysis = wire(submitted.analysis)
+    log.info("analysis_asked_for", analysis=analysis.id, state=analysis.state)
     response.headers["Location"] = f"/v1/analyses/{analysis.id}"
     if analysis.state in FINAL:
         response.status_code = 200

@@ -14,6 +14,7 @@ from gradgauge.api import (
     architectures,
     audit,
     health,
+    measures,
     models,
     pages,
     problems,
@@ -61,7 +62,7 @@ def create_app(settings: Settings, stopping: asyncio.Event | None = None) -> Fas
         docs_url=None,
         responses=_REFUSALS,
     )
-    for each in (models, architectures, analyses, reports, audit, health, sign_in):
+    for each in (models, architectures, analyses, reports, audit, health, measures, sign_in):
         app.include_router(each.router)
     pages.install(app)
     problems.install(app)

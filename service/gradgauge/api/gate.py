@@ -31,6 +31,8 @@ log = structlog.get_logger()
 OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs", "/sign-in", "/sign-out"})
 OPEN_BELOW = ("/static/",)
 ADMIN = ("/v1/audit",)
+OPERATOR = frozenset({"/metrics"})
+"""For admins of the project `default`, the operator's own: it tells of all projects."""
 READING = frozenset({"GET", "HEAD"})
 _RANKS = {"read": 0, "write": 1, "admin": 2}
 
@@ -212,7 +214,7 @@ def _is_open(path: str) -> bool:
 
 def _needed(scope: Scope) -> str:
     """The scope a request needs."""
-    if scope["path"].startswith(ADMIN):
+    if scope["path"].startswith(ADMIN) or scope["path"] in OPERATOR:
         return "admin"
     return "read" if scope["method"] in READING else "write"
 
@@ -226,6 +228,14 @@ def _refusal(scope: Scope, principal: Principal) -> Response | None:
             "scope_missing",
             f"this needs a key of scope {needed}; this key's scope is {principal.scope}",
             hint="ask whoever runs this service for such a key",
+        )
+    if scope["path"] in OPERATOR and principal.project_id != DEFAULT_PROJECT:
+        return problems.document(
+            scope,
+            403,
+            "scope_missing",
+            "this tells of all projects, and needs a key of scope admin of the project default",
+            hint="gradgauge keys create prometheus --scope admin",
         )
     if not _meant(scope):
         return problems.document(

@@ -8,6 +8,7 @@ from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from gradgauge import metrics
 from gradgauge.api.deps import Services
 from gradgauge.api.problems import NotReadable
 from gradgauge.errors import InvalidInput, LimitExceeded
@@ -60,6 +61,7 @@ async def receive(request: Request, here: Services, project: str) -> Upload:
             "the request holds no model",
             hint="send the .onnx or .zip as the body, or as the form field `file`",
         )
+    metrics.uploaded(received.size_bytes)
     return Upload(received, form.name if form else None, form.fields if form else {})
 
 

@@ -94,4 +94,4 @@ async def _report_bytes(session: AsyncSession, project_id: str) -> int:
     statement = select(func.coalesce(func.sum(Analysis.report_bytes), 0)).where(
         Analysis.project_id == project_id
     )
-    return int((await session.execute(statement)).scalar_one())
+    return int((await session.execute(statement)).scalar_one() or 0)
