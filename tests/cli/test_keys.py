@@ -11,6 +11,8 @@ from gradgauge.store import keys
 @pytest.fixture
 def command(database_url, monkeypatch, capsys):
     monkeypatch.setenv("GRADGAUGE_DATABASE_URL", database_url)
+    # a command in this process would leave every later test's log on its own, closed, stderr
+    monkeypatch.setattr(cli.telemetry, "set_up", lambda **_: None)
 
     def run(*words, code=0):
         assert cli.keys(words) == code
