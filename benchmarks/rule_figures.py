@@ -4,6 +4,7 @@ Each shows one number, measured by the sampled engine on two small networks: one
 finds at fault, and the same without the fault. Half a minute of one core for all of them.
 """
 
+import json
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -11,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
-import yaml
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gradgauge.pipeline import analyze
 from gradgauge.schema.layer import LayerBlock
 from gradgauge.schema.options import AnalysisOptions
 from gradgauge.schema.report import Report
+from gradgauge.worker.local import analyze as analyze_file
 
 FOLDER = Path("docs/rules")
 BAD, GOOD, LIMIT = "#b3261e", "#1a5fb4", "#6b6b6b"
@@ -91,9 +93,9 @@ def size(report: Report) -> Curve:
 
 
 def rnn(gain: float) -> list:
-    recurrent = {"kind": "orthogonal", "gain": gain}
-    layer = {"type": "rnn", "units": 64, "return_sequences": False}
-    return [layer | {"init": {"recurrent": recurrent}}, {"type": "dense", "units": 10}]
+    layer = {"type": "rnn", "units": 64, "activation": "relu", "return_sequences": False}
+    law = {"recurrent": {"kind": "identity", "gain": gain}}
+    return [layer | {"init": law}, {"type": "dense", "units": 10}]
 
 
 GRADIENT = "log10 of the gradient's RMS at the layer's output"
@@ -115,30 +117,30 @@ PICTURES = {
         gradient,
     ),
     "GF103": Picture(
-        rnn(0.7),
+        rnn(0.8),
         rnn(1.0),
-        "recurrent matrix 0.7 times orthogonal",
-        "orthogonal",
+        "recurrent matrix 0.8 times the identity",
+        "the identity",
         "log10 of the gradient at the time step",
         over_time,
         x="time step",
         shape=(60, 16),
     ),
     "GF104": Picture(
-        rnn(1.6),
+        rnn(1.3),
         rnn(1.0),
-        "recurrent matrix 1.6 times orthogonal",
-        "orthogonal",
+        "recurrent matrix 1.3 times the identity",
+        "the identity",
         "log10 of the gradient at the time step",
         over_time,
         x="time step",
         shape=(60, 16),
     ),
     "GF105": Picture(
-        chain(10, "relu", odd={5: started("he_normal", {"kind": "constant", "value": -50.0})}),
-        chain(10, "relu"),
-        "layer 6 shut by its bias",
-        "the same without",
+        chain(10, "tanh", odd={5: started("zeros")}, weight="glorot_normal"),
+        chain(10, "tanh", weight="glorot_normal"),
+        "weights of layer 6 at zero",
+        "Glorot's law",
         GRADIENT,
         gradient,
     ),
@@ -173,14 +175,14 @@ PICTURES = {
         limit_name="from here on a finding",
     ),
     "GF301": Picture(
-        chain(40, "relu", weight={"kind": "normal", "std": 60.0}),
+        chain(40, "relu", weight={"kind": "normal", "std": 1e8}),
         chain(40, "relu"),
-        "weights of deviation 60",
+        "weights of deviation 1e8",
         "ReLU, He's law",
         "log10 of the layer's output, RMS",
         size,
-        limit=math.log10(3.4028e38),
-        limit_name="float32's largest number",
+        limit=math.log10(1.7976e308),
+        limit_name="float64's largest number",
     ),
     "GF302": Picture(
         chain(12, "relu", odd={6: started({"kind": "normal", "std": 8.0})}),
@@ -196,15 +198,12 @@ PICTURES = {
 def report_of(layers: Sequence, shape: Sequence[int]) -> Report:
     spec = {"gradgauge": 1, "input": {"shape": list(shape)}, "layers": list(layers)}
     options = AnalysisOptions(profile="quick", remediate=False)
-    return analyze(yaml.safe_dump(spec, sort_keys=True).encode(), options)
+    return analyze(json.dumps(spec).encode(), options)
 
 
 def draw(rule: str, picture: Picture) -> None:
-    """Write the rule's SVG, the same bytes from the same numbers."""
-    mpl.rcParams["svg.hashsalt"] = rule
-    mpl.rcParams["svg.fonttype"] = "none"
-    figure = Figure(figsize=(7.2, 3.2), layout="constrained")
-    axes = figure.add_subplot()
+    """Write the rule's SVG."""
+    figure, axes = blank(rule)
     for layers, name, colour, mark in (
         (picture.bad, picture.bad_name, BAD, "o"),
         (picture.good, picture.good_name, GOOD, "s"),
@@ -220,9 +219,41 @@ def draw(rule: str, picture: Picture) -> None:
         axes.axhline(picture.limit, color=LIMIT, linestyle="--", label=picture.limit_name)
     axes.set_xlabel(picture.x)
     axes.set_ylabel("\n".join(_folded(picture.y)))
+    save(figure, axes, rule)
+
+
+def draw_differences() -> None:
+    """GF401: how far the executor and onnxruntime differ on the examples."""
+    files = sorted(p for p in Path("examples").iterdir() if p.suffix in {".yaml", ".onnx"})
+    options = {"profile": "quick", "remediate": False}
+    reports = [analyze_file(str(path), options)["report"] for path in files]
+    sizes = [
+        next(m["value"] for m in report["measurements"] if m["name"] == "onnxruntime_difference")
+        for report in reports
+    ]
+    figure, axes = blank("GF401")
+    axes.scatter(sizes, [path.name for path in files], color=GOOD)
+    axes.axvline(1e-3, color=LIMIT, linestyle="--", label="beyond it a finding")
+    axes.set_xscale("log")
+    axes.set_xlabel("largest difference from onnxruntime's output, relative")
+    save(figure, axes, "GF401")
+
+
+def blank(rule: str) -> tuple[Figure, Axes]:
+    """An empty picture: the same bytes from the same numbers."""
+    mpl.rcParams["svg.hashsalt"] = rule
+    mpl.rcParams["svg.fonttype"] = "none"
+    figure = Figure(figsize=(7.2, 3.2), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def save(figure: Figure, axes: Axes, rule: str) -> None:
     axes.grid(visible=True, alpha=0.3)
     axes.legend(fontsize="small")
-    figure.savefig(FOLDER / f"{rule}.svg", metadata={"Date": None})
+    file = FOLDER / f"{rule}.svg"
+    figure.savefig(file, metadata={"Date": None})
+    lines = (line.rstrip() for line in file.read_text().splitlines())
+    file.write_text("\n".join(lines) + "\n")
 
 
 def _folded(text: str) -> list[str]:
@@ -235,8 +266,11 @@ def _folded(text: str) -> list[str]:
 
 
 def main(wanted: Sequence[str]) -> None:
-    for rule in wanted or PICTURES:
-        draw(rule, PICTURES[rule])
+    for rule in wanted or (*PICTURES, "GF401"):
+        if rule == "GF401":
+            draw_differences()
+        else:
+            draw(rule, PICTURES[rule])
 
 
 if __name__ == "__main__":
