@@ -29,10 +29,11 @@ class Grams:
     def add(self, name: str, parts: Sequence[Share]) -> None:
         """All shares of one parameter, which add up."""
         factors = _merged([p for p in parts if isinstance(p, Outer)])
-        if not any(isinstance(p, Tensor) for p in parts) and self._apart(factors):
+        rest = [p for p in parts if isinstance(p, Tensor)]
+        if not rest and self._apart(factors):
             self._factors(name, factors)
             return
-        wholes = [p.whole() if isinstance(p, Outer) else p for p in parts]
+        wholes = [*(p.whole() for p in factors), *rest]
         whole = wholes[0] if len(wholes) == 1 else torch.stack(wholes).sum(dim=0)
         self._wait(name, (whole,))
 

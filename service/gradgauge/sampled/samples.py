@@ -1,6 +1,5 @@
 """Weight gradients input by input: their sizes, how they agree, the tangent kernel they make."""
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -31,11 +30,9 @@ def per_input(case: Measured, exe: Executable, depth: str, lr: float | None) -> 
     kernel = split
     if case.setting.loss != "random_cotangent":
         kernel = _split(case, exe, depth, leaves, shared=True) or split
-    layers = {
-        la.id: _layer(split.grams[la.params[0]], leaves[la.params[0]].numel())
-        for la in case.layers
-        if la.params and la.params[0] in split.grams
-    }
+    held = {la.id: la.params[0] for la in case.layers if split.grams.keys() & {*la.params[:1]}}
+    told = _parameters({k: split.grams[k] for k in held.values()}, leaves)
+    layers = {key: told[name] for key, name in held.items()}
     # an output without elements has no direction to take the kernel along
     found = _kernel(kernel, lr) if kernel.length else []
     return Found(tuple(found), (), layers)
@@ -60,16 +57,29 @@ def _split(
     return found
 
 
-def _layer(gram: np.ndarray, elements: int) -> dict[str, object]:
-    """Quantiles of log10 RMS over inputs, and the mean cosine of any two."""
-    squares = np.diag(gram)
+def _parameters(
+    grams: Mapping[str, np.ndarray], leaves: Mapping[str, Tensor]
+) -> dict[str, dict[str, object]]:
+    """Quantiles of log10 RMS over inputs, and the mean cosine of any two, by parameter."""
+    if not grams:
+        return {}
+    stacked = np.stack(list(grams.values()))
+    counts = np.maximum([leaves[name].numel() for name in grams], 1)
+    squares = np.diagonal(stacked, axis1=1, axis2=2)
+    above = np.triu_indices(stacked.shape[1], 1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        sizes = 0.5 * (np.log10(squares) - math.log10(max(elements, 1)))
-        directions = gram / np.sqrt(np.outer(squares, squares))
-    found = {"log10_grad_param": quantiles(sizes), "log10_grad_param_ci": t_interval(sizes)}
-    pairs = directions[np.triu_indices(len(gram), 1)]
-    cosine = float(pairs.mean()) if np.isfinite(pairs).all() else None
-    return {**found, "cosine_between_samples": cosine}
+        sizes = 0.5 * (np.log10(squares) - np.log10(counts)[:, None])
+        lengths = np.sqrt(squares)
+        cosines = stacked / (lengths[:, :, None] * lengths[:, None, :])
+        means = cosines[:, above[0], above[1]].mean(axis=1)
+    return {
+        name: {
+            "log10_grad_param": quantiles(size),
+            "log10_grad_param_ci": t_interval(size),
+            "cosine_between_samples": float(mean) if np.isfinite(mean) else None,
+        }
+        for name, size, mean in zip(grams, sizes, means, strict=True)
+    }
 
 
 def _kernel(split: Split, lr: float | None) -> list[Measurement]:

@@ -201,10 +201,16 @@ def _roots(uses: Uses, use: Use) -> frozenset[str]:
 
 
 def _pulled(uses: Uses, name: str, share: Share, taken: Grads) -> Iterable[tuple[str, Share]]:
-    """A share in the gradient of what is made of parameters alone, as one in the parameters'."""
+    """A share in the gradient of what is made of parameters alone, as one in the parameters'.
+
+    A sum of outer products stays one through a matrix's transpose.
+    """
     step = uses.made.get(name)
-    while step is not None and step.op == "Transpose" and isinstance(share, Outer):
-        name, share = step.inputs[0] or "", share.turned()
+    while step is not None and (
+        step.op == "Identity" or (step.op == "Transpose" and isinstance(share, Outer))
+    ):
+        name = step.inputs[0] or ""
+        share = share.turned() if isinstance(share, Outer) and step.op == "Transpose" else share
         step = uses.made.get(name)
     if step is None:
         return [(name, share)]
