@@ -51,7 +51,8 @@ class Grams:
             return True
         places = sum(p.left.shape[1] for p in parts)
         widths = sum(x.shape[2] for p in parts for x in (p.left, p.right) if x.ndim == 3)
-        return (n * places) ** 2 * widths / len(parts) < elements * (places + n + WRITTEN)
+        pairs = n * (n + 1) / 2 * places**2
+        return pairs * widths / len(parts) < elements * (places + n + WRITTEN)
 
     def _factors(self, name: str, parts: Sequence[Outer]) -> None:
         one = parts[0]
@@ -103,15 +104,18 @@ def _outer_products(left: Tensor, right: Tensor) -> Tensor:
     """Of several parameters at once: [parameters, inputs, places, width] each."""
     count, n, places = left.shape[:3]
     (left, top), (right, peak) = _scaled(left), _scaled(right)
+    scale = ((top * peak) ** 2)[:, None, None]
     flat = [x.reshape(count, n * places, -1) for x in (left, right)]
+    if places == 1:
+        return (torch.bmm(flat[0], flat[0].mT) * torch.bmm(flat[1], flat[1].mT)).double() * scale
     found = left.new_zeros((count, n, n), dtype=torch.float64)
-    for row in range(0, n, n if places == 1 else 1):  # one input's places against all others'
-        rows = slice(row * places, (row + (n if places == 1 else 1)) * places)
-        product = torch.bmm(flat[0][:, rows], flat[0].mT) * torch.bmm(flat[1][:, rows], flat[1].mT)
-        if places == 1:
-            return product.double() * ((top * peak) ** 2)[:, None, None]
-        found[:, row] = product.reshape(count, places, n, places).sum(dim=(1, 3))
-    return found * ((top * peak) ** 2)[:, None, None]
+    for row in range(n):  # one input's places against its own and those of all behind it
+        own, at = slice(row * places, (row + 1) * places), row * places
+        product = torch.bmm(flat[0][:, own], flat[0][:, at:].mT)
+        product *= torch.bmm(flat[1][:, own], flat[1][:, at:].mT)
+        summed = product.reshape(count, places, n - row, places).sum(dim=(1, 3)).double()
+        found[:, row, row:] = found[:, row:, row] = summed
+    return found * scale
 
 
 def _of_factors(parts: Sequence[Outer]) -> np.ndarray:
