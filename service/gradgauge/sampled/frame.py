@@ -90,7 +90,8 @@ def find_frame(
         return Frame(axes, rows, units, (trial.elements(outputs) / rows, 0.0), courses)
     small, a, b = _two_trials(exe, names, reading, setting)
     large = small + 1
-    axes = {name: _axis(a.shapes[name], b.shapes[name], small, large) for name in a.shapes}
+    both = a.shapes.keys() & b.shapes.keys()  # a branch may be taken in one of them alone
+    axes = {name: _axis(a.shapes[name], b.shapes[name], small, large) for name in both}
     return Frame(
         axes,
         setting.batch,
