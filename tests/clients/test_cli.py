@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from gradgauge.formats.render import render
+from gradgauge.formats.render import render, render_all
 from gradgauge.schema.report import Coverage, Finding, Report
 from gradgauge.verdict.files import judge_by
 from gradgauge.verdict.gate import decide
@@ -60,7 +60,8 @@ def gradgauge(monkeypatch, tmp_path):
         seen.append((path, options))
         return ANSWERS[Path(path).name]
 
-    engine = {"analyze": analyze, "render": render, "judge_by": judge_by}
+    engine = {"analyze": analyze, "render": render, "render_all": render_all}
+    engine["judge_by"] = judge_by
     monkeypatch.setattr(_engine, "load", engine.__getitem__)
     monkeypatch.chdir(tmp_path)
     for name in ANSWERS:
@@ -121,7 +122,10 @@ def test_the_exit_code_is_the_documented_one(gradgauge, words, code):
         ("check --local pass.onnx --lr 0.1", "--optimizer"),
         ("check --local pass.onnx --seed -1", "--seed"),
         ("check --local pass.onnx --data none.npz", "none.npz"),
-        ("check --local pass.onnx --format pdf", "table, json, markdown, html"),
+        (
+            "check --local pass.onnx --format pdf",
+            "table, json, markdown, html, sarif, junit, gitlab, github",
+        ),
         ("check --local pass.onnx --format json --format table", "standard output"),
         ("check --local pass.onnx --format json --format html -o x", "go to x"),
         ("check --local pass.onnx --format json:no/where.json", "no/where.json"),
@@ -328,6 +332,23 @@ def test_colour_is_for_terminals_and_NO_COLOR_turns_it_off(monkeypatch, no_color
     pipe = io.StringIO()
     _output._tables([reports.report()], pipe)
     assert "\x1b" not in pipe.getvalue()
+
+
+def test_a_pipelines_format_is_one_text_of_all_models_by_their_paths(gradgauge, tmp_path):
+    (tmp_path / "nets").mkdir()
+    (tmp_path / "nets" / "fail.onnx").touch()
+    words = "fail.onnx nets/fail.onnx --format sarif:a.sarif --format gitlab:b.json"
+    assert gradgauge("check", "--local", *words.split()).exit_code == 1
+    (run,) = json.loads((tmp_path / "a.sarif").read_text())["runs"]
+    assert [each["location"]["uri"] for each in run["artifacts"]] == ["fail.onnx", "nets/fail.onnx"]
+    assert len(json.loads((tmp_path / "b.json").read_text())) == 2
+
+
+def test_a_model_outside_of_the_working_folder_goes_by_its_name(monkeypatch, tmp_path):
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    assert _output._in_repository(tmp_path / "m.onnx") == "m.onnx"
+    assert _output._in_repository(Path("a") / "m.onnx") == "a/m.onnx"
 
 
 def test_an_interrupt_exits_130(gradgauge, monkeypatch):

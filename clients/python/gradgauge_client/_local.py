@@ -11,7 +11,7 @@ from rich.text import Text
 
 from gradgauge_client import _engine, _exit
 from gradgauge_client._gate import Judge
-from gradgauge_client._output import Output, needs_rendering
+from gradgauge_client._output import Output, Renderer, needs_rendering
 from gradgauge_client.table import printable
 
 Json = dict[str, Any]
@@ -20,7 +20,7 @@ OnProgress = Callable[[str, float], None]
 LONGEST_MESSAGE = 2000
 
 
-class Desk(Protocol):
+class Desk(Renderer, Protocol):
     """Where a file is checked and its report is written out."""
 
     def prepare(self, outputs: Sequence[Output]) -> None:
@@ -29,14 +29,12 @@ class Desk(Protocol):
     def check(self, path: Path, options: Mapping[str, Any]) -> "Outcome":
         """Analyse `path`."""
 
-    def render(self, report: Json, form: str) -> str:
-        """The report as `html` or `markdown`."""
-
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A report, or None where there is only a problem; and the exit code it asks for."""
+    """A report of `path`, or None where there is only a problem; and the exit code it asks for."""
 
+    path: Path
     report: Json | None
     code: int
 
@@ -63,6 +61,10 @@ class Local:
         """The report as `html` or `markdown`."""
         return str(_engine.load("render")(report, form))
 
+    def render_all(self, reports: Sequence[Json], paths: Sequence[str], form: str) -> str:
+        """The reports of the models at `paths` as one text for a pipeline."""
+        return str(_engine.load("render_all")(reports, paths, form))
+
 
 def check(
     path: Path,
@@ -77,11 +79,11 @@ def check(
         answer = analyze(str(path), dict(options), on_progress=on_progress)
     if "problem" in answer:
         say(console, path.name, answer["problem"])
-        return Outcome(None, int(answer["problem"]["exit"]))
+        return Outcome(path, None, int(answer["problem"]["exit"]))
     report: Json = answer["report"]
     if judge is not None:
         report = judge(report)
-    return Outcome(report, _exit.OF_VERDICT[report["summary"]["verdict"]])
+    return Outcome(path, report, _exit.OF_VERDICT[report["summary"]["verdict"]])
 
 
 def say(console: Console, name: str, problem: Mapping[str, Any]) -> None:

@@ -142,7 +142,7 @@ Formats = Annotated[
     typer.Option(
         "--format",
         metavar="FMT[:PATH]",
-        help="table, json, markdown or html; may be repeated [table].",
+        help="table, json, sarif, junit, gitlab, github, markdown or html; may be repeated.",
     ),
 ]
 Destination = Annotated[

@@ -122,12 +122,13 @@ def _desk(url: str | None, judge: _gate.Judge | None, timeout: float) -> Iterato
 def _write(
     outcomes: Sequence[_local.Outcome], outputs: Sequence[_output.Output], desk: _local.Desk
 ) -> None:
-    reports = [outcome.report for outcome in outcomes if outcome.report is not None]
-    if not reports:
+    held = [(each.report, each.path) for each in outcomes if each.report is not None]
+    if not held:
         return
+    reports, paths = [report for report, _ in held], [path for _, path in held]
     for output in outputs:
         try:
-            _output.write(reports, output, desk.render, single=len(outcomes) == 1)
+            _output.write(reports, paths, output, desk, single=len(outcomes) == 1)
         except OSError as failed:
             where = "standard output" if output.path == _output.STDOUT else output.path
             raise _output.BadOutput(f"cannot write {where}: {failed.strerror}") from failed
