@@ -162,9 +162,13 @@ class _Announcement:
         lines = [f"gradgauge is ready at {self._url} (sandbox: {told['sandbox']})"]
         if told["sandbox"] == "partial":
             lines.append("The sandbox lacks a layer here: analyse only models that you trust.")
+        shown = ""
+        if self.settings.require_keys:
+            lines.append("Every request has to show a key: gradgauge keys create NAME.")
+            shown = ' -H "Authorization: Bearer $GRADGAUGE_API_KEY"'
         lines += [
             "Try:",
-            f"  curl -sS {self._url}/v1/analyses -H 'Content-Type: application/json' \\",
+            f"  curl -sS {self._url}/v1/analyses -H 'Content-Type: application/json'{shown} \\",
             f"    -d '{{\"architecture\": {_SPEC}}}'",
             f"  open {self._url} in a browser, or: gradgauge check MODEL.onnx --url {self._url}",
             "Stop with Ctrl-C.",
