@@ -126,11 +126,11 @@ def _copied(source: Path, target: Path) -> Iterator[int]:
 
 def _run(program: str, conninfo: str, *options: str) -> None:
     """Run one of PostgreSQL's programs; a password goes where other users cannot read it."""
-    given = conninfo_to_dict(conninfo)
+    given = {name: str(value) for name, value in conninfo_to_dict(conninfo).items()}
     password = given.pop("password", None)
     environment = {"PATH": os.defpath, "LC_ALL": "C"}
     if password:
-        environment["PGPASSWORD"] = str(password)
+        environment["PGPASSWORD"] = password
     done = subprocess.run(  # noqa: S603 - our own binaries, no shell
         [cluster.binaries() / program, f"--dbname={make_conninfo(**given)}", *options],
         env=environment,
