@@ -60,6 +60,7 @@ class Fleet:
                     **self.shared,
                     **own,
                 },
+                stdout=log,
                 stderr=log,
             )
 

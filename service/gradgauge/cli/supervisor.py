@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from gradgauge import metrics
 from gradgauge.api.server import listen
 from gradgauge.cli import demo
 from gradgauge.settings import Settings
@@ -117,6 +118,7 @@ def _tend(parts: list[Part], stop: threading.Event, ready: "_Announcement") -> i
                 code = part.tend()
                 if code is not None:
                     log.warning("part_ended", part=part.name, code=code)
+                    metrics.forget_dead(ready.settings.metrics_dir)
                 if code and code > 0 and not ready.made:
                     return 1
             ready.look()
