@@ -10,6 +10,7 @@ from gradgauge.analytic.ensemble.describe import beside
 from gradgauge.graph.layers import Layer, find_layers, links
 from gradgauge.graph.model import Graph
 from gradgauge.graph.reading import Reading
+from gradgauge.ops.chance import drawn_from
 from gradgauge.risk.case import Case
 from gradgauge.risk.findings import find
 from gradgauge.risk.outliers import outliers
@@ -87,25 +88,11 @@ def assess(
     analytic: AnalyticProfile | None = None
     if "analytic" in plan.engines:
         tell("analytic", 0.0)
-        spectra = plan.depth == "deep" and plan.wish is not None
-        analytic = propagate.profile(graph, layers, reading, spectra=spectra)
-        if graph.spec is not None and plan.wish is not None:
-            analytic = beside(analytic, graph.spec, layers)
+        analytic = _analytic(graph, layers, reading, plan)
     sampled: SampledProfile | None = None
     if "sampled" in plan.engines:
         tell("sampled", 0.0)
-        sampled = measure.profile(
-            graph.model,
-            layers,
-            reading,
-            depth=plan.depth,
-            samples=plan.samples,
-            seed=plan.seed,
-            loss=plan.loss,
-            budget=plan.budget,
-            wish=plan.wish,
-            on_progress=lambda share: tell("sampled", share),
-        )
+        sampled = _sampled(graph, layers, reading, plan, lambda share: tell("sampled", share))
     signals = read_signals(layers, before, analytic, sampled)
     checked = forward() if forward is not None else None
     standing = outliers(graph.model, layers, zeros=False)
@@ -124,3 +111,36 @@ def assess(
         findings=tuple(found),
         checks=tuple(checks),
     )
+
+
+def _analytic(
+    graph: Graph, layers: tuple[Layer, ...], reading: Reading, plan: Plan
+) -> AnalyticProfile:
+    spectra = plan.depth == "deep" and plan.wish is not None
+    with drawn_from(plan.seed):
+        found = propagate.profile(graph, layers, reading, spectra=spectra)
+    if graph.spec is not None and plan.wish is not None:
+        return beside(found, graph.spec, layers)
+    return found
+
+
+def _sampled(
+    graph: Graph,
+    layers: tuple[Layer, ...],
+    reading: Reading,
+    plan: Plan,
+    tell: Callable[[float], None],
+) -> SampledProfile:
+    with drawn_from(plan.seed):
+        return measure.profile(
+            graph.model,
+            layers,
+            reading,
+            depth=plan.depth,
+            samples=plan.samples,
+            seed=plan.seed,
+            loss=plan.loss,
+            budget=plan.budget,
+            wish=plan.wish,
+            on_progress=tell,
+        )
