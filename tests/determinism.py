@@ -20,9 +20,12 @@ SPEC = b"""gradgauge: 1
 name: deep
 input: {shape: [8]}
 layers:
-  - {type: dense, units: 8, activation: sigmoid}
-  - {type: dense, units: 8, activation: sigmoid}
-  - {type: dense, units: 8, activation: sigmoid}
+  - {type: dense, units: 8}
+  - {type: activation, function: sigmoid}
+  - {type: dense, units: 8}
+  - {type: activation, function: sigmoid}
+  - {type: dense, units: 8}
+  - {type: activation, function: sigmoid}
   - {type: dense, units: 3}
 """
 
@@ -84,4 +87,4 @@ def digest(text: str) -> str:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     for case in CASES:
-        print(case, digest(reported(case)))
+        print(case, digest(reported(case)))  # noqa: T201

@@ -20,7 +20,7 @@ def fresh():
         subprocess.Popen(
             [sys.executable, "-m", "tests.determinism"],
             cwd=ROOT,
-            env=os.environ
+            env=os.environ  # noqa: TID251
             | {
                 "PYTHONHASHSEED": seed,
                 "PYTHONPATH": f"{ROOT / 'service'}:{ROOT}",
