@@ -94,12 +94,13 @@ def joined(first: Tried, second: Remedy, finding: Finding, assessment: Assessmen
     if copy is None:
         raise AssertionError("unreachable")
     title = f"{first.remedy.title(assessment, first.finding)}; then {second.title(copy, finding)}"
-    ids = second.targets(copy, finding)
+    ids = frozenset(second.targets(copy, finding))
     held = [layer for layer in copy.layers if layer.id in ids]
     own = {layer.output: layer.id for layer in assessment.layers}
     more = tuple(own[layer.output] for layer in held if layer.output in own)
-    targets = tuple(dict.fromkeys((*first.remedy.targets(assessment, first.finding), *more)))
-    before = [layer for layer in assessment.layers if layer.id in targets]
+    named = dict.fromkeys((*first.remedy.targets(assessment, first.finding), *more))
+    targets = tuple(named)
+    before = [layer for layer in assessment.layers if layer.id in named]
     codes = first.remedy.snippets(assessment, first.finding, before)
     after = second.snippets(copy, finding, held)
     kinds = (first.remedy.cost, *first.remedy.besides, second.cost)
@@ -127,5 +128,5 @@ def _both(first: Mapping[str, str], second: Mapping[str, str]) -> Mapping[str, s
 
 def layers_of(remedy: Remedy, finding: Finding, assessment: Assessment) -> list[Layer]:
     """The layers a remedy touches, in the graph's order."""
-    targets = remedy.targets(assessment, finding)
+    targets = frozenset(remedy.targets(assessment, finding))
     return [layer for layer in assessment.layers if layer.id in targets]
