@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -17,10 +17,12 @@ from gradgauge.graph.reading import Reading
 from gradgauge.graph.rewrite import values_of
 from gradgauge.ops.chance import drawn_from
 from gradgauge.risk.case import Case
+from gradgauge.risk.features import Evidence
 from gradgauge.risk.findings import find
 from gradgauge.risk.outliers import outliers
+from gradgauge.risk.outlook import Asked, Outlook, outlook
 from gradgauge.risk.signals import Signals, read_signals
-from gradgauge.risk.weights import judge
+from gradgauge.risk.weights import State, judge
 from gradgauge.sampled import measure
 from gradgauge.sampled.budget import NO_BUDGET, Budget
 from gradgauge.sampled.probes import Loss
@@ -40,7 +42,8 @@ Forward = Callable[[], ForwardCheck | None]
 class Plan:
     """What is measured, and how much of it; the same for a model and its patched copies.
 
-    Without a `wish` the sampled engine's stages beyond one pass are left out, as on copies.
+    Without a `wish` the sampled engine's stages beyond one pass are left out, as on copies. `asked`
+    is what the probability is told for; without it there is none, and no finding goes by it.
     """
 
     engines: frozenset[Literal["analytic", "sampled"]]
@@ -50,11 +53,16 @@ class Plan:
     loss: Loss
     budget: Budget = NO_BUDGET
     wish: Wish | None = None
+    asked: Asked | None = field(default_factory=Asked)
 
 
 @dataclass(frozen=True)
 class Assessment:
-    """Everything known of one graph before remedies."""
+    """Everything known of one graph before remedies.
+
+    `weights` is their state and what it is judged by. `as_copy` are the findings as a copy of this
+    very graph would have them, which is measured no further than profile quick.
+    """
 
     graph: Graph
     reading: Reading
@@ -68,6 +76,9 @@ class Assessment:
     forward: ForwardCheck | None
     findings: tuple[Finding, ...]
     checks: tuple[Check, ...]
+    weights: tuple[State, str]
+    outlook: Outlook | None
+    as_copy: tuple[Finding, ...]
 
     @property
     def seed(self) -> int:
@@ -105,11 +116,13 @@ def assess(
     plan: Plan,
     *,
     forward: Forward | None = None,
+    weights: tuple[State, str] | None = None,
     on_progress: Progress | None = None,
 ) -> Assessment:
     """Run the engines the plan asks for and read findings from what they say.
 
     `forward` is asked once both have run: what another runtime made of the forward pass meanwhile.
+    `weights` is their state where it is known, as that of the model a copy is made of.
     """
     layers = find_layers(graph.model)
     before = links(graph.model, layers)
@@ -125,7 +138,14 @@ def assess(
     signals = read_signals(layers, before, analytic, sampled)
     checked = forward() if forward is not None else None
     standing = outliers(graph.model, layers, zeros=False)
-    found, checks = find(Case(signals, analytic, sampled, checked, standing))
+    state = weights or judge(graph, layers)
+    future = past = None
+    if plan.asked is not None:
+        held = Evidence(layers, before, analytic, sampled)
+        future, past = outlook(held, plan.asked, state[0])
+    case = Case(signals, analytic, sampled, checked, standing, future)
+    found, checks = find(case)
+    as_copy = found if past is future else find(replace(case, outlook=past))[0]
     return Assessment(
         graph=graph,
         reading=reading,
@@ -134,11 +154,14 @@ def assess(
         before=before,
         analytic=analytic,
         sampled=sampled,
-        agreement=agreements(layers, analytic, sampled, lambda: judge(graph, layers)[0]),
+        agreement=agreements(layers, analytic, sampled, lambda: state[0]),
         signals=signals,
         forward=checked,
         findings=tuple(found),
         checks=tuple(checks),
+        weights=state,
+        outlook=future,
+        as_copy=tuple(as_copy),
     )
 
 

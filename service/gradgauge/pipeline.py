@@ -20,6 +20,7 @@ from gradgauge.ops.chance import drawn_from
 from gradgauge.remedy.patched import Patched, Wanted
 from gradgauge.remedy.patched import patched as made_of
 from gradgauge.remedy.verify import recommend
+from gradgauge.risk.outlook import Asked
 from gradgauge.sampled import reference
 from gradgauge.sampled.budget import NO_BUDGET, Budget, of_analysis
 from gradgauge.sampled.probes import plan_draws
@@ -228,4 +229,5 @@ def plan(options: AnalysisOptions, reading: Reading, budget: Budget | None = Non
         loss=loss,
         budget=budget or NO_BUDGET,
         wish=Wish(options.target_dtypes, options.lr),
+        asked=Asked(options.optimizer, options.lr, options.base_rate),
     )

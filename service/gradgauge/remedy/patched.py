@@ -91,7 +91,13 @@ def _whole(
         passes = replace(assessment.plan, depth="quick", wish=None)
         graph = replace(assessment.graph, model=apply(assessment.graph.model, patch))
         reading = reading_of(assessment, patch)
-        copy = assess(graph, reading, passes, forward=lambda: assessment.forward)
+        copy = assess(
+            graph,
+            reading,
+            passes,
+            forward=lambda: assessment.forward,
+            weights=assessment.weights,
+        )
         left = next((f for f in copy.findings if is_serious(f)), None)
         if left is None:
             raise _refused("nothing_left", wanted, "nothing is left for its second part to mend")

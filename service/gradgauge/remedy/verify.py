@@ -65,7 +65,7 @@ def _attempt(
 ) -> Tried | None:
     """The remedy measured; None where it changes nothing, or what another one has changed."""
     if remedy.is_setting:
-        return probed(assessment, remedy, finding, risk_of(assessment.findings))
+        return probed(assessment, remedy, finding, risk_of(assessment.as_copy))
     patch = _rewritten(assessment, remedy, finding)
     if not patch or any(patch == t.patch and finding is t.finding for t in tried):
         return None
@@ -130,7 +130,11 @@ def _try(assessment: Assessment, remedy: Remedy, finding: Finding, patch: Patch)
         return untried
     try:
         again = assess(
-            graph, reading_of(assessment, patch), passes, forward=lambda: assessment.forward
+            graph,
+            reading_of(assessment, patch),
+            passes,
+            forward=lambda: assessment.forward,
+            weights=assessment.weights,
         )
     except LimitExceeded:  # time or memory is over: what was found so far stands
         return untried
@@ -155,7 +159,7 @@ def tried_as(
     again: Assessment | None = None,
 ) -> Tried:
     """The remedy as it stands before its run is judged."""
-    risk = risk_of(assessment.findings)
+    risk = risk_of(assessment.as_copy)
     return Tried(
         remedy=remedy,
         finding=finding,
