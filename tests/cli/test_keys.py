@@ -11,6 +11,8 @@ from gradgauge.store import keys
 @pytest.fixture
 def command(database_url, monkeypatch, capsys):
     monkeypatch.setenv("GRADGAUGE_DATABASE_URL", database_url)
+    # a command in this process would leave every later test's log on its own, closed, stderr
+    monkeypatch.setattr(cli.telemetry, "set_up", lambda **_: None)
 
     def run(*words, code=0):
         assert cli.keys(words) == code
@@ -53,3 +55,18 @@ def test_a_third_live_key_and_an_unknown_project_are_refused(command):
 def test_days_are_of_this_world(command):
     with pytest.raises(SystemExit):
         command("create", "ci", "--days", "0")
+
+
+def test_a_projects_quotas_are_told_set_and_taken_back(command):
+    command("--project", "vision", "create", "ci")
+
+    def quota(*words):
+        return json.loads(command("--project", "vision", "quota", *words).out)
+
+    assert quota()["models"] == {"held": 0, "allowed": None}
+    told = quota("--models", "5", "--running", "2")
+    assert (told["models"]["allowed"], told["running"]["allowed"]) == (5, 2)
+    assert quota("--models", "usual")["models"]["allowed"] is None
+    assert quota()["running"]["allowed"] == 2
+    with pytest.raises(SystemExit):
+        quota("--models", "-1")

@@ -46,7 +46,7 @@ async def upload_model(
 
     The model is `inspecting`, soon `ready` (with facts) or `rejected` (with the problem).
     """
-    upload = await receive(request, here.blobs, here.settings)
+    upload = await receive(request, here, project)
     row, added = await uploads.accept(
         here.database,
         here.blobs,
@@ -54,6 +54,7 @@ async def upload_model(
         project,
         name=name or upload.name or "model.onnx",
         received=upload.received,
+        request_id=request.state.request_id,
     )
     response.status_code = 201 if added else 200
     response.headers["Location"] = f"/v1/models/{row.id}"
@@ -88,9 +89,17 @@ async def get_model(model_id: Id, here: Here, project: Project) -> resources.Mod
 
 
 @router.delete("/{model_id}", status_code=204)
-async def delete_model(model_id: Id, here: Here, project: Project) -> None:
+async def delete_model(
+    model_id: Id,
+    here: Here,
+    project: Project,
+    *,
+    reports: Annotated[
+        bool, Query(description="Delete its analyses and their reports with it.")
+    ] = False,
+) -> None:
     """Delete a model and its file; 409 while analyses of it are queued or running."""
-    await uploads.remove(here.database, here.blobs, project, model_id)
+    await uploads.remove(here.database, here.blobs, project, model_id, reports=reports)
 
 
 def wire(row: object) -> resources.Model:
