@@ -77,6 +77,7 @@ def _told(one: Tried, found: Assessment) -> dict[str, Any]:
         "expected": _short(one.expected),
         "after": _short(one.after),
         "risk": [_short(one.risk_before), _short(one.risk_after)],
+        "chance": [_short(chance) for chance in one.chances],
         "serious_left": sum(is_serious(f) for f in one.again.findings) if one.again else None,
     }
 
