@@ -36,10 +36,10 @@ Where no remedy alone leaves the network healthy, up to {chained} chains of up t
 tried in a fixed order
 (input standardised, started anew or its activations replaced, then rescaled, normed or gated), each
 part on the copy before it, until one does. Recommendations are ranked: verified before the rest,
-then what cures: less than {cured:g} decade (or the whole share of units) left, and a calibrated
-probability of failing below {likely:g}, where one is known; then by drop in threat per cost,
-cost growing with the share of layers touched up to twofold. The threat is one minus health (what the
-findings leave) times the probability of training.
+then what cures: its finding is gone and the calibrated probability of failing is below {likely:g},
+or, where none is known, less than {cured:g} decade (or the whole share of units) is left; then by
+drop in threat per cost, cost growing with the share of layers touched up to twofold. The threat is
+one minus health (what the findings leave) times the probability of training.
 
 | cost | a drop in risk counts |
 |---|---|

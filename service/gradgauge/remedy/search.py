@@ -52,13 +52,18 @@ class Tried:
 
     @property
     def cured(self) -> bool:
-        """Verified, little of the finding's metric is left, and the copy is likely to train."""
+        """Verified, its finding is gone, and the copy is likely to train.
+
+        Where no probability is known, neither now nor before: what is left of the metric is small.
+        """
         if self.outcome != "verified" or self.again is None or self.after is None:
             return False
-        rules = {f.rule_id for f in self.again.findings if is_serious(f)}
-        gone = self.after < CURED and self.finding.rule_id not in rules
+        if self.finding.rule_id in {f.rule_id for f in self.again.findings if is_serious(f)}:
+            return False
         before, after = self.chances
-        return gone and (before is None if after is None else after < LIKELY)
+        if after is None:
+            return before is None and self.after < CURED
+        return after < LIKELY
 
     @property
     def healthy(self) -> bool:

@@ -21,6 +21,7 @@ from gradgauge.remedy.search import (
     layers_of,
     merged,
     rank,
+    share_of,
 )
 from gradgauge.remedy.setting import PROBED, probed
 from gradgauge.remedy.threat import foretold, probability, risk_of, threat
