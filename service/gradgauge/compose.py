@@ -13,7 +13,7 @@ import onnx_ir
 from gradgauge.assess import Assessment
 from gradgauge.coverage import count_parameters, doubts, hides, measure_coverage
 from gradgauge.graph.layers import Layer, parameters
-from gradgauge.remedy.verify import risk_of
+from gradgauge.remedy.threat import risk_of
 from gradgauge.risk.outlook import Asked, Outlook
 from gradgauge.risk.signals import HEADS
 from gradgauge.risk.thresholds import WEIGHT

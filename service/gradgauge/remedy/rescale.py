@@ -52,9 +52,9 @@ HOMOGENEOUS = frozenset(
 
 
 def _check_rescale(assessment: Assessment, finding: Finding) -> str | None:
-    if assessment.sampled is None or not any(
-        s.supported for s in assessment.sampled.layers.values()
-    ):
+    rows = assessment.sampled.layers.values() if assessment.sampled is not None else ()
+    # a copy between two parts of a chain is measured by neither engine
+    if assessment.plan.engines and not any(row.supported for row in rows):
         return "the executor cannot run this graph"
     return _without_effect(heads_of(assessment, finding.origins), assessment)
 
