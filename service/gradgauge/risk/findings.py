@@ -9,6 +9,8 @@ from gradgauge.risk.outliers import needs_weights, standing_out
 from gradgauge.risk.signals import Signals
 from gradgauge.risk.steps import needs_time, over_time
 from gradgauge.risk.units import dead, nonfinite, saturated, symmetric, zero
+from gradgauge.risk.unlikely import ID as UNLIKELY
+from gradgauge.risk.unlikely import needs_outlook, unlikely, weighed
 from gradgauge.schema.report import Check, Finding, fingerprint
 
 
@@ -32,7 +34,7 @@ def find(case: Case) -> tuple[list[Finding], list[Check]]:
                 reason=found[0].message if found else None,
             )
         )
-    kept = _without_consequences(drafts)
+    kept = weighed(_without_consequences(drafts), case.outlook)
     kept.sort(key=lambda pair: -t.WEIGHT[pair[1].severity])
     return [_finding(i, rule, d, case.signals) for i, (rule, d) in enumerate(kept, 1)], checks
 
@@ -47,7 +49,7 @@ def _finding(number: int, rule: Rule, draft: Draft, signals: Signals) -> Finding
         title=rule.title,
         message=draft.message,
         severity=draft.severity,
-        category=rule.category,
+        category=draft.category or rule.category,
         confidence=draft.confidence,
         fingerprint=fingerprint(rule.id, rule.category, scope),
         origins=list(draft.origins),
@@ -104,4 +106,5 @@ RULES: tuple[Rule, ...] = (
         needs_forward,
         disagreeing,
     ),
+    Rule(UNLIKELY, "Unlikely to train", "initialisation", needs_outlook, unlikely),
 )
