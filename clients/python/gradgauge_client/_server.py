@@ -18,6 +18,8 @@ HELP = {
     "restore": "Put a backup into an empty database and store.",
     "export": "Write a spec as an ONNX model, its weights drawn.",
     "patch": "Write the model that a recommendation was measured on.",
+    "diff": "Compare two reports kept as JSON: what the second changed.",
+    "explain": "Print what a rule finds: cause, evidence, remedies.",
 }
 # The service reads its own options, --help too.
 _AS_IT_CAME = {

@@ -16,6 +16,8 @@ from gradgauge import telemetry
 from gradgauge.cli import doctor as examination
 from gradgauge.cli import keys as keyring
 from gradgauge.cli import saver, supervisor
+from gradgauge.cli.differ import diff
+from gradgauge.cli.explainer import explain
 from gradgauge.cli.exporter import export
 from gradgauge.cli.patcher import patch
 from gradgauge.errors import GradgaugeError, InvalidInput
@@ -99,6 +101,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "restore": restore,
     "export": export,
     "patch": patch,
+    "diff": diff,
+    "explain": explain,
 }
 
 
