@@ -27,7 +27,7 @@ openapi: $(READY)
 	$(BIN)/python clients/python/generate_models.py
 
 ops: $(READY)
-	$(BIN)/python -m gradgauge.ops.listing docs/ops.md
+	$(BIN)/python -m gradgauge.ops.listing docs/ops.md service/gradgauge/api/ops.json
 
 remedies: $(READY)
 	$(BIN)/python -m gradgauge.remedy.listing docs/remedies.md
