@@ -14,7 +14,7 @@ ifdef DEMO
 export GRADGAUGE_DEMO := $(DEMO)
 endif
 
-.PHONY: run check-examples openapi ops papers remedies test test-full lint format clean ci-deps
+.PHONY: run check-examples openapi ops papers remedies settings test test-full lint format clean ci-deps
 
 run: $(READY)
 	$(BIN)/gradgauge serve $(if $(PORT),--port $(PORT))
@@ -28,6 +28,9 @@ openapi: $(READY)
 
 ops: $(READY)
 	$(BIN)/python -m gradgauge.ops.listing docs/ops.md service/gradgauge/api/ops.json
+
+settings: $(READY)
+	$(BIN)/python -m gradgauge.cli.settings_listing docs/configuration.md
 
 remedies: $(READY)
 	$(BIN)/python -m gradgauge.remedy.listing docs/remedies.md

@@ -143,6 +143,14 @@ class Unavailable(GradgaugeError):
     """The database, the store or another part cannot be reached or started."""
 
 
+class QuotaExceeded(Conflict):
+    """The project would hold more than it may; what it holds has to be deleted first."""
+
+
+class TooManyWaiting(GradgaugeError):
+    """The project has as many analyses waiting as it may; they end by themselves."""
+
+
 class StorageFull(Unavailable):
     """The disk or the bucket has no room left."""
 

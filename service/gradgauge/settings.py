@@ -62,6 +62,15 @@ class Settings(BaseSettings):
         "auto", description="One JSON object per line, or coloured text; auto asks the terminal."
     )
 
+    worker_metrics_port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="Port at which a worker tells its own metrics, to whoever asks; without it at "
+        "none. Those of `gradgauge serve` are at /metrics.",
+    )
+    worker_metrics_host: str = Field("127.0.0.1", description="Address of that port.")
+
     max_upload_bytes: int = Field(2 * GIB, ge=1, description="Largest upload.")
     max_json_bytes: int = Field(4 * MIB, ge=1, description="Largest JSON or YAML request body.")
     max_report_bytes: int = Field(64 * MIB, ge=1, description="Largest report a child may return.")
@@ -74,6 +83,37 @@ class Settings(BaseSettings):
     )
     analysis_slots: int = Field(1, ge=1, le=64, description="Analyses a worker runs at once.")
     inspection_slots: int = Field(1, ge=1, le=64, description="Inspections a worker runs at once.")
+
+    rate_limit: int | None = Field(
+        None,
+        ge=0,
+        description="Requests a minute of one key to one API process; without it 1200 where keys "
+        "are asked for. 0: no limit.",
+    )
+    quota_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="Bytes of models and reports a project may hold; without it 100 GiB where keys "
+        "are asked for. 0: no limit.",
+    )
+    quota_models: int | None = Field(
+        None,
+        ge=0,
+        description="Models and specs a project may hold; without it 10000 where keys are asked "
+        "for. 0: no limit.",
+    )
+    quota_queued: int | None = Field(
+        None,
+        ge=0,
+        description="Analyses of a project that may wait; without it 1000 where keys are asked "
+        "for. 0: no limit.",
+    )
+    quota_running: int = Field(
+        0,
+        ge=0,
+        description="Analyses of a project that run at once over all workers; the others wait. "
+        "0: no limit.",
+    )
 
     heartbeat_s: float = Field(5, gt=0, description="Time between a worker's signs of life.")
     stall_s: float = Field(
@@ -126,6 +166,11 @@ class Settings(BaseSettings):
     def blob_dir(self) -> Path:
         """Where blobs lie when no storage URL is set, absolute."""
         return (self.data_dir / "blobs").expanduser().absolute()
+
+    @property
+    def metrics_dir(self) -> Path:
+        """Where the parts of one `gradgauge serve` count together, absolute."""
+        return (self.data_dir / "metrics").expanduser().absolute()
 
     @property
     def spool_dir(self) -> Path:

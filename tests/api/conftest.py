@@ -1,5 +1,6 @@
-"""The fixtures of tests/service.py."""
+"""The fixtures of tests/service.py and of tests/api/keyed.py."""
 
+from tests.api.keyed import keyed
 from tests.service import api, service
 
-__all__ = ["api", "service"]
+__all__ = ["api", "keyed", "service"]

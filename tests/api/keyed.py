@@ -3,8 +3,18 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from gradgauge.store.database import Database
 from gradgauge.store.repository import keys
+from tests.service import HASTY, serving
+
+
+@pytest.fixture(scope="session")
+def keyed():
+    """A service without a worker: what is queued stays so."""
+    with serving(**HASTY, require_keys=True, extra=("--api-only",)) as started:
+        yield started
 
 
 async def _with(service, work):

@@ -14,15 +14,9 @@ from gradgauge.settings import Settings
 from gradgauge.store.repository import keys
 from tests.api.keyed import bearer, key, on
 from tests.api.problem import problem
-from tests.service import HASTY, SPEC, serving, until
+from tests.service import SPEC, until
 
 QUEUED = {"architecture": SPEC, "fresh": True}
-
-
-@pytest.fixture(scope="module")
-def keyed():
-    with serving(**HASTY, require_keys=True, extra=("--api-only",)) as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

@@ -55,3 +55,18 @@ def test_a_third_live_key_and_an_unknown_project_are_refused(command):
 def test_days_are_of_this_world(command):
     with pytest.raises(SystemExit):
         command("create", "ci", "--days", "0")
+
+
+def test_a_projects_quotas_are_told_set_and_taken_back(command):
+    command("--project", "vision", "create", "ci")
+
+    def quota(*words):
+        return json.loads(command("--project", "vision", "quota", *words).out)
+
+    assert quota()["models"] == {"held": 0, "allowed": None}
+    told = quota("--models", "5", "--running", "2")
+    assert (told["models"]["allowed"], told["running"]["allowed"]) == (5, 2)
+    assert quota("--models", "usual")["models"]["allowed"] is None
+    assert quota()["running"]["allowed"] == 2
+    with pytest.raises(SystemExit):
+        quota("--models", "-1")

@@ -2,12 +2,12 @@
 
 import pytest
 
-from gradgauge.errors import NotFound, StorageFull, Unavailable
+from gradgauge.errors import Conflict, NotFound, StorageFull, Unavailable
 from gradgauge.jobs import uploads
 from gradgauge.jobs.queue import Queue
 from gradgauge.store.ids import DEFAULT_PROJECT
-from gradgauge.store.repository import models
-from tests.rows import new_project
+from gradgauge.store.repository import analyses, attempts, models, usage
+from tests.rows import analysis_of, new_project
 
 pytestmark = pytest.mark.anyio
 
@@ -105,3 +105,69 @@ async def test_of_two_uploads_at_once_one_is_kept_and_one_file(
     ((first, _),) = made
     assert (late.id, created) == (first.id, False)
     assert files(settings) == [blobs.local_path(first.blob_key)]
+
+
+async def analysed(database, blobs, model):
+    """An analysis of the model with its report in the store, and one answered from it."""
+    async with database.session() as session:
+        model = await models.get(session, model.project_id, model.id)
+        model.state = "ready"
+        row = (await queue.submit_analysis(session, analysis_of(model))).analysis
+        started = await attempts.start_analysis(session, row.id, row.job_id)
+    key = f"{row.project_id}/analyses/{row.id}/{started.token}.json"
+    await blobs.put(key, b"{}")
+    async with database.session() as session:
+        ended = {"state": "succeeded", "report_key": key, "report_bytes": 2}
+        assert await attempts.end_analysis(session, row.id, started.token, ended)
+    async with database.session() as session:
+        cached = (await queue.submit_analysis(session, analysis_of(model))).analysis
+    assert cached.cached
+    return row, cached
+
+
+async def test_a_report_goes_with_the_last_analysis_that_has_it(database, blobs, settings):
+    model, _ = await accept(database, blobs)
+    first, cached = await analysed(database, blobs, model)
+    await uploads.remove_analysis(database, blobs, DEFAULT_PROJECT, first.id)
+    assert await blobs.get(cached.report_key) == b"{}"
+    async with database.session() as session:
+        assert (await usage.usage_of(session, DEFAULT_PROJECT)).bytes == 4 + 2
+        assert await analyses.events(session, DEFAULT_PROJECT, first.id) == []
+    await uploads.remove_analysis(database, blobs, DEFAULT_PROJECT, cached.id)
+    assert files(settings) == [blobs.local_path(model.blob_key)]
+    with pytest.raises(NotFound):
+        await uploads.remove_analysis(database, blobs, DEFAULT_PROJECT, first.id)
+
+
+async def test_a_model_is_removed_with_its_reports_where_that_is_asked_for(
+    database, blobs, settings
+):
+    model, _ = await accept(database, blobs)
+    await analysed(database, blobs, model)
+    await uploads.remove(database, blobs, DEFAULT_PROJECT, model.id, reports=True)
+    assert files(settings) == []
+    async with database.session() as session:
+        assert await analyses.page(session, DEFAULT_PROJECT, limit=9) == []
+
+
+async def test_what_is_queued_is_not_removed_and_keeps_its_model(database, blobs):
+    model, _ = await accept(database, blobs)
+    async with database.session() as session:
+        row = (await queue.submit_analysis(session, analysis_of(model))).analysis
+    with pytest.raises(Conflict, match="is queued"):
+        await uploads.remove_analysis(database, blobs, DEFAULT_PROJECT, row.id)
+    with pytest.raises(Conflict, match="queued or running"):
+        await uploads.remove(database, blobs, DEFAULT_PROJECT, model.id, reports=True)
+    assert await blobs.get(model.blob_key) == b"onnx"
+
+
+async def test_a_foreign_project_removes_nothing(database, blobs):
+    async with database.session() as session:
+        other = await new_project(session)
+    model, _ = await accept(database, blobs)
+    row, cached = await analysed(database, blobs, model)
+    with pytest.raises(NotFound):
+        await uploads.remove(database, blobs, other, model.id, reports=True)
+    with pytest.raises(NotFound):
+        await uploads.remove_analysis(database, blobs, other, row.id)
+    assert await blobs.get(cached.report_key) == b"{}"

@@ -120,6 +120,28 @@ def test_the_revisions_make_exactly_the_tables_of_the_code(connection):
     assert not schema.pending(connection)
 
 
+def test_rows_of_the_first_revision_outlive_all_that_follow(connection):
+    config = schema.configuration(connection)
+    command.downgrade(config, "0001")
+    connection.execute(text("INSERT INTO projects (id, name) VALUES ('prj_old', 'old')"))
+    connection.execute(
+        text(
+            "INSERT INTO models (id, project_id, name, sha256, size_bytes, blob_key)"
+            " VALUES ('mdl_old', 'prj_old', 'net.onnx', repeat('a', 64), 3, 'k')"
+        )
+    )
+    connection.execute(
+        text(
+            "INSERT INTO analyses (id, project_id, model_id, name, options, cache_key, state)"
+            " VALUES ('ana_old', 'prj_old', 'mdl_old', 'net', '{}', 'c', 'succeeded')"
+        )
+    )
+    command.upgrade(config, "head")
+    kept = "SELECT m.size_bytes, a.state FROM models m JOIN analyses a ON a.model_id = m.id"
+    assert connection.execute(text(kept)).all() == [(3, "succeeded")]
+    assert not schema.pending(connection)
+
+
 def test_the_way_back_leaves_none_of_our_tables(connection):
     command.downgrade(schema.configuration(connection), "base")
     left = connection.execute(

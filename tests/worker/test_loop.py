@@ -43,5 +43,5 @@ def test_a_worker_announces_itself_and_takes_leave():
             second.kill()
             second.wait()
         os.kill(service.part("worker"), signal.SIGKILL)
-        until(lambda: service.client.get("/readyz").json()["workers"] == 0, 10)
-        until(lambda: service.client.get("/readyz").json()["status"] == "ready", 20)
+        until(lambda: service.client.get("/readyz").json()["workers"] == 0)
+        until(lambda: service.client.get("/readyz").json()["status"] == "ready")

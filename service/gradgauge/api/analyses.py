@@ -7,15 +7,18 @@ from collections.abc import AsyncIterable, AsyncIterator
 from importlib.metadata import version
 from typing import Annotated, Any, Literal, Self
 
+import structlog
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import Field, model_validator
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gradgauge.api.architectures import of_document, stored
+from gradgauge.api.contract import SPEC, refusals
 from gradgauge.api.deps import REFERENCE, Cursor, Here, Id, Limit, Of, Project, Services
 from gradgauge.api.json_body import StrictRoute
 from gradgauge.errors import InvalidOptions, Unavailable
+from gradgauge.jobs import quotas, uploads
 from gradgauge.jobs.progress import follow
 from gradgauge.jobs.queue import Idempotency, Submitted
 from gradgauge.schema import resources
@@ -25,6 +28,8 @@ from gradgauge.store.repository import analyses as rows
 from gradgauge.store.repository import architectures, models
 
 router = APIRouter(prefix="/v1/analyses", tags=["analyses"], route_class=StrictRoute)
+
+log = structlog.get_logger()
 
 FINAL = frozenset({"succeeded", "failed", "cancelled"})
 _Reference = Annotated[str, Field(pattern=REFERENCE)]
@@ -63,7 +68,27 @@ Key = Annotated[
 ]
 
 
-@router.post("", status_code=202, responses={200: {"model": resources.Analysis}})
+@router.post(
+    "",
+    status_code=202,
+    responses={
+        200: {"model": resources.Analysis},
+        **refusals(
+            *SPEC,
+            "architecture_not_found",
+            "data_not_accepted",
+            "idempotency_in_flight",
+            "idempotency_key_reused",
+            "invalid_json",
+            "model_not_found",
+            "model_quota_exceeded",
+            "model_rejected",
+            "queue_quota_exceeded",
+            "storage_quota_exceeded",
+            "unsupported_media_type",
+        ),
+    },
+)
 async def create_analysis(
     asked: AnalysisRequest,
     request: Request,
@@ -76,8 +101,9 @@ async def create_analysis(
     idempotency = None
     if key is not None:
         idempotency = Idempotency(key, hashlib.sha256(await request.body()).hexdigest())
-    submitted = await submit(here, project, asked, idempotency)
+    submitted = await submit(here, project, asked, idempotency, request_id=request.state.request_id)
     analysis = wire(submitted.analysis)
+    log.info("analysis_asked_for", analysis=analysis.id, state=analysis.state)
     response.headers["Location"] = f"/v1/analyses/{analysis.id}"
     if analysis.state in FINAL:
         response.status_code = 200
@@ -91,6 +117,8 @@ async def submit(
     project: str,
     asked: AnalysisRequest,
     idempotency: Idempotency | None = None,
+    *,
+    request_id: str | None = None,
 ) -> Submitted:
     """Queue what was asked for, or find it answered.
 
@@ -99,6 +127,7 @@ async def submit(
         NotFound: there is no such model or architecture.
         ModelRejected: the model's inspection refused it.
         KeyInFlight, KeyReused: by the idempotency key.
+        TooManyWaiting, QuotaExceeded: the project may have no other.
     """
     if asked.options.data is not None:
         raise InvalidOptions(
@@ -112,13 +141,19 @@ async def submit(
         known = idempotency and await here.queue.recall(session, project, idempotency)
         if known:
             return known
-        new = await _new(session, project, asked)
+        new = await _new(session, here, project, asked, request_id)
         return await here.queue.submit_analysis(
             session, new, idempotency=idempotency, fresh=asked.fresh
         )
 
 
-async def _new(session: AsyncSession, project: str, asked: AnalysisRequest) -> rows.NewAnalysis:
+async def _new(
+    session: AsyncSession,
+    here: Services,
+    project: str,
+    asked: AnalysisRequest,
+    request_id: str | None,
+) -> rows.NewAnalysis:
     source: dict[str, Any]
     if asked.model_id is not None:
         model = await models.get(session, project, asked.model_id)
@@ -129,7 +164,11 @@ async def _new(session: AsyncSession, project: str, asked: AnalysisRequest) -> r
             held = await architectures.get(session, project, asked.architecture_id)
         else:
             spec = of_document(asked.architecture or {})
-            held, _ = await architectures.add(session, project, name=spec.name, spec=stored(spec))
+            held, added = await architectures.add(
+                session, project, name=spec.name, spec=stored(spec)
+            )
+            if added:
+                await quotas.kept(session, project, here.queue.usual)
         source = {"name": held.name, "architecture_id": held.id}
         content = held.sha256
     told = [content, asked.options.digest(), version("gradgauge")]
@@ -137,6 +176,7 @@ async def _new(session: AsyncSession, project: str, asked: AnalysisRequest) -> r
         project_id=project,
         options=asked.options.model_dump(mode="json", exclude_unset=True),
         cache_key=hashlib.sha256(json.dumps(told).encode()).hexdigest(),
+        request_id=request_id,
         **source,
     )
 
@@ -177,7 +217,10 @@ async def existing(analysis_id: Id, here: Here, project: Project) -> resources.A
 Existing = Annotated[resources.Analysis, Depends(existing)]
 
 
-@router.get("/{analysis_id}")  # noqa: FAST003 - Existing takes it
+@router.get(
+    "/{analysis_id}",  # noqa: FAST003 - Existing takes it
+    responses=refusals("analysis_not_found"),
+)
 async def get_analysis(analysis: Existing, response: Response) -> resources.Analysis:
     """Read an analysis: its state, stage and progress, and its error once it has failed."""
     if analysis.state not in FINAL:
@@ -185,7 +228,17 @@ async def get_analysis(analysis: Existing, response: Response) -> resources.Anal
     return analysis
 
 
-@router.post("/{analysis_id}:cancel")
+@router.delete(
+    "/{analysis_id}",
+    status_code=204,
+    responses=refusals("analysis_in_progress", "analysis_not_found"),
+)
+async def delete_analysis(analysis_id: Id, here: Here, project: Project) -> None:
+    """Delete an analysis and its report; 409 while it is queued or running."""
+    await uploads.remove_analysis(here.database, here.blobs, project, analysis_id)
+
+
+@router.post("/{analysis_id}:cancel", responses=refusals("analysis_not_found"))
 async def cancel_analysis(analysis_id: Id, here: Here, project: Project) -> resources.Analysis:
     """Cancel a queued or running analysis; one that has ended stays as it is."""
     async with here.database.session() as session:
@@ -195,6 +248,7 @@ async def cancel_analysis(analysis_id: Id, here: Here, project: Project) -> reso
 @router.get(
     "/{analysis_id}/events",  # noqa: FAST003 - Existing takes it
     response_class=EventSourceResponse,
+    responses=refusals("analysis_not_found"),
 )
 async def watch_analysis(
     analysis: Existing,

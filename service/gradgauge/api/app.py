@@ -17,16 +17,19 @@ from gradgauge.api import (
     contract,
     health,
     layers,
+    measures,
     models,
     pages,
     policies,
     problems,
+    rates,
     reports,
     sign_in,
 )
 from gradgauge.api.deps import Services, State
 from gradgauge.api.gate import Gate
 from gradgauge.api.guard import Guard
+from gradgauge.jobs import quotas
 from gradgauge.jobs.progress import Hub
 from gradgauge.jobs.queue import Queue
 from gradgauge.settings import Settings
@@ -60,13 +63,14 @@ def create_app(settings: Settings, stopping: asyncio.Event | None = None) -> Fas
         capabilities,
         audit,
         health,
+        measures,
         sign_in,
     ):
         app.include_router(each.router)
     pages.install(app)
     problems.install(app)
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)
-    app.add_middleware(Gate, require_keys=settings.require_keys)
+    app.add_middleware(Gate, require_keys=settings.require_keys, rates=rates.of(settings))
     app.add_middleware(Guard, loopback_only=not settings.require_keys)
     app.openapi = lambda: contract.document(app)  # type: ignore[method-assign]  # FastAPI's documented hook
     return app
@@ -86,7 +90,7 @@ def _lifespan(
                     settings=settings,
                     database=database,
                     blobs=BlobStore.open(settings),
-                    queue=Queue(),
+                    queue=Queue(quotas.usual(settings)),
                     hub=hub,
                     stopping=stopping,
                 )

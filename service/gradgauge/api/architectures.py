@@ -5,9 +5,11 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from gradgauge.api.contract import SPEC, refusals
 from gradgauge.api.deps import Cursor, Here, Id, Limit, Project
 from gradgauge.api.json_body import read_body
 from gradgauge.api.problems import NotReadable, Refused
+from gradgauge.jobs import quotas
 from gradgauge.schema import resources
 from gradgauge.schema.document import Format
 from gradgauge.schema.spec import DEFAULT_LIMITS, ArchSpec, parse_spec
@@ -43,7 +45,10 @@ _BODY = {
     "/architectures",
     status_code=201,
     openapi_extra=_BODY,
-    responses={200: {"model": resources.Architecture}},
+    responses={
+        200: {"model": resources.Architecture},
+        **refusals(*SPEC, "model_quota_exceeded", "unsupported_media_type"),
+    },
 )
 async def create_architecture(
     request: Request, response: Response, here: Here, project: Project
@@ -60,6 +65,8 @@ async def create_architecture(
     spec = checked(await read_body(request, DEFAULT_LIMITS.max_bytes), FORMATS[kind])
     async with here.database.session() as session:
         row, added = await rows.add(session, project, name=spec.name, spec=stored(spec))
+        if added:
+            await quotas.kept(session, project, here.queue.usual)
     response.status_code = 201 if added else 200
     response.headers["Location"] = f"/v1/architectures/{row.id}"
     return wire(row)
@@ -76,13 +83,24 @@ async def list_architectures(
     return resources.ArchitecturePage(items=[wire(row) for row in found[:limit]], next_cursor=more)
 
 
-@router.get("/architectures/{architecture_id}")
+@router.get("/architectures/{architecture_id}", responses=refusals("architecture_not_found"))
 async def get_architecture(
     architecture_id: Id, here: Here, project: Project
 ) -> resources.Architecture:
     """Read an architecture."""
     async with here.database.session() as session:
         return wire(await rows.get(session, project, architecture_id))
+
+
+@router.delete(
+    "/architectures/{architecture_id}",
+    status_code=204,
+    responses=refusals("architecture_in_use", "architecture_not_found"),
+)
+async def delete_architecture(architecture_id: Id, here: Here, project: Project) -> None:
+    """Delete an architecture; 409 while analyses of it are queued or running."""
+    async with here.database.session() as session:
+        await rows.delete(session, project, architecture_id)
 
 
 @router.get("/schemas/architecture")

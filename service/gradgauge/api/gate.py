@@ -12,11 +12,12 @@ from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
 import structlog
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gradgauge.api import problems
+from gradgauge.api.rates import Rates
 from gradgauge.api.sign_in import COOKIE, page
 from gradgauge.errors import GradgaugeError
 from gradgauge.store import keys
@@ -30,7 +31,11 @@ log = structlog.get_logger()
 OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs", "/sign-in", "/sign-out"})
 OPEN_BELOW = ("/static/",)
 ADMIN = ("/v1/audit",)
+OPERATOR = frozenset({"/metrics"})
+"""For admins of the project `default`, the operator's own: it tells of all projects."""
 READING = frozenset({"GET", "HEAD"})
+COMPUTING = frozenset({"/v1/comparisons"})
+"""What changes nothing, whatever its method: for keys of scope read."""
 _RANKS = {"read": 0, "write": 1, "admin": 2}
 
 
@@ -106,9 +111,10 @@ class KeyRing:
 class Gate:
     """Lets in who shows a key, tells the routes who that is, and writes down what was written."""
 
-    def __init__(self, app: ASGIApp, *, require_keys: bool) -> None:
+    def __init__(self, app: ASGIApp, *, require_keys: bool, rates: Rates | None = None) -> None:
         self._app = app
         self._require_keys = require_keys
+        self._rates = rates
         self._ring = KeyRing()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -116,23 +122,39 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if not self._require_keys:
-            scope["state"]["principal"] = NOBODY
-            await self._app(scope, receive, send)
-            return
         if _is_open(scope["path"]):
             await self._app(scope, receive, send)
             return
-        try:
-            principal = await self._asks(scope)
-        except GradgaugeError as error:
-            await problems.of_error(scope, error)(scope, receive, send)
+        principal: Principal | None = NOBODY
+        if self._require_keys:
+            try:
+                principal = await self._asks(scope)
+            except GradgaugeError as error:
+                await problems.of_error(scope, error)(scope, receive, send)
+                return
+        if principal is None:
+            await _unknown(scope)(scope, receive, send)
+            return
+        await self._let_in(scope, receive, send, principal)
+
+    async def _let_in(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal
+    ) -> None:
+        """Pass the request of a known principal on, unless it asks too often or for too much."""
+        if self._rates is not None:
+            passes, told = self._rates.count(principal.key_id)
+            if not passes:
+                await self._rates.refusal(scope, told)(scope, receive, send)
+                return
+            send = _with_headers(send, told)
+        scope["state"]["principal"] = principal
+        if principal is NOBODY:
+            await self._app(scope, receive, send)
             return
         refusal = _refusal(scope, principal)
-        if refusal is not None or principal is None:
-            await (refusal or _unknown(scope))(scope, receive, send)
+        if refusal is not None:
+            await refusal(scope, receive, send)
             return
-        scope["state"]["principal"] = principal
         with structlog.contextvars.bound_contextvars(
             project=principal.project_id, key=principal.key_id
         ):
@@ -161,6 +183,15 @@ class Gate:
             await _write_down(scope, principal, status)
 
 
+def _with_headers(send: Send, told: dict[str, str]) -> Send:
+    async def headed(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).update(told)
+        await send(message)
+
+    return headed
+
+
 def credential(scope: Scope) -> str | None:
     """Return the key a request shows: as a bearer token, else in the cookie of a signed-in page."""
     headers = Headers(scope=scope)
@@ -185,14 +216,13 @@ def _is_open(path: str) -> bool:
 
 def _needed(scope: Scope) -> str:
     """The scope a request needs."""
-    if scope["path"].startswith(ADMIN):
+    if scope["path"].startswith(ADMIN) or scope["path"] in OPERATOR:
         return "admin"
-    return "read" if scope["method"] in READING else "write"
+    reads = scope["method"] in READING or scope["path"] in COMPUTING
+    return "read" if reads else "write"
 
 
-def _refusal(scope: Scope, principal: Principal | None) -> Response | None:
-    if principal is None:
-        return _unknown(scope)
+def _refusal(scope: Scope, principal: Principal) -> Response | None:
     needed = _needed(scope)
     if _RANKS[principal.scope] < _RANKS[needed]:
         return problems.document(
@@ -201,6 +231,14 @@ def _refusal(scope: Scope, principal: Principal | None) -> Response | None:
             "scope_missing",
             f"this needs a key of scope {needed}; this key's scope is {principal.scope}",
             hint="ask whoever runs this service for such a key",
+        )
+    if scope["path"] in OPERATOR and principal.project_id != DEFAULT_PROJECT:
+        return problems.document(
+            scope,
+            403,
+            "scope_missing",
+            "this tells of all projects, and needs a key of scope admin of the project default",
+            hint="gradgauge keys create prometheus --scope admin",
         )
     if not _meant(scope):
         return problems.document(

@@ -10,6 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gradgauge import metrics
 from gradgauge.api.problems import document
 
 log = structlog.get_logger()
@@ -18,7 +19,7 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 MOST_HEADERS = 100
 MOST_HEADER_BYTES = 16 << 10
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_UNLOGGED = frozenset({"/healthz", "/readyz"})
+_UNLOGGED = frozenset({"/healthz", "/readyz", "/metrics"})
 
 # Whatever a page says, a browser is to believe our types and to load nothing from elsewhere.
 _ALWAYS = {
@@ -69,8 +70,11 @@ class Guard:
                     scope = {**scope, "method": "GET"}
                 await (refusal or self._app)(scope, receive, tagged)
             finally:
+                seconds = time.perf_counter() - started
+                route = getattr(scope.get("route"), "path", None)
+                metrics.request(scope["method"], route, status, seconds)
                 if scope["path"] not in _UNLOGGED:
-                    _log(scope, status, started)
+                    _log(scope, route, status, seconds)
 
 
 def _request_id(told: str | None) -> str:
@@ -110,13 +114,12 @@ def _host(told: str | None) -> str | None:
         return None
 
 
-def _log(scope: Scope, status: int, started: float) -> None:
-    route = scope.get("route")
+def _log(scope: Scope, route: str | None, status: int, seconds: float) -> None:
     log.info(
         "request",
         method=scope["method"],
-        route=getattr(route, "path", None),
+        route=route,
         path=scope["path"][:200],
         status=status,
-        ms=round(1000 * (time.perf_counter() - started), 1),
+        ms=round(1000 * seconds, 1),
     )

@@ -16,7 +16,7 @@ from gradgauge.api.problems import status_of
 from gradgauge.api.uploads import Upload, receive
 from gradgauge.errors import GradgaugeError, ModelRejected
 from gradgauge.formats.names import clean, display
-from gradgauge.jobs import uploads
+from gradgauge.jobs import quotas, uploads
 from gradgauge.schema.options import AnalysisOptions
 from gradgauge.schema.spec import DEFAULT_LIMITS
 from gradgauge.store.repository import analyses as rows
@@ -67,9 +67,9 @@ async def overview(here: Here, project: Project, cursor: Cursor = None) -> HTMLR
 async def submit(request: Request, here: Here, project: Project) -> Response:
     """Take the form's file, ask for its analysis and show that; else the form with the reason."""
     try:
-        upload = await receive(request, here.blobs, here.settings)
+        upload = await receive(request, here, project)
         try:
-            analysis_id = await _submitted(upload, here, project)
+            analysis_id = await _submitted(upload, here, project, request.state.request_id)
         finally:
             upload.received.discard()
     except GradgaugeError as error:
@@ -129,7 +129,7 @@ def _reason(error: GradgaugeError | None) -> GradgaugeError | dict[str, Any] | N
     return error
 
 
-async def _submitted(upload: Upload, here: Services, project: str) -> str:
+async def _submitted(upload: Upload, here: Services, project: str, request_id: str) -> str:
     """Queue the analysis of an upload, which is a spec or a model by its name."""
     name = upload.name or "model.onnx"
     options = AnalysisOptions.model_validate({"profile": upload.fields.get("profile", "standard")})
@@ -138,10 +138,16 @@ async def _submitted(upload: Upload, here: Services, project: str) -> str:
         asked = AnalysisRequest(architecture_id=architecture, options=options)
     else:
         row, _ = await uploads.accept(
-            here.database, here.blobs, here.queue, project, name=name, received=upload.received
+            here.database,
+            here.blobs,
+            here.queue,
+            project,
+            name=name,
+            received=upload.received,
+            request_id=request_id,
         )
         asked = AnalysisRequest(model_id=row.id, options=options)
-    submitted = await analyses.submit(here, project, asked)
+    submitted = await analyses.submit(here, project, asked, request_id=request_id)
     return submitted.analysis.id
 
 
@@ -150,7 +156,10 @@ async def _architecture(upload: Upload, here: Services, project: str) -> str:
         text = file.read(DEFAULT_LIMITS.max_bytes + 1)
     spec = architectures.checked(text, None)
     async with here.database.session() as session:
-        row, _ = await specs.add(session, project, name=spec.name, spec=architectures.stored(spec))
+        stored = architectures.stored(spec)
+        row, added = await specs.add(session, project, name=spec.name, spec=stored)
+        if added:
+            await quotas.kept(session, project, here.queue.usual)
         return row.id
 
 

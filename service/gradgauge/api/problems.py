@@ -32,11 +32,12 @@ STATUSES: dict[type[Exception], int] = {
     errors.LimitExceeded: 413,
     errors.NotFound: 404,
     errors.Conflict: 409,
+    errors.TooManyWaiting: 429,
     errors.StorageFull: 507,
     errors.Unavailable: 503,
     errors.GradgaugeError: 500,
 }
-_RETRY_AFTER = {503: "2", 507: "60"}
+_RETRY_AFTER = {429: "10", 503: "2", 507: "60"}
 
 # What the framework refuses by itself.
 _CODES = {

@@ -8,10 +8,12 @@ from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from gradgauge import metrics
+from gradgauge.api.deps import Services
 from gradgauge.api.problems import NotReadable
 from gradgauge.errors import InvalidInput, LimitExceeded
-from gradgauge.settings import Settings
-from gradgauge.store.blobs import BlobStore, Received
+from gradgauge.jobs import quotas
+from gradgauge.store.blobs import Received
 
 _FORM_OVERHEAD = 64 << 10
 _FIELD_BYTES = 4096
@@ -28,20 +30,30 @@ class Upload:
     fields: dict[str, str]
 
 
-async def receive(request: Request, blobs: BlobStore, settings: Settings) -> Upload:
+async def receive(request: Request, here: Services, project: str) -> Upload:
     """Stream the request's body, or the part called `file` of its form, into the spool.
 
     Raises:
         LimitExceeded: larger than the settings allow; told before the body where its length is.
+        QuotaExceeded: larger than the project's room, or no model more is allowed; told as early.
         NotReadable: a form that is none or has no file, or an empty file.
         StorageFull: no room.
     """
-    limit = settings.max_upload_bytes
+    async with here.database.session() as session:
+        room = await quotas.room(session, project, here.queue.usual)
+    limit = here.settings.max_upload_bytes
+    narrow = room if room is not None and room.left < limit else None
+    limit = narrow.left if narrow else limit
     kind, options = parse_options_header(request.headers.get("content-type"))
     form = _Form(options) if kind == b"multipart/form-data" else None
-    _refuse_announced(request, limit + (_FORM_OVERHEAD if form else 0), limit)
     chunks = form.file(request.stream()) if form else request.stream()
-    received = await blobs.receive(chunks, limit=limit)
+    try:
+        _refuse_announced(request, limit + (_FORM_OVERHEAD if form else 0), limit)
+        received = await here.blobs.receive(chunks, limit=limit)
+    except LimitExceeded as error:
+        if narrow:
+            raise narrow.refusal(_announced(request)) from error
+        raise
     if received.size_bytes == 0 or (form and not form.found):
         received.discard()
         raise NotReadable(
@@ -49,12 +61,18 @@ async def receive(request: Request, blobs: BlobStore, settings: Settings) -> Upl
             "the request holds no model",
             hint="send the .onnx or .zip as the body, or as the form field `file`",
         )
+    metrics.uploaded(received.size_bytes)
     return Upload(received, form.name if form else None, form.fields if form else {})
 
 
-def _refuse_announced(request: Request, most: int, limit: int) -> None:
+def _announced(request: Request) -> int | None:
     told = request.headers.get("content-length", "")
-    if told.isdigit() and int(told[:20]) > most:
+    return int(told[:20]) if told.isdigit() else None
+
+
+def _refuse_announced(request: Request, most: int, limit: int) -> None:
+    size = _announced(request)
+    if size is not None and size > most:
         raise LimitExceeded(
             "upload_too_large",
             f"the upload is larger than {limit} bytes",

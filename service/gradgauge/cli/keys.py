@@ -1,4 +1,4 @@
-"""`gradgauge keys`: make, list, rotate and revoke API keys, on the database itself."""
+"""`gradgauge keys`: API keys and quotas of projects, on the database itself."""
 
 import argparse
 import asyncio
@@ -8,9 +8,11 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from gradgauge.jobs import quotas
 from gradgauge.settings import Settings
 from gradgauge.store.database import Database
 from gradgauge.store.repository import keys as rows
+from gradgauge.store.repository import usage
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +31,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     revoke = commands.add_parser("revoke", help="end a key; everywhere within five seconds")
     revoke.add_argument("key_id")
+    quota = commands.add_parser("quota", help="tell, and change, what the project may hold and do")
+    for name in usage.NAMES:
+        quota.add_argument(
+            f"--{name}",
+            type=_quota,
+            default=argparse.SUPPRESS,
+            help=f"its own quota_{name}; 0: no limit, usual: that of the settings",
+        )
 
 
 def run(settings: Settings, given: argparse.Namespace) -> int:
@@ -48,7 +58,10 @@ async def _run(settings: Settings, given: argparse.Namespace) -> None:
         async with database.session() as session:
             creates = given.action == "create"
             project = await rows.project_named(session, given.project, create=creates)
-            told, words = await _done(session, project, given)
+            if given.action == "quota":
+                told, words = await _quotas(session, project, settings, given)
+            else:
+                told, words = await _done(session, project, given)
         # After the commit: a key that was told and not kept would open nothing.
         sys.stdout.write(told)
         sys.stderr.write(words)
@@ -73,10 +86,33 @@ async def _done(session: AsyncSession, project: str, given: argparse.Namespace) 
     return "".join(_line(row) for row in await rows.listed(session, project)), ""
 
 
+async def _quotas(
+    session: AsyncSession, project: str, settings: Settings, given: argparse.Namespace
+) -> tuple[str, str]:
+    changes = {name: getattr(given, name) for name in usage.NAMES if hasattr(given, name)}
+    if changes:
+        await usage.set_quotas(session, project, changes)
+    allowed = await usage.quotas_of(session, project, quotas.usual(settings))
+    held = await usage.usage_of(session, project)
+    told = {
+        name: {"held": getattr(held, name), "allowed": getattr(allowed, name)}
+        for name in usage.NAMES
+    }
+    return json.dumps(told) + "\n", ""
+
+
 def _line(row: object) -> str:
     names = ("id", "principal", "scope", "created_at", "expires_at", "revoked_at", "last_used_at")
     values = {name: getattr(row, name) for name in names}
     return json.dumps(values, default=datetime.isoformat) + "\n"
+
+
+def _quota(word: str) -> int | None:
+    if word == "usual":
+        return None
+    if not word.isdecimal() or int(word) > 2**62:
+        raise argparse.ArgumentTypeError("a quota is a whole number, or the word usual")
+    return int(word)
 
 
 def _positive(word: str) -> float:

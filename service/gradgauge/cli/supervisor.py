@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from gradgauge.api.server import listen
 from gradgauge.cli import demo
 from gradgauge.settings import Settings
 from gradgauge.store.database import conninfo, embedded_server
+from gradgauge.store.folders import make_folder
 from gradgauge.store.schema import migrate
 
 log = structlog.get_logger()
@@ -98,6 +100,7 @@ def run(settings: Settings, *, api_only: bool = False) -> int:
         try:
             url = settings.database_url.get_secret_value() if settings.database_url else ""
             migrate(embedded.url if embedded else conninfo(url))
+            _fresh_metrics(settings)
             parts = [Part("api", settings, listening.fileno())]
             parts += [] if api_only else [Part("worker", settings)]
             ready = _Announcement(host, port, settings, api_only=api_only)
@@ -189,4 +192,11 @@ def _environment(settings: Settings) -> dict[str, str]:
     if settings.database_url is not None:
         told["database_url"] = settings.database_url.get_secret_value()
     variables = {f"GRADGAUGE_{name.upper()}": str(value) for name, value in told.items()}
+    variables["PROMETHEUS_MULTIPROC_DIR"] = str(settings.metrics_dir)
     return {**os.environ, **variables}  # noqa: TID251 - handed on, not read
+
+
+def _fresh_metrics(settings: Settings) -> None:
+    """Count from zero: what ended processes counted is of no use to a rate."""
+    shutil.rmtree(settings.metrics_dir, ignore_errors=True)
+    make_folder(settings.metrics_dir)

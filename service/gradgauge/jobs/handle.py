@@ -2,8 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import structlog
@@ -11,6 +12,7 @@ from procrastinate import JobContext
 from procrastinate.job_context import AbortReason
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from gradgauge import metrics
 from gradgauge.errors import StorageFull, Unavailable
 from gradgauge.jobs import faults
 from gradgauge.jobs.connection import through_outage
@@ -19,13 +21,14 @@ from gradgauge.jobs.outcome import (
     Died,
     Failed,
     InspectionJob,
+    Outcome,
     Runner,
     Spec,
     Succeeded,
     Upload,
 )
 from gradgauge.jobs.progress import LeaseLost, Teller
-from gradgauge.jobs.queue import Queue
+from gradgauge.jobs.queue import ANALYSE, INSPECT, Queue
 from gradgauge.jobs.reaper import fail_waiting, give_up, put_back
 from gradgauge.schema.resources import ModelFacts
 from gradgauge.settings import Settings
@@ -63,13 +66,20 @@ class Handler:
         row = await self._write(lambda s: attempts.start_analysis(s, row_id, job_id))
         if row is None or row.token is None:
             return
-        log.info("analysis_started", analysis=row.id, attempt=row.attempts)
-        token: str | None = row.token
+        with structlog.contextvars.bound_contextvars(
+            analysis=row.id, project=row.project_id, request_id=row.request_id
+        ):
+            await self._analyse(context, row, row.token)
+
+    async def _analyse(self, context: JobContext, row: Analysis, token: str | None) -> None:
+        log.info("analysis_started", attempt=row.attempts)
+        if row.attempts == 1 and row.started_at is not None:
+            metrics.waited(ANALYSE, (row.started_at - row.created_at).total_seconds())
         try:
             while token is not None:
                 token = await self._attempt_analysis(row, token)
         except asyncio.CancelledError:
-            await self._interrupted(context, Analysis, row_id, token)
+            await self._interrupted(context, Analysis, row.id, token)
             raise
 
     async def _attempt_analysis(self, row: Analysis, token: str) -> str | None:
@@ -83,9 +93,10 @@ class Handler:
         interval_s = self._settings.progress_interval_s
         tell = Teller(self._database, row.id, token, interval_s=interval_s)
         try:
-            outcome = await self._runner.analyse(job, tell)
+            with _counted(ANALYSE) as seen:
+                outcome = seen.note(await self._runner.analyse(job, tell))
         except LeaseLost:
-            log.warning("attempt_replaced", analysis=row.id)
+            log.warning("attempt_replaced")
             return None
         if isinstance(outcome, Died):
             return await self._finished(self._died(Analysis, row.id, token, outcome))
@@ -98,15 +109,16 @@ class Handler:
             outcome = await self._stored(key, outcome)
         if isinstance(outcome, Succeeded):
             values = {"state": "succeeded", "progress": 1.0, "report_key": key}
-            values["verdict"] = outcome.verdict
+            values |= {"verdict": outcome.verdict, "report_bytes": len(outcome.result)}
         else:
             values = {"state": "failed", "error": outcome.fault}
         mine = await self._write(lambda s: attempts.end_analysis(s, row.id, token, values))
         if not mine:
-            log.warning("result_refused", analysis=row.id)
+            log.warning("result_refused")
             await self._blobs.delete(key)
             return
-        log.info("analysis_ended", analysis=row.id, state=values["state"])
+        code = (values.get("error") or {}).get("code")
+        log.info("analysis_ended", state=values["state"], code=code)
         if row.attempts > 1 and values["state"] == "succeeded":
             with suppress(Unavailable):
                 await self._blobs.keep_only(key)
@@ -145,12 +157,18 @@ class Handler:
         row = await self._write(lambda s: attempts.start_inspection(s, row_id, job_id))
         if row is None or row.token is None:
             return
-        token: str | None = row.token
+        with structlog.contextvars.bound_contextvars(
+            model=row.id, project=row.project_id, request_id=row.request_id
+        ):
+            await self._inspect(context, row, row.token)
+
+    async def _inspect(self, context: JobContext, row: Model, token: str | None) -> None:
+        row_id = row.id
         try:
             while token is not None:
-                outcome = await self._runner.inspect(
-                    InspectionJob(row.project_id, token, _upload(row))
-                )
+                with _counted(INSPECT) as seen:
+                    job = InspectionJob(row.project_id, token, _upload(row))
+                    outcome = seen.note(await self._runner.inspect(job))
                 ending = (
                     self._died(Model, row_id, token, outcome)
                     if isinstance(outcome, Died)
@@ -166,7 +184,7 @@ class Handler:
 
         async def write(session: AsyncSession) -> None:
             if not await attempts.end_inspection(session, model_id, token, values):
-                log.warning("result_refused", model=model_id)
+                log.warning("result_refused")
             elif values["state"] == "rejected":
                 await fail_waiting(session, model_id, values["problem"])
             else:
@@ -175,7 +193,7 @@ class Handler:
                     await attempts.bind(session, analysis, {"job_id": job_id})
 
         await self._write(write)
-        log.info("inspection_ended", model=model_id, state=values["state"])
+        log.info("inspection_ended", state=values["state"])
 
     async def _died(
         self, kind: type[Analysis | Model], row_id: str, token: str, outcome: Died
@@ -234,6 +252,29 @@ class Handler:
         except asyncio.CancelledError:
             await asyncio.wait({task})
             raise
+
+
+class _Counted:
+    """One attempt as the metrics see it."""
+
+    outcome = "given_up"
+    code: str | None = None
+
+    def note(self, outcome: Outcome) -> Outcome:
+        """Remember how it ended, and give that on."""
+        self.outcome = type(outcome).__name__.lower()
+        self.code = outcome.fault.get("code") if isinstance(outcome, Failed) else None
+        return outcome
+
+
+@contextmanager
+def _counted(task: str) -> Iterator[_Counted]:
+    """Count the attempt; without a note it was cancelled, replaced or put back."""
+    began, seen = time.monotonic(), _Counted()
+    try:
+        yield seen
+    finally:
+        metrics.ended(task, seen.outcome, seen.code, time.monotonic() - began)
 
 
 class _Away(Exception):

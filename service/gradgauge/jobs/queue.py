@@ -8,9 +8,11 @@ from procrastinate.tasks import configure_task
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gradgauge.errors import ModelRejected
+from gradgauge.jobs import quotas
 from gradgauge.store.database import psycopg_connection
 from gradgauge.store.repository import analyses, attempts, models
 from gradgauge.store.repository.analyses import NewAnalysis
+from gradgauge.store.repository.usage import Quotas
 from gradgauge.store.tables import FINAL_STATES, Analysis, Model
 
 INSPECT = "inspect"
@@ -40,9 +42,13 @@ class Submitted:
 
 
 class Queue:
-    """Puts jobs into PostgreSQL on the caller's connection; needs none of its own."""
+    """Puts jobs into PostgreSQL on the caller's connection; needs none of its own.
 
-    def __init__(self) -> None:
+    `usual` are the quotas of a project that has none of its own.
+    """
+
+    def __init__(self, usual: Quotas = quotas.NONE) -> None:
+        self.usual = usual
         self._manager = JobManager(PsycopgConnector())
 
     async def submit_inspection(self, session: AsyncSession, model: Model) -> None:
@@ -67,6 +73,7 @@ class Queue:
             ModelRejected: the model's inspection refused it.
             KeyInFlight: the key's first request has not been committed yet.
             KeyReused: the key's first request had another body.
+            TooManyWaiting, QuotaExceeded: the project may have no other.
         """
         if idempotency is None:
             return Submitted(await self._make(session, new, fresh=fresh), created=True)
@@ -143,6 +150,7 @@ class Queue:
             earlier = await analyses.answered(session, new.project_id, new.cache_key)
         if earlier:
             return await analyses.add_cached(session, new, earlier)
+        await quotas.enter(session, new.project_id, self.usual)
         made = await analyses.add(session, new)
         if ready:
             made.job_id = await self.defer(session, made)

@@ -1,10 +1,12 @@
 """An upload's way into the store and out of it: the blob first, the row that names it after."""
 
+from gradgauge.errors import QuotaExceeded
+from gradgauge.jobs import quotas
 from gradgauge.jobs.queue import Queue
 from gradgauge.store.blobs import BlobStore, Received
 from gradgauge.store.database import Database
 from gradgauge.store.ids import new_id
-from gradgauge.store.repository import models
+from gradgauge.store.repository import analyses, models
 from gradgauge.store.repository.models import NewModel
 from gradgauge.store.tables import Model
 
@@ -17,6 +19,7 @@ async def accept(
     *,
     name: str,
     received: Received,
+    request_id: str | None = None,
 ) -> tuple[Model, bool]:
     """Store a received upload and have it inspected; return its model and whether it is new.
 
@@ -24,6 +27,7 @@ async def accept(
     blob that no row names, never a row without its blob.
 
     Raises:
+        QuotaExceeded: the project would hold too much.
         StorageFull: no room left.
         Unavailable: the database or the store cannot be reached.
     """
@@ -36,6 +40,7 @@ async def accept(
         sha256=received.sha256,
         size_bytes=received.size_bytes,
         blob_key=key,
+        request_id=request_id,
     )
     try:
         async with database.session() as session:
@@ -43,13 +48,20 @@ async def accept(
         if held is not None:
             return held, False
         # Outside of any transaction: a slow store or a frozen process is to hold no lock.
+        async with database.session() as session:
+            await quotas.keep(session, project_id, queue.usual, received.size_bytes)
         await blobs.adopt(key, received)
         # From here on a failure leaves the blob: a commit whose answer is lost may have been done,
         # and then the row needs it.
-        async with database.session() as session:
-            model, added = await models.add(session, new)
-            if added:
-                await queue.submit_inspection(session, model)
+        try:
+            async with database.session() as session:
+                await quotas.keep(session, project_id, queue.usual, received.size_bytes)
+                model, added = await models.add(session, new)
+                if added:
+                    await queue.submit_inspection(session, model)
+        except QuotaExceeded:  # filled by others meanwhile
+            await blobs.delete(key)
+            raise
         if not added:  # somebody else was faster meanwhile
             await blobs.delete(key)
         return model, added
@@ -57,13 +69,35 @@ async def accept(
         received.discard()
 
 
-async def remove(database: Database, blobs: BlobStore, project_id: str, model_id: str) -> None:
-    """Delete a model and then its file.
+async def remove(
+    database: Database, blobs: BlobStore, project_id: str, model_id: str, *, reports: bool = False
+) -> None:
+    """Delete a model and then its file; with `reports` its analyses and their reports too.
 
     Raises:
         NotFound: the project holds no such model.
         Conflict: analyses of it are queued or running.
     """
     async with database.session() as session:
-        key = await models.delete(session, project_id, model_id)
-    await blobs.delete(key)
+        keys = {await models.in_peace(session, project_id, model_id)}
+        if reports:
+            rows = await analyses.of_model(session, model_id)
+            keys |= set((await analyses.drop(session, rows)).values())
+        await models.delete(session, project_id, model_id)
+    for key in keys:
+        await blobs.delete(key)
+
+
+async def remove_analysis(
+    database: Database, blobs: BlobStore, project_id: str, analysis_id: str
+) -> None:
+    """Delete an analysis and then its report, unless another analysis has the same.
+
+    Raises:
+        NotFound: the project holds no such analysis.
+        Conflict: it is queued or running.
+    """
+    async with database.session() as session:
+        key = await analyses.delete(session, project_id, analysis_id)
+    if key is not None:
+        await blobs.delete(key)

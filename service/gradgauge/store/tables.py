@@ -75,12 +75,16 @@ Table.metadata.naming_convention = _NAMES
 
 
 class Project(Table):
-    """A tenant."""
+    """A tenant, and what it may hold and do where that differs from the settings."""
 
     __tablename__ = "projects"
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     name: Mapped[str] = mapped_column(Display, unique=True)
+    quota_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    quota_models: Mapped[int | None] = mapped_column(BigInteger)
+    quota_queued: Mapped[int | None] = mapped_column(BigInteger)
+    quota_running: Mapped[int | None] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
@@ -110,6 +114,7 @@ class Model(Table):
     job_id: Mapped[int | None] = mapped_column(BigInteger, index=True)
     token: Mapped[str | None] = mapped_column(String(32))
     deaths: Mapped[int] = mapped_column(server_default="0")
+    request_id: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
@@ -136,7 +141,8 @@ class Analysis(Table):
 
     `job_id` is the queue's job for it, None while its model is still being inspected; `token` is
     the running attempt's; `deaths` counts children and workers that died over it; `cache_key`
-    is equal for equal content, options and version.
+    is equal for equal content, options and version. `report_bytes` is the size of the report where
+    this analysis has to answer for it: of those that share one, exactly one does.
     """
 
     __tablename__ = "analyses"
@@ -145,6 +151,7 @@ class Analysis(Table):
         CheckConstraint("progress BETWEEN 0 AND 1", name="progress"),
         Index("ix_analyses_project_id_id", "project_id", text("id DESC")),
         Index("ix_analyses_cache", "project_id", "cache_key", "state"),
+        Index("ix_analyses_report_key", "report_key"),
         Index(
             "ix_analyses_open",
             "project_id",
@@ -170,11 +177,13 @@ class Analysis(Table):
     cached: Mapped[bool] = mapped_column(server_default="false")
     error: Mapped[dict[str, Any] | None] = mapped_column(Json)
     report_key: Mapped[str | None] = mapped_column(Text)
+    report_bytes: Mapped[int | None] = mapped_column(BigInteger)
     verdict: Mapped[str | None] = mapped_column(String(16))
     job_id: Mapped[int | None] = mapped_column(BigInteger, index=True)
     token: Mapped[str | None] = mapped_column(String(32))
     attempts: Mapped[int] = mapped_column(server_default="0")
     deaths: Mapped[int] = mapped_column(server_default="0")
+    request_id: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]

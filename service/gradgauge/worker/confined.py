@@ -49,6 +49,9 @@ class Outcome:
     """State of each layer of the confinement as the child entered it; empty if it never did."""
     log: str
     """The end of what the child wrote to its standard error: for the log, never for a caller."""
+    pid: int = 0
+    peak_bytes: int = 0
+    """Most memory of its own that it was seen to hold, beyond what it started with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,8 @@ def follow(
         problem=final.problem if final else endings.death(status),
         sandbox=watch.sandbox,
         log=watch.log.decode("utf-8", "replace"),
+        pid=process.pid,
+        peak_bytes=watch.peak_bytes,
     )
 
 
@@ -193,6 +198,7 @@ class _Watch:
         self._line = bytearray()
         self._received = self._progressed = 0
         self._held_at_start = 0
+        self.peak_bytes = 0
         self._open = True
         self._next_check = 0.0
 
@@ -287,14 +293,14 @@ class _Watch:
             if idle:
                 self._send()
         budget = self._request.memory_bytes
+        held = private_bytes(self._process.pid) - self._held_at_start
+        self.peak_bytes = max(self.peak_bytes, held)
         if self._deadline is not None and time.monotonic() > self._deadline:
             self._give_up(endings.time_limit(self._wall_s))
         elif self._cancelled():
             self._give_up(endings.CANCELLED)
-        elif budget is not None:
-            held = private_bytes(self._process.pid) - self._held_at_start
-            if held > budget:
-                self._give_up(endings.memory_limit(held, budget))
+        elif budget is not None and held > budget:
+            self._give_up(endings.memory_limit(held, budget))
         if self._process.wait(0) is not None:
             self._process.kill()  # whoever it left behind may hold the pipe open
 

@@ -4,9 +4,11 @@ import asyncio
 import os
 import signal
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import structlog
+from prometheus_client import start_http_server
 
 from gradgauge import telemetry
 from gradgauge.errors import GradgaugeError, Unavailable
@@ -49,10 +51,38 @@ async def work(settings: Settings) -> None:
         blobs = BlobStore.open(settings)
         working = Work(database, blobs, settings, ConfinedRunner(zygote, blobs, settings, require))
         _stop_on_signals(working)
-        await _announced(working, database, settings, states)
+        with _metrics(settings):
+            await _announced(working, database, settings, states)
     finally:
         await asyncio.to_thread(zygote.close)
         await database.close()
+
+
+@contextmanager
+def _metrics(settings: Settings) -> Iterator[None]:
+    """Tell this worker's metrics at its own port, where it has one.
+
+    Raises:
+        Unavailable: the port is taken.
+    """
+    if settings.worker_metrics_port is None:
+        yield
+        return
+    host, port = settings.worker_metrics_host, settings.worker_metrics_port
+    try:
+        server, thread = start_http_server(port, host)
+    except OSError as error:
+        raise Unavailable(
+            "address_taken",
+            f"cannot tell metrics at {host}:{port}: {error.strerror}",
+            hint="choose another GRADGAUGE_WORKER_METRICS_PORT",
+        ) from error
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def required(states: dict[str, str], settings: Settings) -> tuple[str, ...]:

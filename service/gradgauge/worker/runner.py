@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
+from gradgauge import metrics
 from gradgauge.jobs.outcome import (
     AnalysisJob,
     Died,
@@ -27,6 +28,7 @@ from gradgauge.jobs.outcome import (
     Tell,
     Upload,
 )
+from gradgauge.jobs.queue import ANALYSE
 from gradgauge.schema.report import Report
 from gradgauge.settings import Settings
 from gradgauge.store.blobs import BlobStore
@@ -46,6 +48,8 @@ SHARES = {
 }
 # Endings in which the child did not say itself why: the next attempt may fare better.
 _DEATHS = frozenset({"child_crashed", "child_lost", "child_not_started"})
+# The metrics call a task as the queue does.
+_QUEUES = {"analyze": ANALYSE}
 _MOST_THREADS = 8
 _YOUNG_S = 10.0  # between the making of a folder and its lock, and a margin
 _LOGGED = 2000
@@ -149,6 +153,8 @@ class ConfinedRunner:
             outcome = await self._followed(request, wall_s, tell)
         except ZygoteLost as lost:
             return Died(lost.message)
+        metrics.child(_QUEUES.get(request.task, request.task), outcome.peak_bytes)
+        log.info("child_ended", task=request.task, pid=outcome.pid, peak_bytes=outcome.peak_bytes)
         if outcome.problem is None:
             return outcome.result or {}
         _note(outcome, outcome.problem)
@@ -172,6 +178,7 @@ class ConfinedRunner:
             running.cancel()
             telling.cancel()
             await asyncio.wait({running, telling})
+            news.stop()
 
 
 class _News:
@@ -181,8 +188,14 @@ class _News:
         self._loop = asyncio.get_running_loop()
         self._some = asyncio.Event()
         self._latest = ("read", 0.0)
+        self._clock = metrics.StageClock()
+
+    def stop(self) -> None:
+        """There is no more news."""
+        self._clock.stop()
 
     def put(self, stage: str, fraction: float) -> None:
+        self._clock.tell(stage)
         self._loop.call_soon_threadsafe(self._set, stage, fraction)
 
     def _set(self, stage: str, fraction: float) -> None:

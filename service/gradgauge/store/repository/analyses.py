@@ -1,15 +1,17 @@
 """Queries a client causes about analyses, their events and its idempotency keys."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, insert, select, text
+from sqlalchemy import delete as sql_delete
+from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gradgauge.errors import KeyInFlight, KeyReused, NotFound
+from gradgauge.errors import Conflict, KeyInFlight, KeyReused, NotFound
 from gradgauge.store.ids import new_id
-from gradgauge.store.tables import Analysis, Event, IdempotencyKey
+from gradgauge.store.tables import FINAL_STATES, Analysis, Event, IdempotencyKey
 
 # One channel for all analyses and models; its payload is an id and nothing else.
 CHANNEL = "gradgauge_changed"
@@ -25,6 +27,7 @@ class NewAnalysis:
     cache_key: str
     model_id: str | None = None
     architecture_id: str | None = None
+    request_id: str | None = None
 
 
 async def add(session: AsyncSession, new: NewAnalysis) -> Analysis:
@@ -105,8 +108,51 @@ async def answered(session: AsyncSession, project_id: str, cache_key: str) -> An
         )
         .order_by(Analysis.id.desc())
         .limit(1)
+        .with_for_update(read=True)
     )
     return (await session.scalars(statement)).one_or_none()
+
+
+async def delete(session: AsyncSession, project_id: str, analysis_id: str) -> str | None:
+    """Delete the analysis; return the key of its report where no other analysis has it too.
+
+    Raises:
+        NotFound: the project holds no such analysis.
+        Conflict: it is queued or running.
+    """
+    row = await get(session, project_id, analysis_id, lock=True)
+    if row.state not in FINAL_STATES:
+        raise Conflict(
+            "analysis_in_progress", f"analysis {row.id} is {row.state}", hint="cancel it first"
+        )
+    return (await drop(session, [row])).get(row.id)
+
+
+async def of_model(session: AsyncSession, model_id: str) -> list[Analysis]:
+    """Return, locked, all analyses of a model."""
+    statement = select(Analysis).where(Analysis.model_id == model_id).order_by(Analysis.id)
+    return list(await session.scalars(statement.with_for_update()))
+
+
+async def drop(session: AsyncSession, rows: Sequence[Analysis]) -> dict[str, str]:
+    """Delete locked rows; return the report keys, by row, that no other analysis has."""
+    going = [row.id for row in rows]
+    keys = {row.id: row.report_key for row in rows if row.report_key is not None}
+    heirs = {
+        key: heir
+        for heir, key in await session.execute(
+            select(func.max(Analysis.id), Analysis.report_key)
+            .where(Analysis.report_key.in_(set(keys.values())), Analysis.id.not_in(going))
+            .group_by(Analysis.report_key)
+        )
+    }
+    for row in rows:
+        if row.report_key in heirs and row.report_bytes is not None:
+            # The report stays, and somebody has to answer for its size.
+            heir = update(Analysis).where(Analysis.id == heirs[row.report_key])
+            await session.execute(heir.values(report_bytes=row.report_bytes))
+    await session.execute(sql_delete(Analysis).where(Analysis.id.in_(going)))
+    return {row_id: key for row_id, key in keys.items() if key not in heirs}
 
 
 async def waiting(session: AsyncSession, project_id: str) -> int:

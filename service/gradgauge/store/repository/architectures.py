@@ -4,13 +4,13 @@ import hashlib
 import json
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import exists, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gradgauge.errors import NotFound
+from gradgauge.errors import Conflict, NotFound
 from gradgauge.store.ids import new_id
-from gradgauge.store.tables import Architecture
+from gradgauge.store.tables import FINAL_STATES, Analysis, Architecture
 
 
 async def add(
@@ -33,7 +33,9 @@ async def add(
     return (await session.scalars(held)).one(), False
 
 
-async def get(session: AsyncSession, project_id: str, architecture_id: str) -> Architecture:
+async def get(
+    session: AsyncSession, project_id: str, architecture_id: str, *, lock: bool = False
+) -> Architecture:
     """Return the architecture.
 
     Raises:
@@ -42,6 +44,8 @@ async def get(session: AsyncSession, project_id: str, architecture_id: str) -> A
     statement = select(Architecture).where(
         Architecture.project_id == project_id, Architecture.id == architecture_id
     )
+    if lock:
+        statement = statement.with_for_update()
     found = (await session.scalars(statement)).one_or_none()
     if found is None:
         raise NotFound("architecture_not_found", f"there is no architecture {architecture_id[:64]}")
@@ -57,6 +61,26 @@ async def page(
         statement = statement.where(Architecture.id < before)
     rows = await session.scalars(statement.order_by(Architecture.id.desc()).limit(limit))
     return list(rows)
+
+
+async def delete(session: AsyncSession, project_id: str, architecture_id: str) -> None:
+    """Delete the architecture; its analyses keep their reports.
+
+    Raises:
+        NotFound: the project holds no such architecture.
+        Conflict: analyses of it are queued or running.
+    """
+    found = await get(session, project_id, architecture_id, lock=True)
+    in_use = exists().where(
+        Analysis.architecture_id == found.id, Analysis.state.not_in(FINAL_STATES)
+    )
+    if (await session.execute(select(in_use))).scalar_one():
+        raise Conflict(
+            "architecture_in_use",
+            f"architecture {found.id} has queued or running analyses",
+            hint="cancel them or wait for their end",
+        )
+    await session.delete(found)
 
 
 def digest(spec: dict[str, Any]) -> str:

@@ -21,6 +21,7 @@ class NewModel:
     sha256: str
     size_bytes: int
     blob_key: str
+    request_id: str | None = None
 
 
 async def add(session: AsyncSession, new: NewModel) -> tuple[Model, bool]:
@@ -91,6 +92,18 @@ async def delete(session: AsyncSession, project_id: str, model_id: str) -> str:
         NotFound: the project holds no such model.
         Conflict: analyses of it are queued or running.
     """
+    key = await in_peace(session, project_id, model_id)
+    await session.execute(sql_delete(Model).where(Model.id == model_id))
+    return key
+
+
+async def in_peace(session: AsyncSession, project_id: str, model_id: str) -> str:
+    """Lock the model, of which nothing is queued or running, and return the key of its blob.
+
+    Raises:
+        NotFound: the project holds no such model.
+        Conflict: analyses of it are queued or running.
+    """
     statement = select(Model).where(Model.project_id == project_id, Model.id == model_id)
     found = (await session.scalars(statement.with_for_update())).one_or_none()
     if found is None:
@@ -102,5 +115,4 @@ async def delete(session: AsyncSession, project_id: str, model_id: str) -> str:
             f"model {found.id} has queued or running analyses",
             hint="cancel them or wait for their end",
         )
-    await session.execute(sql_delete(Model).where(Model.id == found.id))
     return found.blob_key
