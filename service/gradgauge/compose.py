@@ -46,6 +46,7 @@ from gradgauge.schema.wire import SEVERITIES
 from gradgauge.verdict.gate import decide
 from gradgauge.verdict.policy import Policy
 
+Part = tuple[Finding, bool]  # of a layer in a finding: whether it starts there
 LIBRARIES = ("torch", "onnx", "onnx_ir", "onnxruntime", "numpy", "scipy")
 
 
@@ -64,6 +65,7 @@ def report(
     state, judged_by = judge(assessment.graph, assessment.layers)
     future = _outlook(assessment, options, state)
     digest = options.digest()
+    touched = _by_layer(findings)
     return Report(
         schema_version="1.0",
         id=_report_id(assessment, digest),
@@ -75,7 +77,9 @@ def report(
         findings=findings,
         recommendations=list(recommendations),
         checks=list(assessment.checks),
-        layers=[_layer(layer, assessment, findings) for layer in assessment.layers],
+        layers=[
+            _layer(layer, assessment, touched.get(layer.id, ())) for layer in assessment.layers
+        ],
         graph_url=None,
         coverage=coverage,
         warnings=_warnings(assessment, state, options, future),
@@ -170,8 +174,17 @@ def _agreement_fraction(assessment: Assessment) -> float | None:
     return sum(1 for a in judged if a.status == "agree") / len(judged) if judged else None
 
 
-def _layer(layer: Layer, assessment: Assessment, findings: Sequence[Finding]) -> LayerBlock:
-    mine = [f for f in findings if layer.id in f.origins or layer.id in f.affected]
+def _by_layer(findings: Sequence[Finding]) -> dict[str, list[Part]]:
+    """Every layer's part in the findings, in their order."""
+    found: dict[str, list[Part]] = {}
+    for finding in findings:
+        started = dict.fromkeys(finding.origins, True)
+        for key, starts in (dict.fromkeys(finding.affected, False) | started).items():
+            found.setdefault(key, []).append((finding, starts))
+    return found
+
+
+def _layer(layer: Layer, assessment: Assessment, mine: Sequence[Part]) -> LayerBlock:
     agreement = assessment.agreement[layer.id]
     return LayerBlock(
         id=layer.id,
@@ -185,7 +198,7 @@ def _layer(layer: Layer, assessment: Assessment, findings: Sequence[Finding]) ->
         shape_in=list(layer.shape_in) if layer.shape_in is not None else None,
         shape_out=list(layer.shape_out) if layer.shape_out is not None else None,
         repeat_group=layer.repeat_group,
-        finding_ids=[f.id for f in mine],
+        finding_ids=[f.id for f, _ in mine],
         analytic=_analytic(layer.id, assessment),
         sampled=_sampled(layer.id, assessment),
         agreement=AgreementBlock(
@@ -194,7 +207,7 @@ def _layer(layer: Layer, assessment: Assessment, findings: Sequence[Finding]) ->
             status=agreement.status,
             explanation=agreement.explanation,
         ),
-        risk=_risk(layer.id, mine),
+        risk=_risk(mine),
         measurements=_layer_measurements(layer.id, assessment),
     )
 
@@ -237,11 +250,11 @@ def _wire(value: Any) -> Any:
     return asdict(value) if isinstance(value, Quantiles | Interval) else _finite(value)
 
 
-def _risk(key: str, findings: Sequence[Finding]) -> RiskBlock:
-    if not findings:
+def _risk(mine: Sequence[Part]) -> RiskBlock:
+    if not mine:
         return RiskBlock(score=0.0, severity="none", category=None, role="none", confidence=0.8)
-    started = [f for f in findings if key in f.origins]
-    worst = max(started or findings, key=lambda f: WEIGHT[f.severity])
+    started = [f for f, starts in mine if starts]
+    worst = max(started or [f for f, _ in mine], key=lambda f: WEIGHT[f.severity])
     return RiskBlock(
         score=WEIGHT[worst.severity] * (1.0 if started else 0.5),
         severity=worst.severity if started else "none",

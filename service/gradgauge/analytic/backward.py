@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from gradgauge.analytic.forward import Record, Trace
@@ -55,7 +55,7 @@ def _back(record: Record, trace: Trace, found: Gradients, *, direct: bool) -> No
         ghost = [merge(_both(a, b)) if a or b else None for a, b in zip(real, ghost, strict=True)]
         real = [None] * len(real)
     _pass(record, real, trace, found.flows)
-    _pass(record, ghost, trace, found.ghosts, only=frozenset(trace.origins))
+    _pass(record, ghost, trace, found.ghosts, only=trace.origins)
 
 
 def _both(a: Flow | None, b: Flow | None) -> list[Flow]:
@@ -67,7 +67,7 @@ def _pass(
     flows: Sequence[Flow | None],
     trace: Trace,
     into: defaultdict[str, list[Flow]],
-    only: frozenset[str] | None = None,
+    only: Container[str] | None = None,
 ) -> None:
     if record.step is None or all(f is None for f in flows):
         return

@@ -7,6 +7,7 @@ where activations have their kinks, so that a saturated sigmoid is integrated as
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -135,11 +136,18 @@ def grid(
     coarse = torch.arange(-REACH, REACH + 0.5, 1.0, dtype=torch.float64)
     bends = ((BREAKS - m[:, None]) / s[:, None].clamp_min(1e-300)).clamp(-REACH, REACH)
     edges = torch.cat([coarse.expand(len(m), -1), bends], dim=1).sort(dim=1).values
-    nodes, weights = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(order))
+    nodes, weights = _panel(order)
     half = (edges[:, 1:] - edges[:, :-1])[:, :, None] / 2
     z = (edges[:, :-1, None] + half + half * nodes).flatten(1)
     pdf = torch.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
     return m[:, None] + s[:, None] * z, (half * weights).flatten(1) * pdf, z
+
+
+@cache
+def _panel(order: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gauss-Legendre nodes and weights on [-1, 1]."""
+    nodes, weights = np.polynomial.legendre.leggauss(order)
+    return torch.from_numpy(nodes), torch.from_numpy(weights)
 
 
 def _grid(m: torch.Tensor, s: float, *, order: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,7 +1,7 @@
 """Vanishing and exploding through depth: how much, and which layer is to blame."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from gradgauge.risk import thresholds as t
 from gradgauge.risk.case import Case, Draft, confidence, describe, evidence, source
@@ -17,7 +17,8 @@ def vanishing(case: Case) -> list[Draft]:
     if level == "none":
         return []
     units = _origin_units(signals.units, sign=-1)
-    origins = tuple(dict.fromkeys(_blame(unit, case) for unit in units))
+    held = case.measured()
+    origins = tuple(dict.fromkeys(_blame(unit, held) for unit in units))
     reached = _nearer_input(origins, case)
     verb = "each pass" if len(origins) > 1 else "passes"
     how = (
@@ -30,7 +31,7 @@ def vanishing(case: Case) -> list[Draft]:
             level,
             f"gradient shrinks {signals.vanishing:.1f} decades from output to input: {how}",
             origins or reached[:1],
-            tuple(r for r in reached if r not in origins),
+            _others(reached, origins),
             (
                 evidence(
                     "trunk.vanishing_decades",
@@ -54,7 +55,8 @@ def exploding(case: Case) -> list[Draft]:
     if level == "none":
         return []
     units = _origin_units(signals.units, sign=1)
-    origins = tuple(dict.fromkeys(_blame(unit, case) for unit in units)) or _adds(signals)
+    held = case.measured()
+    origins = tuple(dict.fromkeys(_blame(unit, held) for unit in units)) or _adds(signals)
     reached = _nearer_input(origins, case)
     each = "each " if len(origins) > 1 else ""
     does = f"{each}multiplying it by {_factor(units)}" if units else f"{each}adding to it"
@@ -68,7 +70,7 @@ def exploding(case: Case) -> list[Draft]:
             level,
             f"gradient grows {signals.exploding:.1f} decades from output to input: {how}",
             origins or reached[:1],
-            tuple(r for r in reached if r not in origins),
+            _others(reached, origins),
             (
                 evidence(
                     "trunk.exploding_decades",
@@ -101,7 +103,7 @@ def _origin_units(units: Sequence[Unit], *, sign: int) -> list[Unit]:
     return [u for u in units if sign * u.gain >= bound]
 
 
-def _blame(unit: Unit, case: Case) -> str:
+def _blame(unit: Unit, measured: Mapping[str, SampledLayer]) -> str:
     """The member that causes the unit's gain.
 
     The one with the most extreme gain in the unit's direction, unless that is an activation which
@@ -110,7 +112,7 @@ def _blame(unit: Unit, case: Case) -> str:
     sign = 1 if unit.gain > 0 else -1
     worst = max(unit.gains, key=lambda member: sign * unit.gains[member])
     if worst != unit.head and sign < 0:
-        head = case.measured().get(unit.head)
+        head = measured.get(unit.head)
         too_large = unit.gains.get(unit.head, 0.0) > t.LARGE_GAIN
         if too_large or (head is not None and _bias_outlier(head)):
             return unit.head
@@ -138,6 +140,11 @@ def _nearer_input(origins: Sequence[str], case: Case) -> tuple[str, ...]:
     return tuple(
         key for key, layer in layers.items() if layer.kind in HEADS and layer.depth <= depth
     )
+
+
+def _others(reached: Sequence[str], origins: Sequence[str]) -> tuple[str, ...]:
+    named = frozenset(origins)
+    return tuple(r for r in reached if r not in named)
 
 
 def _factor(units: Sequence[Unit]) -> str:

@@ -1,12 +1,16 @@
 """Units that pass nothing on: dead, saturated, identical, non-finite, and exact zeros."""
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 
 from gradgauge.risk import thresholds as t
 from gradgauge.risk.case import Case, Draft, describe, evidence
 from gradgauge.risk.signals import HEADS, Signals
 from gradgauge.schema.profile import SampledLayer
 from gradgauge.schema.wire import Severity
+
+Measured = Mapping[str, SampledLayer]
+Readers = dict[str, list[str]]
 
 
 def zero(case: Case) -> list[Draft]:
@@ -18,10 +22,12 @@ def zero(case: Case) -> list[Draft]:
     """
     held = case.measured()
     heads = [k for k, layer in case.signals.layers.items() if layer.kind in HEADS and k in held]
-    closed = {k: _openers(k, case) for k in heads if held[k].zero_gradient}
-    stuck = [k for k, openers in closed.items() if not openers]
+    after = _readers(case.signals)
+    openers = _openers(case, held, after)
+    closed = {k: openers[k] for k in heads if held[k].zero_gradient}
+    stuck = [k for k, found in closed.items() if not found]
     if not stuck:
-        ends = sorted({o for openers in closed.values() for o in openers if _is_last(o, case)})
+        ends = sorted({o for found in closed.values() for o in found if o not in after})
         return [_hidden(ends, list(closed), len(heads), case)] if ends else []
     first = max(stuck, key=lambda key: case.signals.layers[key].depth)
     share = len(stuck) / len(heads)
@@ -53,28 +59,33 @@ def _hidden(ends: Sequence[str], closed: Sequence[str], count: int, case: Case) 
     )
 
 
-def _openers(key: str, case: Case) -> set[str]:
-    """The layers that stop the gradient on its way to `key` and will not after their first step.
+def _openers(case: Case, held: Measured, after: Readers) -> dict[str, frozenset[str]]:
+    """By layer those that stop the gradient on its way there and will not after their first step.
 
     Their weights are all zero, those weights receive a gradient, and they stand at the end of the
-    network or of a residual branch.
+    network or of a residual branch. Each layer takes over what its readers have, from the outputs
+    on: one walk for all of them.
     """
-    held, after = case.measured(), _readers(case.signals)
-    todo, seen, found = [key], {key}, set[str]()
-    while todo:
-        for reader in after.get(todo.pop(), ()):
+    found: dict[str, frozenset[str]] = {}
+    opens: dict[str, bool] = {}
+    for key in reversed(tuple(case.signals.layers)):
+        met: set[frozenset[str]] = set()
+        for reader in after.get(key, ()):
             layer = held.get(reader)
-            if reader in seen or layer is None:
+            if layer is None:
                 continue
-            seen.add(reader)
             if layer.zero_gradient:
-                todo.append(reader)
-            elif _learns(layer) and _ends_branch(reader, case):
-                found.add(reader)
+                met.add(found[reader])
+                continue
+            if reader not in opens:
+                opens[reader] = _learns(layer) and _ends_branch(reader, case, after)
+            if opens[reader]:
+                met.add(frozenset((reader,)))
+        found[key] = met.pop() if len(met) == 1 else frozenset().union(*met)
     return found
 
 
-def _readers(signals: Signals) -> dict[str, list[str]]:
+def _readers(signals: Signals) -> Readers:
     after: dict[str, list[str]] = {}
     for key, ids in signals.before.items():
         for before in ids:
@@ -86,9 +97,9 @@ def _learns(layer: SampledLayer) -> bool:
     return layer.log10_grad_param is not None and layer.log10_grad_param.q50 is not None
 
 
-def _ends_branch(key: str, case: Case) -> bool:
+def _ends_branch(key: str, case: Case, after: Readers) -> bool:
     """Whether no parameter layer reads the layer before an addition does, or nothing does."""
-    after, layers = _readers(case.signals), case.signals.layers
+    layers = case.signals.layers
     todo, seen = [key], {key}
     while todo:
         for reader in after.get(todo.pop(), ()):
@@ -98,10 +109,6 @@ def _ends_branch(key: str, case: Case) -> bool:
                 todo.append(reader)
             seen.add(reader)
     return True
-
-
-def _is_last(key: str, case: Case) -> bool:
-    return not any(key in ids for ids in case.signals.before.values())
 
 
 def dead(case: Case) -> list[Draft]:
@@ -141,7 +148,7 @@ def _by_fraction(
         for key in held
         if (share := getattr(held[key], metric)) is not None and share >= t.lowest(ladder)
     }
-    own = [key for key in shares if not _fed_zeros(key, case)]
+    own = [key for key in shares if not _fed_zeros(key, case, held)]
     if not own:
         return []
     worst = max(shares[key] for key in own)
@@ -150,35 +157,37 @@ def _by_fraction(
     touched = [
         key
         for key, layer in case.signals.layers.items()
-        if layer.kind in HEADS and (layer.depth < depth or _fed_zeros(key, case))
+        if layer.kind in HEADS and (layer.depth < depth or _fed_zeros(key, case, held))
     ]
+    named = frozenset(origins)
     return [
         Draft(
             t.severity(worst, ladder),
             message(worst, origins, case.signals),
             origins,
-            tuple(key for key in touched if key not in origins),
+            tuple(key for key in touched if key not in named),
             (evidence(f"sampled.{metric}", worst, t.lowest(ladder), ">=", "1", "sampled"),),
             0.95,
         )
     ]
 
 
-def _fed_zeros(key: str, case: Case) -> bool:
+def _fed_zeros(key: str, case: Case, held: Measured) -> bool:
     """Whether all that the layer's unit reads is zero: its own zeros are then a consequence."""
-    held = case.measured()
     feeds = [b for b in case.signals.before.get(_feeder(key, case), ()) if b in held]
     return bool(feeds) and all(held[b].forward_rms == 0.0 for b in feeds)
 
 
 def _feeder(key: str, case: Case) -> str:
     """The parameter layer an activation reads from, through norms; the activation if none."""
-    todo = [key]
+    todo, seen = deque([key]), {key}
     while todo:
-        now = todo.pop(0)
+        now = todo.popleft()
         if case.signals.layers[now].kind in HEADS:
             return now
-        todo.extend(case.signals.before.get(now, ()))
+        fresh = [k for k in case.signals.before.get(now, ()) if k not in seen]
+        seen.update(fresh)
+        todo.extend(fresh)
     return key
 
 

@@ -172,14 +172,15 @@ def _try(
         return x
 
     course: list[tuple[int, int]] = []
-    exe.intercept(exe.made.intersection(names), note)
+    wanted = frozenset(names)
+    exe.intercept(exe.made & wanted, note)
     exe.watch_steps(lambda _place: course.append((total, exe.live_bytes)))
     exe.limit(replace(setting.budget, live_bytes=setting.budget.live_bytes or COUNTED))
     fed = feed(exe, replace(setting, batch=size), reading, torch.Generator(), 0)
     shapes |= {
-        name: tuple(x.shape) for name, x in zip(exe.input_names, fed, strict=True) if name in names
+        name: tuple(x.shape) for name, x in zip(exe.input_names, fed, strict=True) if name in wanted
     }
-    shapes |= {k: tuple(x.shape) for k, x in exe.initializers.items() if k in names}
+    shapes |= {k: tuple(x.shape) for k, x in exe.initializers.items() if k in wanted}
     try:
         with torch.autograd.graph.saved_tensors_hooks(saved, _never):
             exe(*fed)

@@ -1,0 +1,98 @@
+"""Networks of very many layers: what is done of them grows with their number, not its square."""
+
+import dataclasses
+import sys
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from gradgauge import assess as assessing
+from gradgauge import compose
+from gradgauge.graph.layers import find_layers
+from gradgauge.pipeline import load, plan
+from gradgauge.risk.case import Case
+from gradgauge.risk.findings import find
+from gradgauge.schema.options import AnalysisOptions
+from tests.handmade import made, node
+
+QUICK = AnalysisOptions(profile="quick", remediate=False, samples=4)
+FEW = 40  # layers with a weight
+TIMES = 4
+
+
+class Counted(str):
+    """A layer's id that is seen each time it is compared, in lists too."""
+
+    __slots__ = ()
+
+    def __eq__(self, other):
+        return str.__eq__(self, other)
+
+    def __hash__(self):
+        return str.__hash__(self)
+
+
+def chain(count, *, ends_at_zero):
+    """Dense layers of 8 rectified units; behind some of them all units are dead."""
+    rng = np.random.default_rng(0)
+    stored = {f"W{i}": rng.normal(size=(8, 8)) / 2 for i in range(count)}
+    if ends_at_zero:
+        stored = {f"W{i}": abs(W) / 4 for i, W in enumerate(stored.values())}
+        stored[f"W{count - 1}"] = np.zeros((8, 8))
+    nodes = []
+    for i in range(count):
+        nodes.append(node("MatMul", f"{f'h{i - 1}' if i else 'x'} W{i}", f"m{i}"))
+        nodes.append(node("Relu", f"m{i}", f"h{i}"))
+    return made(nodes[:-1], {"x": ["N", 8]}, f"m{count - 1}", stored)
+
+
+def calls(run):
+    """How many functions `run` calls, all the way down."""
+    count = 0
+
+    def seen(_frame, event, _what):
+        nonlocal count
+        count += event in {"call", "c_call"}
+
+    before = sys.getprofile()
+    sys.setprofile(seen)
+    try:
+        run()
+    finally:
+        sys.setprofile(before)
+    return count
+
+
+def work(model, monkeypatch):
+    """Calls that the findings take, and those that the report takes."""
+
+    def counted(read):
+        return tuple(
+            dataclasses.replace(layer, id=Counted(layer.id)) for layer in find_layers(read)
+        )
+
+    monkeypatch.setattr(assessing, "find_layers", counted)
+    graph, reading = load(model, QUICK)
+    held = assessing.assess(graph, reading, plan(QUICK, reading))
+    case = Case(held.signals, held.analytic, held.sampled)
+    now = datetime.now(UTC)
+    find(case)  # what is read once per process
+    compose.report(held, [], QUICK, now, {})
+    return (
+        held.findings,
+        calls(lambda: find(case)),
+        calls(lambda: compose.report(held, [], QUICK, now, {})),
+    )
+
+
+@pytest.mark.parametrize(("ends_at_zero", "rule"), [(False, "GF201"), (True, "GF105")])
+def test_findings_and_the_report_take_so_many_times_the_work_as_there_are_layers(
+    ends_at_zero, rule, monkeypatch
+):
+    _, *small = work(chain(FEW, ends_at_zero=ends_at_zero), monkeypatch)
+    found, *large = work(chain(TIMES * FEW, ends_at_zero=ends_at_zero), monkeypatch)
+    assert rule in {f.rule_id for f in found}
+    assert max(len(f.origins) + len(f.affected) for f in found) > FEW
+    for few, many in zip(small, large, strict=True):
+        assert many < 1.2 * TIMES * few, (few, many)
