@@ -78,11 +78,12 @@ async def get_report(
     }
     if headers["ETag"] in (if_none_match or ""):
         return Response(status_code=304, headers=headers)
-    content: bytes | str = await here.blobs.get(key)
+    stored = await here.blobs.get(key)
+    content: bytes | str = stored
     if form != "json":
-        content = await asyncio.to_thread(_rendered, content, form)
+        content = await asyncio.to_thread(_rendered, stored, form)
     elif layout == "columnar":
-        content = await asyncio.to_thread(_columnar, content)
+        content = await asyncio.to_thread(_columnar, stored)
     return Response(content, media_type=TYPES[form], headers=headers)
 
 
