@@ -135,6 +135,9 @@ class Settings(BaseSettings):
     idempotency_hours: float = Field(
         24, gt=0, description="How long an Idempotency-Key is remembered."
     )
+    upload_hours: float = Field(
+        24, gt=0, description="How long an upload in parts waits for its next part."
+    )
     event_days: float = Field(
         7, gt=0, description="How long a finished analysis keeps its progress events."
     )

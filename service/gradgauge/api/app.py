@@ -20,6 +20,7 @@ from gradgauge.api import (
     measures,
     models,
     pages,
+    parts,
     policies,
     problems,
     rates,
@@ -54,6 +55,7 @@ def create_app(settings: Settings, stopping: asyncio.Event | None = None) -> Fas
     )
     for each in (
         models,
+        parts,
         architectures,
         analyses,
         reports,
@@ -67,6 +69,7 @@ def create_app(settings: Settings, stopping: asyncio.Event | None = None) -> Fas
         sign_in,
     ):
         app.include_router(each.router)
+    app.include_router(parts.strict)
     pages.install(app)
     problems.install(app)
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)

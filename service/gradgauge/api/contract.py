@@ -97,6 +97,11 @@ CODES: dict[str, tuple[int, str]] = {
     "not_acceptable": (406, "no format that `Accept` names"),
     "not_found": (404, "there is nothing at this address"),
     "not_translated": (422, "the Keras or Hugging Face configuration cannot be translated"),
+    "digest_mismatch": (422, "what came has another hash than was announced"),
+    "parts_missing": (409, "parts of the upload have not come"),
+    "upload_closed": (409, "the upload is complete, or being completed"),
+    "upload_not_found": (404, "the project holds no such upload"),
+    "too_many_uploads": (409, "the project has as many open uploads as it may"),
     "policy_not_found": (404, "the project holds no such policy"),
     "queue_quota_exceeded": (429, "as many of the project's analyses wait as may; try again"),
     "rate_limited": (429, "too many requests; `Retry-After` says how long to wait"),
@@ -149,6 +154,8 @@ def document(app: FastAPI) -> dict[str, Any]:
             for code, (status, words) in sorted(CODES.items())
         }
         parts["responses"] = {_FAMILIES[name]: held for name, held in everywhere().items()}
+        parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        told["security"] = [{}, {"key": []}]  # a service on loopback may ask for none
         for path in told["paths"].values():
             for operation in path.values():
                 _mend(operation)

@@ -59,6 +59,23 @@ _ARCHITECTURE = {
     "spec": _SPEC,
     "created_at": _WHEN,
 }
+_PART = {
+    "number": 1,
+    "size_bytes": 1048576,
+    "sha256": "30e14955ebf1352266dc2ff8067e68104607e750abb9d3b36582b8af909fcb58",
+}
+_UPLOAD = {
+    "id": "upl_01kb0m3t9hq4v6x8z2c5e7g9j4",
+    "name": "net.onnx",
+    "size_bytes": 3355443,
+    "sha256": None,
+    "state": "open",
+    "received_bytes": 0,
+    "parts": [],
+    "model_id": None,
+    "created_at": _WHEN,
+    "expires_at": "2026-11-27T16:00:00Z",
+}
 _ALLOWED = {
     "fingerprint": "b1c0e8f27a4411aa",
     "reason": "known, mended in the next version",
@@ -103,6 +120,10 @@ EXAMPLES: dict[str, Example] = {
     "get_analysis": Example(response=_ANALYSIS),
     "cancel_analysis": Example(response=_ANALYSIS | {"state": "cancelled", "finished_at": _WHEN}),
     "list_analyses": Example(response={"items": [_ANALYSIS], "next_cursor": None}),
+    "create_upload": Example({"name": "net.onnx", "size_bytes": 3355443}, _UPLOAD),
+    "get_upload": Example(response=_UPLOAD | {"received_bytes": 1048576, "parts": [_PART]}),
+    "put_part": Example(response=_PART),
+    "complete_upload": Example(response=_MODEL),
     "list_layers": Example(response={"items": [], "next_cursor": 200}),
     "get_spectra": Example(
         response={

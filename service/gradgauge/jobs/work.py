@@ -34,7 +34,7 @@ class Work:
         queue = Queue()
         self._conninfo = database.conninfo
         self._settings = settings
-        self._reaper = Reaper(database, queue, settings)
+        self._reaper = Reaper(database, queue, settings, blobs)
         self._handler = Handler(database, blobs, settings, runner, queue)
         self._stopping = asyncio.Event()
 
