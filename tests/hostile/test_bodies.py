@@ -9,6 +9,7 @@ CALLS = {
     "comparisons": ("POST", "/v1/comparisons"),
     "policies": ("PUT", "/v1/policies/hostile"),
     "uploads": ("POST", "/v1/uploads"),
+    "webhooks": ("POST", "/v1/webhooks"),
 }
 NOT_JSON = {
     "NaN": b'{"a": NaN}',

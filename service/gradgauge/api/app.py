@@ -26,6 +26,7 @@ from gradgauge.api import (
     rates,
     reports,
     sign_in,
+    webhooks,
 )
 from gradgauge.api.deps import Services, State
 from gradgauge.api.gate import Gate
@@ -62,6 +63,7 @@ def create_app(settings: Settings, stopping: asyncio.Event | None = None) -> Fas
         layers,
         comparisons,
         policies,
+        webhooks,
         capabilities,
         audit,
         health,

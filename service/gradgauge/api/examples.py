@@ -76,6 +76,11 @@ _UPLOAD = {
     "created_at": _WHEN,
     "expires_at": "2026-11-27T16:00:00Z",
 }
+_WEBHOOK = {
+    "id": "whk_01kb0m3t9hq4v6x8z2c5e7g9j5",
+    "url": "https://ci.example.com/gradgauge",
+    "created_at": _WHEN,
+}
 _ALLOWED = {
     "fingerprint": "b1c0e8f27a4411aa",
     "reason": "known, mended in the next version",
@@ -169,6 +174,31 @@ EXAMPLES: dict[str, Example] = {
     "put_policy": Example({"fail_on": "high", "min_coverage": 0.95, "allow": [_ALLOWED]}, _POLICY),
     "get_policy": Example(response=_POLICY),
     "list_policies": Example(response={"items": [_POLICY], "next_cursor": None}),
+    "create_webhook": Example(
+        {"url": _WEBHOOK["url"]},
+        _WEBHOOK | {"secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"},
+    ),
+    "get_webhook": Example(response=_WEBHOOK),
+    "list_webhooks": Example(response={"items": [_WEBHOOK], "next_cursor": None}),
+    "list_deliveries": Example(
+        response={
+            "items": [
+                {
+                    "id": 17,
+                    "analysis_id": _ANALYSIS_ID,
+                    "outcome": "succeeded",
+                    "verdict": "warn",
+                    "state": "delivered",
+                    "attempts": 1,
+                    "answer": "204",
+                    "created_at": _WHEN,
+                    "next_at": _WHEN,
+                    "delivered_at": _WHEN,
+                }
+            ],
+            "next_cursor": None,
+        }
+    ),
     "get_capabilities": Example(
         response={
             "versions": {"service": "0.1.0", "report_schema": "1.0", "spec": 1},

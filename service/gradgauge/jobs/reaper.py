@@ -14,7 +14,7 @@ from gradgauge.jobs.queue import Queue
 from gradgauge.settings import Settings
 from gradgauge.store.blobs import BlobStore
 from gradgauge.store.database import Database
-from gradgauge.store.repository import attempts
+from gradgauge.store.repository import attempts, webhooks
 from gradgauge.store.tables import Analysis, Model
 
 log = structlog.get_logger()
@@ -65,6 +65,7 @@ class Reaper:
                 keys_older_s=self._settings.idempotency_hours * _HOUR_S,
                 events_older_s=self._settings.event_days * 24 * _HOUR_S,
             )
+            await webhooks.forget(session, older_s=self._settings.event_days * 24 * _HOUR_S)
         if self._blobs is not None:
             older_s = self._settings.upload_hours * _HOUR_S
             await parts.sweep(self._database, self._blobs, older_s=older_s)
