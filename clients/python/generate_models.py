@@ -22,9 +22,12 @@ READ = (
     "Evaluation",
     "LayerPage",
     "Model",
+    "NewWebhook",
+    "PartedUpload",
     "PolicyPage",
     "Report",
     "Spectra",
+    "WebhookPage",
 )
 
 

@@ -23,6 +23,7 @@ from gradgauge_client._http import RETRIES, TIMEOUT_S, Http, Request, posted
 from gradgauge_client._models import Capabilities, Comparison, Report
 from gradgauge_client._policies import Policies
 from gradgauge_client._sources import Architectures, Models, is_spec
+from gradgauge_client._webhooks import Webhooks
 from gradgauge_client._wire import validated
 
 FailOn = Literal["low", "medium", "high", "critical", "never"]
@@ -56,6 +57,7 @@ class Client:
         self.architectures = Architectures(self._http)
         self.analyses = Analyses(self._http)
         self.policies = Policies(self._http)
+        self.webhooks = Webhooks(self._http)
 
     def __enter__(self) -> Self:
         return self

@@ -340,6 +340,19 @@ class ModelFacts(BaseModel):
     warnings: list[Caution]
 
 
+class NewWebhook(BaseModel):
+    """A webhook and the secret that signs its messages, which is told this once."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    created_at: AwareDatetime
+    id: str
+    secret: str
+    url: str
+
+
 class OpCapability(BaseModel):
     """An operator the engines run; each row of `since` serves opsets up to the next."""
 
@@ -352,6 +365,40 @@ class OpCapability(BaseModel):
     kind: str
     op: str
     since: list[int]
+
+
+class Part(BaseModel):
+    """A part that has come whole."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    number: int
+    sha256: str
+    size_bytes: int
+
+
+class PartedUpload(BaseModel):
+    """An upload in parts; what is in `parts` need not be sent again."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    created_at: AwareDatetime
+    expires_at: AwareDatetime
+    """When it is given up, unless something comes before."""
+    id: str
+    model_id: str | None
+    """What it has become."""
+    name: str
+    parts: list[Part]
+    received_bytes: int
+    sha256: str | None
+    size_bytes: int | None
+    state: str
+    """open, completing or completed."""
 
 
 class Provenance(BaseModel):
@@ -579,6 +626,29 @@ class Warning(BaseModel):
     code: str
     layer_ids: list[str]
     message: str
+
+
+class Webhook(BaseModel):
+    """An address that is told of every analysis of the project that ends."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    created_at: AwareDatetime
+    id: str
+    url: str
+
+
+class WebhookPage(BaseModel):
+    """A page of webhooks, newest first; `next_cursor` is null on the last."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    items: list[Webhook]
+    next_cursor: str | None
 
 
 class WeightsBlock(BaseModel):
