@@ -1,7 +1,6 @@
 """Uploads in parts, for what is too large or too far away to come at once."""
 
 import base64
-import binascii
 import re
 from datetime import datetime, timedelta
 from typing import Annotated
@@ -13,7 +12,6 @@ from gradgauge.api.contract import refusals
 from gradgauge.api.deps import Here, Id, Project, Services
 from gradgauge.api.json_body import StrictRoute
 from gradgauge.api.models import wire as wire_model
-from gradgauge.api.problems import NotReadable
 from gradgauge.api.uploads import receive_part
 from gradgauge.errors import LimitExceeded
 from gradgauge.jobs import parts
@@ -26,7 +24,7 @@ router = APIRouter(prefix="/v1/uploads", tags=["models"])
 strict = APIRouter(prefix="/v1/uploads", tags=["models"], route_class=StrictRoute)
 
 MOST_PARTS = 10_000
-_DIGEST = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/]+={0,2}):")
+_DIGEST = r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/]{43}=):"
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 Number = Annotated[int, Path(ge=1, le=MOST_PARTS)]
@@ -35,6 +33,7 @@ Digest = Annotated[
     Header(
         alias="Content-Digest",
         max_length=500,
+        pattern=_DIGEST,
         description="RFC 9530, `sha-256=:...:`; a part that has another hash is not kept.",
     ),
 ]
@@ -193,20 +192,8 @@ async def delete_upload(upload_id: Id, here: Here, project: Project) -> None:
 
 
 def _sha256(told: str | None) -> str | None:
-    if told is None:
-        return None
-    found = _DIGEST.search(told)
-    try:
-        raw = base64.b64decode(found[1], validate=True) if found else b""
-    except binascii.Error:
-        raw = b""
-    if len(raw) != 32:
-        raise NotReadable(
-            "invalid_request",
-            "Content-Digest: this is no SHA-256",
-            hint="send sha-256=:BASE64:, as RFC 9530 writes it",
-        )
-    return raw.hex()
+    found = re.search(_DIGEST, told or "")
+    return base64.b64decode(found[1]).hex() if found else None
 
 
 def _wire(here: Services, row: rows.Row, held: list[rows.PartRow]) -> PartedUpload:
