@@ -89,7 +89,7 @@ def test_a_part_that_broke_off_is_sent_again_and_nothing_else(api, service):
 
 def test_a_part_of_another_hash_is_not_kept(api, service):
     path = begin(api)
-    wrong = api.put(f"{path}/parts/1", content=b"abd", headers=digest(b"abc"))
+    wrong = api.put(f"{path}/parts/1", content=b"abx", headers=digest(b"abc"))
     problem(wrong, 422, "digest_mismatch")
     assert api.get(path).json()["parts"] == []
     assert stored(service, path) == spool(service) == []
