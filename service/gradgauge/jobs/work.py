@@ -16,6 +16,7 @@ from gradgauge.jobs.handle import Handler
 from gradgauge.jobs.outcome import Runner
 from gradgauge.jobs.queue import ANALYSE, INSPECT, Queue
 from gradgauge.jobs.reaper import Reaper
+from gradgauge.jobs.retention import Janitor
 from gradgauge.jobs.webhooks import Dispatcher
 from gradgauge.settings import Settings
 from gradgauge.store.blobs import BlobStore
@@ -37,6 +38,7 @@ class Work:
         self._settings = settings
         self._reaper = Reaper(database, queue, settings, blobs)
         self._dispatcher = Dispatcher(database, settings)
+        self._janitor = Janitor(database, blobs, settings)
         self._handler = Handler(database, blobs, settings, runner, queue)
         self._stopping = asyncio.Event()
 
@@ -48,7 +50,10 @@ class Work:
         """Work until `stop`; outages of the database are sat out."""
         slots = self._settings.inspection_slots, self._settings.analysis_slots
         async with asyncio.TaskGroup() as group:
-            beside = [group.create_task(self._reaper.run(), name="reaper")]
+            beside = [
+                group.create_task(self._reaper.run(), name="reaper"),
+                group.create_task(self._janitor.run(), name="janitor"),
+            ]
             if self._settings.webhooks != "off":
                 beside.append(group.create_task(self._dispatcher.run(), name="webhooks"))
             serving = (
@@ -72,7 +77,7 @@ class Work:
         """Be one registered worker of one queue, until told to stop or found to be struck out."""
         pool = connector(self._conninfo)
         app = App(connector=pool)
-        app.job_manager = manager = PatientJobManager(pool)
+        app.job_manager = manager = PatientJobManager(pool, running=self._settings.quota_running)
         app.task(name=task, queue=task, pass_context=True)(body)
         async with app.open_async():
             worker = Worker(
