@@ -14,7 +14,7 @@ ifdef DEMO
 export GRADGAUGE_DEMO := $(DEMO)
 endif
 
-.PHONY: run check-examples openapi ops papers remedies settings test test-full lint format clean ci-deps
+.PHONY: run check-examples faults openapi ops papers remedies settings test test-full lint format clean ci-deps
 
 run: $(READY)
 	$(BIN)/gradgauge serve $(if $(PORT),--port $(PORT))
@@ -45,6 +45,10 @@ test: $(READY)
 
 test-full: $(READY)
 	$(THREADS) $(BIN)/pytest -n 2 $(ARGS)
+
+faults: $(READY)
+	$(THREADS) $(BIN)/python -m benchmarks.faults fleet $(ARGS)
+	$(THREADS) $(BIN)/python -m benchmarks.faults service $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -26,7 +26,6 @@ import torch
 from benchmarks import sampled_peers
 from benchmarks.sampled_nets import NETS, Net
 from torch import nn
-from torch.func import functional_call, grad, vmap
 
 from gradgauge.graph.layers import find_layers
 from gradgauge.graph.read_onnx import read_onnx
@@ -38,7 +37,8 @@ from gradgauge.sampled.frame import Setting, feed, find_frame
 from gradgauge.sampled.looks import Looks, Seen, watch_plan
 from gradgauge.sampled.passes import run_pass
 from gradgauge.sampled.probes import plan_draws
-from gradgauge.sampled.samples import inputs_held, per_input
+from gradgauge.sampled.samples import INPUTS, per_input
+from gradgauge.sampled.split import by_each, split_pass
 from gradgauge.sampled.stages import Wish, with_stages
 from gradgauge.sampled.summary import summary
 from gradgauge.sampled.tally import Guarded, Plain, Tally
@@ -186,30 +186,36 @@ def stages(net: Net) -> None:
 
 
 def per_sample(net: Net) -> None:
-    """Our per-input weight gradients against vmap(grad) of as many inputs."""
-    model = net.build().train()
-    case, exe = prepared(net, model)
-    count = inputs_held(case, exe, "standard")
+    """Our per-input weight gradients against vmap(grad) of as many inputs; norms by their norm.
+
+    Beside them a backward pass for each input, which is what serves every graph. In evaluation.
+    """
+    model = net.build().eval()
+    case, exe = prepared(replace(net, name=""), model)
+    count = min(INPUTS["standard"], case.frame.rows)
     case = case.small(count)
-    x = net.example()[:count]
-    params = {k: v.detach() for k, v in model.named_parameters()}
-    sent = torch.randn(model(x).shape[1:])
+    x, params = net.example()[:count], list(model.parameters())
+    leaves = {k: v for k, v in exe.initializers.items() if v.requires_grad}
+    told = split_pass(case, exe, leaves, shared=True)
 
-    def one(held: dict[str, torch.Tensor], row: torch.Tensor) -> torch.Tensor:
-        return (functional_call(model, held, (row[None],))[0] * sent).sum()
+    def bare() -> None:
+        y = model(x)
+        torch.autograd.grad(y, params, torch.randn(y.shape), allow_unused=True)
 
-    every = vmap(grad(one), (None, 0))
-
-    def theirs() -> None:
-        found = every(params, x)
-        for g in found.values():
-            g.flatten(1).norm(dim=1)
-
+    bare()
+    theirs = sampled_peers.vmap_of_grad(model, x)
     theirs()
-    ours = statistics.median(
-        timed(lambda: per_input(case, exe, "standard", None)) / timed(theirs) for _ in range(5)
-    )
-    print(f"| {net.name}, {count} inputs | {ours:.2f} |", flush=True)
+    rows = []
+    for _ in range(3):
+        unit, ours, other = (
+            timed(run) for run in (bare, lambda: per_input(case, exe, "standard", None), theirs)
+        )
+        loop = timed(lambda: by_each(case, exe, leaves, shared=True))
+        rows.append((ours / unit, other / unit, loop / unit, ours / other))
+    middle = [statistics.median(column) for column in zip(*rows, strict=True)]
+    looped = "all" if told is None else len(told.looped)
+    cells = " | ".join(f"{value:.2f}" for value in middle)
+    print(f"| {net.name}, {count} inputs | {cells} | {looped} |", flush=True)
 
 
 def main() -> None:
@@ -240,7 +246,11 @@ def wanted(asked: argparse.Namespace) -> tuple[str, Callable[[Net], None]]:
         head = "| network | all but the probe, bare passes | by stage | probe |\n|---|---|---|---|"
         return head, stages
     if asked.per_sample:
-        return "| network | per-input gradients over vmap(grad) |\n|---|---|", per_sample
+        head = (
+            "| network | per-input gradients, bare passes | vmap(grad) | a pass each | "
+            "ours over vmap(grad) | parameters by a pass each |\n|---|---|---|---|---|---|"
+        )
+        return head, per_sample
     if asked.memory:
         return "| network | bare, MiB | quick, MiB | ratio |\n|---|---|---|---|", memory
     if asked.held:

@@ -1,7 +1,7 @@
 """The bounds the gate goes by, chosen on the fit part alone, and the gate on rows of the table."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -13,9 +13,10 @@ from benchmarks.trainability.table import Network, networks
 
 from gradgauge.graph.layers import find_layers
 from gradgauge.graph.read_onnx import read_onnx
-from gradgauge.risk.outlook import Asked, told
-from gradgauge.risk.unlikely import FACTS, alarm, cleared
+from gradgauge.risk.outlook import Asked, Outlook, told
+from gradgauge.risk.unlikely import FACTS, ID, alarm, cleared
 from gradgauge.risk.weights import State, judge
+from gradgauge.schema.wire import SEVERITIES
 
 FALSE_ALARMS = 0.05
 NAMES = ("sgd", "adam", "sgd_rate", "adam_rate")
@@ -112,10 +113,43 @@ def chosen(rows: Sequence[Row], name: str) -> list[float]:
 
 def raises(one: Network, mode: str, asked: Asked) -> bool:
     """Whether the service's default policy fails the network, from its row."""
+    return any(severity in ALARM for _, severity, _ in weighed(one, mode, asked))
+
+
+def weighed(one: Network, mode: str, asked: Asked) -> list[tuple[str, str, list[str]]]:
+    """The report's findings from the rules' in the row: rule, severity, origins; worst first.
+
+    That of the probability has no origins here.
+    """
+    held = outlook(one, mode, asked)
+    found = [(rule, severity, names) for rule, severity, names in one.seen[mode]["findings"]]
+    explained = any(severity in ALARM for _, severity, _ in found)
+    level = "none" if explained else alarm(held)
+    if cleared(held):
+        found = [
+            (rule, "medium" if severity in ALARM and rule not in FACTS else severity, names)
+            for rule, severity, names in found
+        ]
+    if level != "none":
+        found.append((ID, level, []))
+    return sorted(found, key=lambda one: -SEVERITIES.index(one[1]))  # type: ignore[arg-type]
+
+
+def outlook(one: Network, mode: str, asked: Asked) -> Outlook:
+    """What the calibration tells of a row, none for weights that look trained."""
     known = state(one.spec["number"])
-    by_rule, certain = ruled(one, mode)
     if known == "trained":
-        return by_rule
-    level = mode.removesuffix("-blind")
-    held = told(one.features(mode), asked, known, level)  # type: ignore[arg-type]
-    return certain or alarm(held) in ALARM or (by_rule and not cleared(held))
+        return Outlook(asked, known)
+    return told(one.features(mode), asked, known, mode.removesuffix("-blind"))  # type: ignore[arg-type]
+
+
+def first_origin(one: Network, mode: str, outlier: Callable[[], str]) -> str:
+    """The layer the report points at, by name; that of GF501 is the outlier or what hides all."""
+    found = weighed(one, mode, Asked())
+    if not found:
+        return ""
+    names = found[0][2]
+    if found[0][0] == ID:
+        hiding = [names for rule, _, names in found if rule == "GF105"]
+        names = [name] if (name := outlier()) else next(iter(hiding), [])
+    return names[0].split(".")[0] if names else ""

@@ -1,8 +1,12 @@
 """One graph to one assessment: both profiles, their agreement, findings. Remedies use it too."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
+
+import onnx_ir
 
 from gradgauge.agreement import Agreement, agreements
 from gradgauge.analytic import propagate
@@ -10,6 +14,8 @@ from gradgauge.analytic.ensemble.describe import beside
 from gradgauge.graph.layers import Layer, find_layers, links
 from gradgauge.graph.model import Graph
 from gradgauge.graph.reading import Reading
+from gradgauge.graph.rewrite import values_of
+from gradgauge.ops.chance import drawn_from
 from gradgauge.risk.case import Case
 from gradgauge.risk.features import Evidence
 from gradgauge.risk.findings import find
@@ -50,7 +56,7 @@ class Plan:
     asked: Asked | None = field(default_factory=Asked)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Assessment:
     """Everything known of one graph before remedies.
 
@@ -79,6 +85,30 @@ class Assessment:
         """The seed everything random in the assessment starts from."""
         return self.plan.seed
 
+    @cached_property
+    def after(self) -> Mapping[str, tuple[Layer, ...]]:
+        """By layer id the layers that read it, through any plumbing, in their order."""
+        found: dict[str, list[Layer]] = {}
+        for layer in self.layers:
+            for key in dict.fromkeys(self.before.get(layer.id, ())):
+                found.setdefault(key, []).append(layer)
+        return {key: tuple(layers) for key, layers in found.items()}
+
+    @cached_property
+    def holders(self) -> Counter[str]:
+        """How many layers have each parameter."""
+        return Counter(name for layer in self.layers for name in dict.fromkeys(layer.params))
+
+    @cached_property
+    def nodes(self) -> Mapping[str, onnx_ir.Node]:
+        """The graph's nodes by name, the first of each."""
+        return {n.name or "": n for n in reversed(tuple(self.graph.model.graph))}
+
+    @cached_property
+    def values(self) -> Mapping[str, onnx_ir.Value]:
+        """The graph's values by name."""
+        return values_of(self.graph.model.graph)
+
 
 def assess(
     graph: Graph,
@@ -100,25 +130,11 @@ def assess(
     analytic: AnalyticProfile | None = None
     if "analytic" in plan.engines:
         tell("analytic", 0.0)
-        spectra = plan.depth == "deep" and plan.wish is not None
-        analytic = propagate.profile(graph, layers, reading, spectra=spectra)
-        if graph.spec is not None and plan.wish is not None:
-            analytic = beside(analytic, graph.spec, layers)
+        analytic = _analytic(graph, layers, reading, plan)
     sampled: SampledProfile | None = None
     if "sampled" in plan.engines:
         tell("sampled", 0.0)
-        sampled = measure.profile(
-            graph.model,
-            layers,
-            reading,
-            depth=plan.depth,
-            samples=plan.samples,
-            seed=plan.seed,
-            loss=plan.loss,
-            budget=plan.budget,
-            wish=plan.wish,
-            on_progress=lambda share: tell("sampled", share),
-        )
+        sampled = _sampled(graph, layers, reading, plan, lambda share: tell("sampled", share))
     signals = read_signals(layers, before, analytic, sampled)
     checked = forward() if forward is not None else None
     standing = outliers(graph.model, layers, zeros=False)
@@ -147,3 +163,36 @@ def assess(
         outlook=future,
         as_copy=tuple(as_copy),
     )
+
+
+def _analytic(
+    graph: Graph, layers: tuple[Layer, ...], reading: Reading, plan: Plan
+) -> AnalyticProfile:
+    spectra = plan.depth == "deep" and plan.wish is not None
+    with drawn_from(plan.seed):
+        found = propagate.profile(graph, layers, reading, spectra=spectra)
+    if graph.spec is not None and plan.wish is not None:
+        return beside(found, graph.spec, layers)
+    return found
+
+
+def _sampled(
+    graph: Graph,
+    layers: tuple[Layer, ...],
+    reading: Reading,
+    plan: Plan,
+    tell: Callable[[float], None],
+) -> SampledProfile:
+    with drawn_from(plan.seed):
+        return measure.profile(
+            graph.model,
+            layers,
+            reading,
+            depth=plan.depth,
+            samples=plan.samples,
+            seed=plan.seed,
+            loss=plan.loss,
+            budget=plan.budget,
+            wish=plan.wish,
+            on_progress=tell,
+        )

@@ -139,6 +139,15 @@ class Settings(BaseSettings):
         7, gt=0, description="How long a finished analysis keeps its progress events."
     )
 
+    analysis_days: float = Field(
+        0, ge=0, description="Days a finished analysis and its report are kept; 0: for ever."
+    )
+    model_days: float = Field(
+        0,
+        ge=0,
+        description="Days a model is kept after its upload and its last analysis; 0: for ever.",
+    )
+
     @model_validator(mode="after")
     def _stalls_outlast_heartbeats(self) -> Self:
         """One late heartbeat must not cost a job."""

@@ -18,10 +18,12 @@ def export(
     *,
     axes: dict[int, str] | None = None,
     training: bool = False,
+    folding: bool = True,
 ) -> bytes:
     """TorchScript export, opset 17, input `x` and output `y`; axis 0 is N unless `axes` is {}.
 
-    An eval export folds BatchNorm into the convolutions; `training` keeps it.
+    An eval export folds BatchNorm into the convolutions; `training` keeps it. `folding` stores what
+    is made of parameters alone, so that a tied and transposed one is stored twice.
     """
     axes = {0: "N"} if axes is None else axes
     module.train(training)
@@ -39,6 +41,7 @@ def export(
             output_names=["y"],
             dynamic_axes={"x": axes, "y": {0: "N"}} if axes else None,
             training=mode,
+            do_constant_folding=folding,
         )
     return held.getvalue()
 

@@ -1,6 +1,7 @@
 """Every rule fires on a network made for it, is silent on healthy ones, and knows its origin."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -9,7 +10,8 @@ import torch
 from torch import nn
 
 from gradgauge.pipeline import analyze
-from gradgauge.risk.findings import RULES
+from gradgauge.risk.case import Draft
+from gradgauge.risk.findings import RULES, _finding
 from gradgauge.schema.options import AnalysisOptions
 from tests.acceptance.fixtures import LastStep, export, glorot, he, mlp, seeded
 from tests.handmade import made, node, orthogonal
@@ -289,3 +291,14 @@ def test_one_origin_and_none_are_told_in_grammar():
     report = analysed(made(nodes, {"x": ["N", 16]}, "h89", stored))
     told = next(f.message for f in report.findings if f.rule_id == "GF101")
     assert "no layer stands out" in told
+
+
+def test_a_fingerprint_follows_the_graphs_order_and_not_that_of_the_list():
+    layers = {key: SimpleNamespace(scope=f"/{key}") for key in ("a", "b", "c")}
+
+    def printed(*origins):
+        draft = Draft("high", "", origins, (), (), 0.9)
+        return _finding(1, RULES[0], draft, SimpleNamespace(layers=layers)).fingerprint
+
+    assert printed("a", "b", "c") == printed("c", "b", "a") == printed("a")
+    assert len({printed("a"), printed("b"), printed("c", "b"), printed()}) == 3

@@ -7,7 +7,15 @@ import torch
 
 from gradgauge.sampled.frame import feed
 from gradgauge.sampled.passes import differentiable
-from gradgauge.sampled.precision import ELEMENTS, FORMATS, precision
+from gradgauge.sampled.precision import (
+    ELEMENTS,
+    FORMATS,
+    LIMITS,
+    LOST,
+    _overflowing,
+    _vanishing,
+    precision,
+)
 from gradgauge.sampled.probes import cotangents
 from tests.handmade import made, node, orthogonal
 from tests.sampled.staged import by_name, named, narrowed, staged
@@ -54,6 +62,20 @@ def test_shares_are_what_another_librarys_conversion_loses(name):
         assert found[key]["underflow"][name] == pytest.approx(
             under.sum() / (g != 0).sum(), abs=1e-9
         )
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_at_the_very_limits_numbers_are_lost_where_another_library_loses_them(name):
+    """One float32 below, at and above, one row each."""
+    place, limits = list(FORMATS).index(name), [LOST[name], LIMITS[name][1]]
+    with np.errstate(over="ignore"):
+        near = [np.nextafter(np.float32(x), np.float32(to)) for x in limits for to in (0, np.inf)]
+        x = np.array([*near, *limits], dtype=np.float32)
+        rounded = x.astype(NUMPY[name]).astype(np.float32)
+    rows = torch.from_numpy(x).reshape(-1, 1)
+    past = ~np.isfinite(rounded) & np.isfinite(x)
+    assert (_overflowing(rows)[:, place].numpy() == past).all()
+    assert (_vanishing(rows)[:, place].numpy() == (rounded == 0)).all()
 
 
 def test_in_fp16_a_real_run_overflows_and_vanishes_where_it_is_foretold():

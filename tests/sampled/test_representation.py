@@ -64,3 +64,20 @@ def test_masked_keys_do_not_count():
     held = noted(case, exe, "a", "attention_entropy")
     assert held.value == pytest.approx(5 / 6, abs=1e-6)  # the first query has one key
     assert f"{math.log(6):.3g}" in held.note
+
+
+def test_layers_of_one_shape_are_told_each_by_itself_and_zeros_not_at_all():
+    stored = {f"W{k}": RNG.normal(size=(6, 6)) * np.geomspace(1, 10.0**-k, 6) for k in range(4)}
+    stored["W2"] = np.zeros((6, 6))
+    nodes = [node("MatMul", f"x W{k}", f"h{k}") for k in range(4)]
+    nodes.append(node("Concat", "h0 h1 h2 h3", "y", axis=1))
+    case, exe = staged(made(nodes, {"x": ["N", 6]}, "y", stored), batch=32)
+    (x,) = feed(exe, case.setting, case.reading, torch.Generator(), 0)
+    found = by_name(case, representation(case, exe))
+    assert "h2" not in found
+    for k in (0, 1, 3):
+        h = x.detach().numpy() @ stored[f"W{k}"].astype(np.float32)
+        p = np.linalg.svd(h, compute_uv=False) ** 2
+        p /= p.sum()
+        (rank,) = found[f"h{k}"]["measurements"]
+        assert rank.value == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-6)

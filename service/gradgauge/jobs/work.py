@@ -16,6 +16,7 @@ from gradgauge.jobs.handle import Handler
 from gradgauge.jobs.outcome import Runner
 from gradgauge.jobs.queue import ANALYSE, INSPECT, Queue
 from gradgauge.jobs.reaper import Reaper
+from gradgauge.jobs.retention import Janitor
 from gradgauge.settings import Settings
 from gradgauge.store.blobs import BlobStore
 from gradgauge.store.database import Database
@@ -35,6 +36,7 @@ class Work:
         self._conninfo = database.conninfo
         self._settings = settings
         self._reaper = Reaper(database, queue, settings)
+        self._janitor = Janitor(database, blobs, settings)
         self._handler = Handler(database, blobs, settings, runner, queue)
         self._stopping = asyncio.Event()
 
@@ -51,8 +53,10 @@ class Work:
                 group.create_task(self._serve(INSPECT, self._handler.inspect, slots[0])),
                 group.create_task(self._serve(ANALYSE, self._handler.analyse, slots[1])),
             )
+            janitor = group.create_task(self._janitor.run(), name="janitor")
             await asyncio.wait(serving)
             reaper.cancel()
+            janitor.cancel()
 
     async def _serve(self, task: str, body: Body, slots: int) -> None:
         while not self._stopping.is_set():
@@ -67,7 +71,7 @@ class Work:
         """Be one registered worker of one queue, until told to stop or found to be struck out."""
         pool = connector(self._conninfo)
         app = App(connector=pool)
-        app.job_manager = manager = PatientJobManager(pool)
+        app.job_manager = manager = PatientJobManager(pool, running=self._settings.quota_running)
         app.task(name=task, queue=task, pass_context=True)(body)
         async with app.open_async():
             worker = Worker(

@@ -10,11 +10,13 @@ _REDUCE = {"mul": "prod", "max": "amax", "min": "amin", "add": "sum"}
 
 def _within(indices: Tensor, size: int) -> Tensor:
     """Indices counted from the front; torch on CUDA would abort where one is out of range."""
-    if indices.numel():
-        low, high = (int(v) for v in torch.aminmax(indices))
-        if low < -size or high >= size:
-            raise IndexError(f"index {low if low < -size else high} out of range for size {size}")
-    return torch.where(indices < 0, indices + size, indices).long()
+    if not indices.numel():
+        return indices.long()
+    one = indices.numel() == 1
+    low, high = (int(v) for v in ((indices,) * 2 if one else torch.aminmax(indices)))
+    if low < -size or high >= size:
+        raise IndexError(f"index {low if low < -size else high} out of range for size {size}")
+    return (indices if low >= 0 else torch.where(indices < 0, indices + size, indices)).long()
 
 
 @op("movement")

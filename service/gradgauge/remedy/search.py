@@ -138,5 +138,5 @@ def share_of(remedy: Remedy, finding: Finding, assessment: Assessment) -> float:
 
 def layers_of(remedy: Remedy, finding: Finding, assessment: Assessment) -> list[Layer]:
     """The layers a remedy touches, in the graph's order."""
-    targets = remedy.targets(assessment, finding)
+    targets = frozenset(remedy.targets(assessment, finding))
     return [layer for layer in assessment.layers if layer.id in targets]

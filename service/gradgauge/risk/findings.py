@@ -40,7 +40,9 @@ def find(case: Case) -> tuple[list[Finding], list[Check]]:
 
 
 def _finding(number: int, rule: Rule, draft: Draft, signals: Signals) -> Finding:
-    scope = signals.layers[draft.origins[0]].scope if draft.origins else ""
+    # of the first in the graph: origins may be listed by a measured size
+    origins = frozenset(draft.origins)
+    scope = next((layer.scope for key, layer in signals.layers.items() if key in origins), "")
     return Finding(
         id=f"F{number:03d}",
         rule_id=rule.id,

@@ -9,9 +9,11 @@ from dataclasses import replace
 
 from gradgauge.risk.calibration import CATEGORIES, Optimizer
 from gradgauge.risk.case import Case, Draft, Rule, evidence
+from gradgauge.risk.outliers import TOLD
 from gradgauge.risk.outlook import SURE, Outlook
 from gradgauge.risk.signals import HEADS
 from gradgauge.risk.thresholds import WEIGHT
+from gradgauge.risk.units import zero
 from gradgauge.schema.report import Evidence, Untrainable
 from gradgauge.schema.wire import Category, Severity
 
@@ -155,14 +157,21 @@ def _fails(held: Outlook, name: Optimizer) -> bool:
 
 
 def _suspects(case: Case, kind: str) -> tuple[str, ...]:
-    """Layers whose weights stand out; else the one whose gain does, in the category's direction."""
-    if case.outliers and max(case.outliers.values()) > 0.0:
-        worst = max(case.outliers.values())
-        return tuple(key for key, size in case.outliers.items() if size == worst)[:1]
+    """The layer whose weights stand out; else one that hides all others behind zeros.
+
+    Else the one whose gain stands out in the category's direction, else the recurrence, else the
+    first.
+    """
+    worst = max(case.outliers, key=lambda key: case.outliers[key], default=None)
+    if worst is not None and case.outliers[worst] >= TOLD:
+        return (worst,)
+    hiding = [draft.origins for draft in zero(case)] if case.measured() else []
+    if hiding:
+        return hiding[0][:1]
     sign = {"vanishing": -1.0, "exploding": 1.0}.get(kind)
     units = case.signals.units
     if sign is not None and units:
         return (max(units, key=lambda unit: sign * unit.gain).head,)
-    recurrent = [key for key, layer in case.signals.layers.items() if layer.kind == "recurrent"]
     heads = [key for key, layer in case.signals.layers.items() if layer.kind in HEADS]
+    recurrent = [key for key in heads if case.signals.layers[key].kind == "recurrent"]
     return tuple((recurrent or heads)[:1])

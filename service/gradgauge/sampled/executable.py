@@ -65,6 +65,11 @@ class Executable:
         self._between: Callable[[int], None] = _ignored
 
     @property
+    def steps(self) -> tuple[Step, ...]:
+        """The graph's steps in the order they are run in, those of subgraphs within theirs."""
+        return tuple(self._steps)
+
+    @property
     def live_bytes(self) -> int:
         """Bytes of the values held at this point of a run whose budget counts them."""
         return self._spent.live

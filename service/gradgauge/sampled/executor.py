@@ -214,9 +214,10 @@ class _Compiler:
         """The value as an op takes it, and whether it can."""
         value = attribute.value
         if attribute.type == onnx_ir.AttributeType.TENSOR:
-            if element_type(attribute.as_tensor().dtype) is None:
+            # not by as_tensor(), whose check of a protocol costs more than the tensor
+            if element_type(value.dtype) is None:
                 return None, False
-            return self._placed(decode(attribute.as_tensor())), True
+            return self._placed(decode(value)), True
         if name in _ELEMENT_TYPES:
             if value == 0:
                 return None, True  # unset

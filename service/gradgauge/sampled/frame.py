@@ -79,9 +79,8 @@ def find_frame(
     Where the graph fixes its batch, the leading axis counts if it is as long as the graph input's.
     """
     outputs = [layer.output for layer in layers]
-    names = list(
-        dict.fromkeys([*outputs, *(edge.value for layer in layers for edge in layer.edges)])
-    )
+    read = (edge.value for layer in layers for edge in layer.edges)
+    names = list(dict.fromkeys([*outputs, *read, *exe.input_names, *exe.made]))
     units = _unit_axes(layers)
     if setting.batch is None:
         trial = _try(exe, names, reading, setting, None)
@@ -91,7 +90,8 @@ def find_frame(
         return Frame(axes, rows, units, (trial.elements(outputs) / rows, 0.0), courses)
     small, a, b = _two_trials(exe, names, reading, setting)
     large = small + 1
-    axes = {name: _axis(a.shapes[name], b.shapes[name], small, large) for name in a.shapes}
+    both = a.shapes.keys() & b.shapes.keys()  # a branch may be taken in one of them alone
+    axes = {name: _axis(a.shapes[name], b.shapes[name], small, large) for name in both}
     return Frame(
         axes,
         setting.batch,

@@ -11,7 +11,7 @@ import onnx_ir
 import torch
 from torch import Tensor
 
-from gradgauge.graph.kinds import RECTIFIERS
+from gradgauge.graph.kinds import FLOATS, RECTIFIERS
 from gradgauge.graph.layers import Edge, Layer
 from gradgauge.sampled.frame import Frame
 from gradgauge.sampled.statistics import log10_rms
@@ -53,13 +53,20 @@ class Watch:
     """Which values are seen: layers by the value they make, and edges that need a look apart.
 
     The gradient through an edge is the value's own wherever the value has no other reader, so most
-    edges are not looked at at all; `passing` are such values between layers.
+    edges are not looked at at all; `passing` are such values between layers. `unrooted` are values
+    that perhaps no parameter leads to: a backward pass arrives there on its way to an input alone.
     """
 
     layers: Mapping[str, Layer]
     edges: Mapping[tuple[str, int], Edge]
     timed: frozenset[str]
     passing: frozenset[str]
+    unrooted: frozenset[str]
+
+    @property
+    def sourced(self) -> bool:
+        """Whether some edge is only seen on the way to an input."""
+        return any(edge.value in self.unrooted for edge in self.edges.values())
 
     @property
     def values(self) -> frozenset[str]:
@@ -83,8 +90,24 @@ def watch_plan(model: onnx_ir.Model, layers: Sequence[Layer]) -> Watch:
         for edge in layer.edges
         if edge.value not in alone or edge.consumer in timed
     }
-    told = {edge.value for layer in layers for edge in layer.edges} & alone
-    return Watch(by_output, edges, timed, frozenset(told - by_output.keys()))
+    read = {edge.value for layer in layers for edge in layer.edges}
+    passing = frozenset((read & alone) - by_output.keys())
+    return Watch(
+        by_output, edges, timed, passing, frozenset(read.union(by_output)) - _rooted(model)
+    )
+
+
+def _rooted(model: onnx_ir.Model) -> set[str]:
+    """Values that a float parameter surely leads to."""
+    found = {
+        name
+        for name, value in model.graph.initializers.items()
+        if value.const_value is not None and value.const_value.dtype in FLOATS
+    }
+    for node in model.graph:
+        if any(v is not None and v.name in found for v in node.inputs):
+            found.update(v.name or "" for v in node.outputs if v.dtype in FLOATS)
+    return found
 
 
 Rows = tuple[np.ndarray, np.ndarray]  # per input log10 of the RMS and of the 2-norm
@@ -102,7 +125,8 @@ class Looks:
     Small values wait until many of one shape are there and are reduced together: one by one the
     calls would cost more than what they measure. The smallest are `caught`: looked at when the pass
     has ended, their gradients asked of the backward pass itself, because a hook or a look on the
-    way costs as much as the step that makes them.
+    way costs as much as the step that makes them. `sourced` says that a hook is only reached on
+    the way to an input.
     """
 
     frame: Frame
@@ -111,6 +135,7 @@ class Looks:
     seen: Mapping[str, Seen]
     watch: Watch
     attached: set[str] = field(default_factory=set)
+    sourced: bool = False
     caught: dict[str, Tensor] = field(default_factory=dict)
     values: dict[str, Rows] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
@@ -133,6 +158,7 @@ class Looks:
                 self._wait(self.forward, name, y.detach(), size, self._reduce_forward)
             if y.requires_grad:
                 self.attached.add(name)
+                self.sourced = self.sourced or name in self.watch.unrooted
                 _hook(y, partial(self._gradient, name))
         self.tally.seconds += self.tally.clock() - since
         return y

@@ -40,7 +40,9 @@ def run_pass(
     sent = cotangents(outputs, setting.loss, target=target, generator=generator)
     scale = 10.0**setting.shift
     leaves = {k: v for k, v in exe.initializers.items() if v.requires_grad}
-    sources = [x for x in fed if x.requires_grad]  # so that the first layers' edges are seen
+    # so that the first layers' edges are seen; by the way of many slices that costs a pass itself
+    aside = looks.sourced or looks.watch.sourced
+    sources = [x for x in fed if x.requires_grad] if aside else []
     wanted = [*leaves.values(), *sources, *looks.wanted()]
     grads = backward(outputs, wanted, [c * scale for c in sent])
     since = looks.tally.clock()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -25,11 +25,13 @@ FORMATS = {
 # from here on rounding passes the largest number (fp8_e4m3 has an even one there: 464 still fits);
 # compared, not converted, because torch saturates to fp8_e4m3
 LIMITS = {
-    torch.float16: 65520.0,
-    torch.bfloat16: (2.0 - 2.0**-8) * 2.0**127,
-    torch.float8_e4m3fn: math.nextafter(464.0, math.inf),
-    torch.float8_e5m2: 61440.0,
+    "fp16": (torch.ge, 65520.0),
+    "bf16": (torch.ge, (2.0 - 2.0**-8) * 2.0**127),
+    "fp8_e4m3": (torch.gt, 464.0),
+    "fp8_e5m2": (torch.ge, 61440.0),
 }
+# half of the smallest number above zero: up to here rounding, to even, ends at zero
+LOST = {"fp16": 2.0**-25, "bf16": 2.0**-134, "fp8_e4m3": 2.0**-10, "fp8_e5m2": 2.0**-17}
 RUNNABLE = ("fp16", "bf16")
 TOGETHER = 1 << 18  # elements looked at together
 ELEMENTS = 1 << 16  # of a tensor; its largest is always among them
@@ -64,8 +66,8 @@ def _some(x: Tensor) -> Tensor:
 def precision(case: Measured, exe: Executable, really: Sequence[str]) -> Found:
     """Shares per layer and format from one pass, and the loss scale that would keep gradients.
 
-    A gradient is lost where torch's own conversion to the format makes it zero, an activation
-    where rounding takes it past the format's largest number. The formats in `really` are run as
+    A gradient is lost where rounding to the format makes it zero, an activation where it takes it
+    past the format's largest number. The formats in `really` are run as
     well, where the device can.
     """
     seen = _run(case, exe)
@@ -77,10 +79,8 @@ def precision(case: Measured, exe: Executable, really: Sequence[str]) -> Found:
         }
         for layer in case.layers
     }
-    grads = _Grads(seen.grads, under)
-    scales = [_scale(name, grads) for name in FORMATS]
     ran = [m for name in really if name in RUNNABLE for m in _really(case, name)]
-    return Found((*(m for m in scales if m is not None), *ran), (), layers)
+    return Found((*_scales(seen.grads, under), *ran), (), layers)
 
 
 def _run(case: Measured, exe: Executable) -> _Sampled:
@@ -95,18 +95,31 @@ def _run(case: Measured, exe: Executable) -> _Sampled:
     return seen
 
 
-def _overflowing(x: Tensor, kind: torch.dtype) -> Tensor:
-    return ((x.double() >= LIMITS[kind]) & x.isfinite()).double().mean(dim=1)
+def _overflowing(x: Tensor) -> Tensor:
+    """[rows, formats]; `x` are magnitudes."""
+    infinite = _count(torch.eq, x, math.inf)
+    past = [_count(beyond, x, limit) - infinite for beyond, limit in LIMITS.values()]
+    return torch.stack(past, dim=1) / x.shape[1]
 
 
-def _vanishing(x: Tensor, kind: torch.dtype) -> Tensor:
-    """Of the elements that are not zero already."""
-    alive = x != 0
-    lost = alive & (x.float().to(kind).float() == 0)
-    return lost.sum(dim=1).double() / alive.sum(dim=1).clamp_min(1)
+def _vanishing(x: Tensor) -> Tensor:
+    """[rows, formats], of the elements that are not zero already."""
+    return _below(x, list(LOST.values()))
 
 
-Lost = Callable[[Tensor, torch.dtype], Tensor]
+def _below(x: Tensor, limits: Sequence[float]) -> Tensor:
+    zeros = _count(torch.eq, x, 0.0)
+    lost = torch.stack([_count(torch.le, x, limit) - zeros for limit in limits], dim=1)
+    return lost / (x.shape[1] - zeros).clamp_min(1).unsqueeze(1)
+
+
+def _count(compare: Callable[..., Tensor], x: Tensor, limit: float) -> Tensor:
+    """Per row; truth values as floats, which are added up several times as fast."""
+    hits = compare(x, limit, out=torch.empty_like(x, dtype=torch.float32))
+    return hits.sum(dim=1).double()
+
+
+Lost = Callable[[Tensor], Tensor]
 
 
 def _alike(tensors: Mapping[str, Tensor]) -> Iterator[tuple[list[str], Tensor]]:
@@ -124,33 +137,35 @@ def _alike(tensors: Mapping[str, Tensor]) -> Iterator[tuple[list[str], Tensor]]:
 def _shares(tensors: Mapping[str, Tensor], lost: Lost) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for names, rows in _alike(tensors):
-        table = torch.stack([lost(rows, kind) for kind in FORMATS.values()], dim=1)
-        for name, row in zip(names, table.tolist(), strict=True):
+        for name, row in zip(names, lost(rows).tolist(), strict=True):
             found[name] = dict(zip(FORMATS, row, strict=True))
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Grads:
-    """Gradients, and which share of each is lost without a scale."""
+def _scales(
+    grads: Mapping[str, Tensor], lost: Mapping[str, Mapping[str, float]]
+) -> list[Measurement]:
+    """The largest power of two that leaves the largest gradient a factor of 2 of headroom.
 
-    tensors: Mapping[str, Tensor]
-    lost: Mapping[str, Mapping[str, float]]
-
-
-def _scale(name: str, grads: _Grads) -> Measurement | None:
-    """The largest power of two that leaves the largest gradient a factor of 2 of headroom."""
-    tops = [rows.amax().reshape(1).double() for _, rows in _alike(grads.tensors)]
+    `lost` is the share of each gradient that is lost without.
+    """
+    tops = [rows.amax().reshape(1).double() for _, rows in _alike(grads)]
     top = float(torch.cat(tops).max()) if tops else 0.0
     if not 0.0 < top < math.inf:
-        return None
-    kind = FORMATS[name]
-    scale = 2.0 ** math.floor(math.log2(torch.finfo(kind).max / 2 / top))
-    before = max(held[name] for held in grads.lost.values())
-    scaled = (_vanishing(rows.double() * scale, kind) for _, rows in _alike(grads.tensors))
-    after = max(float(shares.max()) for shares in scaled)
-    note = f"vanishing gradients in the worst layer: {before:.3g} without, {after:.3g} with it"
-    return told(f"loss_scale_{name}", scale, "1", note)
+        return []
+    scales = {
+        name: 2.0 ** math.floor(math.log2(torch.finfo(kind).max / 2 / top))
+        for name, kind in FORMATS.items()
+    }
+    limits = [LOST[name] / scale for name, scale in scales.items()]
+    worst = [_below(rows, limits).amax(dim=0) for _, rows in _alike(grads)]
+    after = torch.stack(worst).amax(dim=0).tolist()
+    found = []
+    for (name, scale), share in zip(scales.items(), after, strict=True):
+        before = max(held[name] for held in lost.values())
+        note = f"vanishing gradients in the worst layer: {before:.3g} without, {share:.3g} with it"
+        found.append(told(f"loss_scale_{name}", scale, "1", note))
+    return found
 
 
 def _really(case: Measured, name: str) -> list[Measurement]:

@@ -185,11 +185,17 @@ def _state_gradients(
     return list(grads)
 
 
-def _sizes(parts: Sequence[Tensor], axis: int) -> np.ndarray:
-    """log10 2-norm per input of a state's parts together."""
-    flat = torch.cat([p.movedim(axis if p.ndim > axis else 0, 0).flatten(1) for p in parts], 1)
-    sizes: np.ndarray = (log10_rms(flat) + 0.5 * math.log10(flat.shape[1])).cpu().numpy()
-    return sizes
+def _sizes(steps: Sequence[Sequence[Tensor]], axis: int) -> np.ndarray:
+    """log10 2-norm of a state's parts together, [steps, inputs]; all steps in one reduction."""
+    flat = torch.stack(
+        [
+            torch.cat([p.movedim(axis if p.ndim > axis else 0, 0).flatten(1) for p in parts], 1)
+            for parts in steps
+        ]
+    )
+    sizes = log10_rms(flat.flatten(0, 1)) + 0.5 * math.log10(flat.shape[2])
+    found: np.ndarray = sizes.reshape(flat.shape[:2]).cpu().numpy()
+    return found
 
 
 def _growth(track: Track, seed: int) -> np.ndarray:
@@ -202,11 +208,11 @@ def _growth(track: Track, seed: int) -> np.ndarray:
         last, flat, sent, retain_graph=True, allow_unused=True
     )
     grads = iter(made)
-    rows = []
-    for state in track.states:
-        held = [torch.zeros_like(s) if (g := next(grads)) is None else g for s in state]
-        rows.append(_sizes(held, track.axis))
-    return np.stack(rows)
+    steps = [
+        [torch.zeros_like(s) if (g := next(grads)) is None else g for s in state]
+        for state in track.states
+    ]
+    return _sizes(steps, track.axis)
 
 
 def _numbers(track: Track, seed: int) -> list[Measurement]:
@@ -239,10 +245,9 @@ def _numbers(track: Track, seed: int) -> list[Measurement]:
 
 
 def _curves(track: Track) -> list[Series]:
-    per_step = [
-        _sizes([g], track.axis) - 0.5 * math.log10(_width(g, track.axis)) for g in track.grads
-    ]
-    middle = [float(np.median(s)) for s in per_step]
+    width = 0.5 * math.log10(_width(track.grads[0], track.axis))
+    sizes = _sizes([[g] for g in track.grads], track.axis) - width
+    middle = [float(m) for m in np.median(sizes, axis=1)]
     return [curve(f"state_gradient_by_time_step:{track.name}", "decades", middle)]
 
 

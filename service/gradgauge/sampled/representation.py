@@ -1,6 +1,5 @@
 """What layers make of the inputs: how many directions they use, how sharply attention looks."""
 
-import math
 from functools import partial
 
 import torch
@@ -14,21 +13,31 @@ from gradgauge.sampled.samples import effective_rank
 from gradgauge.schema.profile import Measurement
 
 ROWS = 256  # positions and inputs a layer's effective rank is taken of
+TOGETHER = 1 << 18  # elements of outputs that are looked at together
 
 
 def representation(case: Measured, exe: Executable) -> Found:
     """Effective rank of every parameter layer's output, entropy of every attention map."""
     by_output = {layer.output: layer for layer in case.layers}
+    ranks = _Ranks()
     found: dict[str, list[Measurement]] = {}
-    exe.intercept(by_output, partial(_look, case, by_output, found))
+    exe.intercept(by_output, partial(_look, case, by_output, ranks, found))
     with torch.no_grad():
         exe(*feed(exe, case.setting, case.reading, torch.Generator(), 0))
-    return Found(layers={key: {"measurements": tuple(held)} for key, held in found.items()})
+    held = ranks.finish()
+    return Found(
+        layers={
+            key: {"measurements": (*held.get(key, ()), *found.get(key, ()))}
+            for key in (layer.id for layer in case.layers)
+            if key in held or key in found
+        }
+    )
 
 
 def _look(
     case: Measured,
     by_output: dict[str, Layer],
+    ranks: "_Ranks",
     found: dict[str, list[Measurement]],
     name: str,
     y: Tensor,
@@ -37,25 +46,47 @@ def _look(
     if not y.is_floating_point() or y.ndim < 2 or not y.numel():
         return y
     if layer.kind in {"linear", "embedding", "recurrent", "add"}:
-        held = _rank(y, case.frame.units.get(name, -1))
-        if held is not None:
-            found.setdefault(layer.id, []).append(held)
+        ranks.add(layer.id, y, case.frame.units.get(name, -1))
     if layer.op == "Softmax" and y.ndim >= 3:
         found.setdefault(layer.id, []).append(_entropy(y))
     return y
 
 
-def _rank(y: Tensor, unit: int) -> Measurement | None:
-    units = y.movedim(unit if -y.ndim <= unit < y.ndim else -1, -1)
-    flat = units.reshape(-1, units.shape[-1])
-    flat = flat[:: max(1, flat.shape[0] // ROWS)][:ROWS].double()
-    top = flat.abs().amax()
-    if not 0 < float(top) < math.inf:
-        return None
-    flat = flat / top
-    gram = flat @ flat.T if flat.shape[0] <= flat.shape[1] else flat.T @ flat
-    rank = effective_rank(torch.linalg.eigvalsh(gram).cpu().numpy())
-    return told("effective_rank", rank, "1", f"of {len(flat)} outputs by {flat.shape[1]} units")
+class _Ranks:
+    """Effective ranks by layer; outputs of one shape wait for each other up to so many elements."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[Measurement, ...]] = {}
+        self._waiting: dict[torch.Size, list[tuple[str, Tensor]]] = {}
+
+    def add(self, key: str, y: Tensor, unit: int) -> None:
+        """Note up to ROWS outputs of a layer, whose axis of units is `unit`."""
+        units = y.movedim(unit if -y.ndim <= unit < y.ndim else -1, -1)
+        flat = units.reshape(-1, units.shape[-1])
+        flat = flat[:: max(1, flat.shape[0] // ROWS)][:ROWS].double()
+        waiting = self._waiting.setdefault(flat.shape, [])
+        waiting.append((key, flat))
+        if len(waiting) * flat.numel() >= TOGETHER:
+            self._reduce(flat.shape)
+
+    def finish(self) -> dict[str, tuple[Measurement, ...]]:
+        """All of them."""
+        for shape in list(self._waiting):
+            self._reduce(shape)
+        return self._found
+
+    def _reduce(self, shape: torch.Size) -> None:
+        held = self._waiting.pop(shape)
+        flat = torch.stack([x for _, x in held])
+        top = flat.abs().amax(dim=(1, 2))
+        known = (top > 0) & top.isfinite()
+        flat = flat[known] / top[known, None, None]
+        gram = flat @ flat.mT if shape[0] <= shape[1] else flat.mT @ flat
+        values = torch.linalg.eigvalsh(gram).cpu().numpy()
+        note = f"of {shape[0]} outputs by {shape[1]} units"
+        keys = [key for (key, _), kept in zip(held, known.tolist(), strict=True) if kept]
+        for key, each in zip(keys, values, strict=True):
+            self._found[key] = (told("effective_rank", effective_rank(each), "1", note),)
 
 
 def _entropy(y: Tensor) -> Measurement:

@@ -1,0 +1,48 @@
+"""Which gradients a pass asks for: inputs' own only where something is seen on the way there."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gradgauge.sampled.frame import feed
+from gradgauge.sampled.looks import CAUGHT, Looks, Seen, watch_plan
+from gradgauge.sampled.passes import run_pass
+from gradgauge.sampled.tally import Guarded, Tally
+from tests.acceptance.fixtures import export, seeded
+from tests.sampled.staged import staged
+
+
+class Sliced(nn.Module):
+    """A matrix reads one of the input's slices."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(width, 3)
+
+    def forward(self, x):
+        return self.head(torch.tanh(x[:, 1]))
+
+
+@pytest.mark.parametrize(("width", "asked"), [(16, False), (CAUGHT, True)])
+def test_gradients_between_an_input_and_the_first_parameter_are_seen(width, asked):
+    net = seeded(Sliced(width), 3)
+    case, exe = staged(export(net, torch.zeros(2, 2, width)))
+    watch = watch_plan(case.model, case.layers)
+    seen = {layer.id: Seen() for layer in case.layers}
+    looks = Looks(case.frame, Guarded(), Tally(), seen, watch)
+    run_pass(exe, case.layers, looks, case.reading, case.setting, 0)
+    assert (looks.sourced or watch.sourced) is asked
+
+    generator = torch.Generator()
+    (x,) = feed(exe, case.setting, case.reading, generator, 0)
+    h = torch.tanh(x[:, 1])
+    sent = torch.randn((8, 3), generator=generator).double()
+    g = sent @ net.double().head.weight
+    through = g * (1 - h**2)
+    tanh = next(layer for layer in case.layers if layer.op == "Tanh")
+    sizes = 0.5 * torch.log10(g.square().mean(1))
+    assert seen[tanh.id].grads[0] == pytest.approx(sizes.detach().numpy(), abs=1e-9)
+    gain = torch.log10(through.norm(dim=1) / g.norm(dim=1)).detach().numpy()
+    assert seen[tanh.id].gains[0] == pytest.approx(gain, abs=1e-9)
+    assert np.isfinite(gain).all()
