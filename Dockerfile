@@ -8,6 +8,7 @@ WORKDIR /src
 RUN python -m venv /opt/gradgauge
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 COPY service service
+COPY docs/rules docs/rules
 COPY clients/python clients/python
 RUN /opt/gradgauge/bin/pip install -c constraints.txt . ./clients/python
 

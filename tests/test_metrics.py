@@ -1,5 +1,7 @@
 """Labels stay bounded whatever a child says."""
 
+import os
+
 import pytest
 
 from gradgauge import metrics
@@ -33,3 +35,13 @@ def test_a_stage_is_timed_to_the_next_and_a_made_up_one_is_other():
     clock.stop()
     after = {stage: count(stage) - before[stage] for stage in before}
     assert after == {"analytic": 1, "sampled": 1, "other": 1, "mine": 0}
+
+
+def test_of_ended_processes_only_the_latest_counts_are_kept(tmp_path):
+    gone = [f"counter_{2**30 + number}.db" for number in range(5)]
+    mine = f"histogram_{os.getpid()}.db"
+    for age, name in enumerate([mine, *gone]):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (1000 + age, 1000 + age))
+    metrics.forget_dead(tmp_path, most=2)
+    assert {path.name for path in tmp_path.iterdir()} == {mine, *gone[-2:]}

@@ -11,6 +11,9 @@ from gradgauge import assess as assessing
 from gradgauge import compose
 from gradgauge.graph.layers import find_layers
 from gradgauge.pipeline import load, plan
+from gradgauge.remedy.patch import apply
+from gradgauge.remedy.rules import REMEDIES
+from gradgauge.remedy.search import answering
 from gradgauge.risk.case import Case
 from gradgauge.risk.findings import find
 from gradgauge.schema.options import AnalysisOptions
@@ -64,8 +67,16 @@ def calls(run):
     return count
 
 
+def advised(held):
+    """What recommending takes but for the copies' own analyses: checks, patches and copies."""
+    for finding in held.findings:
+        for remedy in answering(held, REMEDIES, finding):
+            if not remedy.is_setting:
+                apply(held.graph.model, remedy.rewrite(held, finding))
+
+
 def work(model, monkeypatch):
-    """Calls that the findings take, and those that the report takes."""
+    """The findings, and the calls that they, the report and the remedies take."""
 
     def counted(read):
         return tuple(
@@ -83,11 +94,12 @@ def work(model, monkeypatch):
         held.findings,
         calls(lambda: find(case)),
         calls(lambda: compose.report(held, [], QUICK, now, {})),
+        calls(lambda: advised(dataclasses.replace(held))),
     )
 
 
 @pytest.mark.parametrize(("ends_at_zero", "rule"), [(False, "GF201"), (True, "GF105")])
-def test_findings_and_the_report_take_so_many_times_the_work_as_there_are_layers(
+def test_findings_report_and_remedies_take_so_many_times_the_work_as_there_are_layers(
     ends_at_zero, rule, monkeypatch
 ):
     _, *small = work(chain(FEW, ends_at_zero=ends_at_zero), monkeypatch)

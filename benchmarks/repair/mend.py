@@ -16,7 +16,7 @@ from benchmarks.trainability.measure import ROWS
 from gradgauge.assess import Assessment, assess
 from gradgauge.pipeline import load, plan
 from gradgauge.remedy.patch import apply
-from gradgauge.remedy.search import Tried, is_serious, layers_of
+from gradgauge.remedy.search import Tried, is_serious
 from gradgauge.remedy.verify import reading_of, try_all
 from gradgauge.schema.options import AnalysisOptions
 
@@ -36,7 +36,7 @@ def mend(case: Case, profile: str) -> dict[str, Any]:
     since = time.process_time()
     tried = try_all(found)
     row["remedies_s"] = round(time.process_time() - since, 3)
-    row["tried"] = [_told(one, found) for one in tried]
+    row["tried"] = [_told(one) for one in tried]
     if not case.label["fail"]:
         return row
     kept = [one for one in tried if one.outcome == "verified"][:FIRST]
@@ -64,19 +64,18 @@ def _assessed(case: Case, profile: str) -> tuple[Assessment, float]:
         return found, time.process_time() - since
 
 
-def _told(one: Tried, found: Assessment) -> dict[str, Any]:
-    heads = {layer.id for layer in found.layers if layer.params}
-    touched = {layer.id for layer in layers_of(one.remedy, one.finding, found)}
+def _told(one: Tried) -> dict[str, Any]:
     return {
         "action": one.remedy.action,
         "rule": one.finding.rule_id,
         "outcome": one.outcome,
         "cured": one.cured,
-        "share": round(len(touched & heads) / max(1, len(heads)), 3),
+        "share": round(one.share, 3),
         "before": _short(one.before),
         "expected": _short(one.expected),
         "after": _short(one.after),
         "risk": [_short(one.risk_before), _short(one.risk_after)],
+        "chance": [_short(chance) for chance in one.chances],
         "serious_left": sum(is_serious(f) for f in one.again.findings) if one.again else None,
     }
 

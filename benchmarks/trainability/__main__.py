@@ -7,9 +7,33 @@ import torch
 from benchmarks.trainability.shards import COUNT, SHARD, run
 
 
+def _fit() -> None:
+    from benchmarks.trainability import fit
+
+    fit.main()
+
+
+def _bounds() -> None:
+    from benchmarks.trainability import gate
+
+    gate.main()
+
+
+def _report() -> None:
+    from benchmarks.trainability import report
+
+    report.main()
+
+
+WHOLE = {"fit": _fit, "bounds": _bounds, "report": _report}
+COMMANDS = ("train", "signals", *WHOLE, "shared")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=("train", "signals", "fit", "report", "shared"))
+    parser.add_argument(
+        "command", choices=("train", "signals", "fit", "bounds", "report", "shared")
+    )
     parser.add_argument("--shards", type=int, nargs="*", help="all without")
     parser.add_argument("--folder", type=Path, help="of shared: the development part")
     parser.add_argument("--out", type=Path, default=Path("out"), help="of shared")
@@ -29,14 +53,8 @@ def main() -> None:
         measure.KEPT = asked.keep
         for shard in shards:
             run("signals", shard, measure.measure)
-    if asked.command == "fit":
-        from benchmarks.trainability import fit
-
-        fit.main()
-    if asked.command == "report":
-        from benchmarks.trainability import report
-
-        report.main()
+    if asked.command in WHOLE:
+        WHOLE[asked.command]()
     if asked.command == "shared":
         from benchmarks.trainability import shared
 

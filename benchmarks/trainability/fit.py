@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 import gradgauge.risk
 from gradgauge.risk.calibration import CATEGORIES, at_rate
 
-VERSION = "trainability-2026.1"
+VERSION = "trainability-2026.2"
 LEVELS = ("analytic", "quick", "standard")
 BRANCHES = ("feed_forward", "recurrent")
 BAGS = 4
@@ -179,8 +179,7 @@ def branch(held: Sequence[Network], level: str, *, recurrent: bool) -> dict[str,
     """Models, their calibration, and the range of what they saw."""
     mine = [one for one in held if one.recurrent == recurrent]
     everything = rows_of(mine, level, "sgd_rate")
-    names = sorted({k for x, *_ in everything for k in x if usable(k, level)})
-    names = [k for k in names if varies(everything, k)]
+    names = names_of(mine, level)
     found: dict[str, Any] = {"features": names, "models": {}, "platt": {}, "prior": {}}
     for name, bags in MODELS.items():
         rows = rows_of(mine, level, name)
@@ -193,6 +192,13 @@ def branch(held: Sequence[Network], level: str, *, recurrent: bool) -> dict[str,
     found["ranges"] = {k: _range(everything, k) for k in sorted(known)}
     found["falloff"] = FALLOFF
     return found
+
+
+def names_of(held: Sequence[Network], level: str) -> list[str]:
+    """The features that a branch's models may split on."""
+    rows = rows_of(held, level, "sgd_rate")
+    names = sorted({k for x, *_ in rows for k in x if usable(k, level)})
+    return [k for k in names if varies(rows, k)]
 
 
 def varies(rows: Rows, name: str) -> bool:

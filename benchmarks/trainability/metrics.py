@@ -36,6 +36,14 @@ def macro_f1(y: np.ndarray, said: np.ndarray) -> float:
     return float(f1_score(y, said, average="macro"))
 
 
+def false_alarms(y: np.ndarray, raised: np.ndarray) -> float:
+    return float(raised[y == 0].mean()) if (y == 0).any() else float("nan")
+
+
+def recall(y: np.ndarray, raised: np.ndarray) -> float:
+    return float(raised[y == 1].mean()) if (y == 1).any() else float("nan")
+
+
 def interval(
     figure: Callable[[np.ndarray, np.ndarray], float], y: np.ndarray, s: np.ndarray
 ) -> tuple[float, float, float]:

@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 from benchmarks.trainability import fit
 from benchmarks.trainability.export import export
+from benchmarks.trainability.gate import first_origin, raises, ruled
 from benchmarks.trainability.metrics import (
     auroc,
     brier,
     drawing,
     ece,
+    false_alarms,
     interval,
     macro_f1,
+    recall,
     reliability,
     roc,
     told,
@@ -25,10 +28,10 @@ from benchmarks.trainability.table import Network, networks
 from gradgauge.graph.layers import find_layers
 from gradgauge.graph.read_onnx import read_onnx
 from gradgauge.risk.calibration import CATEGORIES, categories, probability
-from gradgauge.risk.outliers import outliers
+from gradgauge.risk.outliers import TOLD, outliers
+from gradgauge.risk.outlook import Asked
 
 DOCS = Path(__file__).parents[2] / "docs" / "validity"
-ALARM = {"high", "critical"}
 LOCAL = ("dead", "saturated", "huge", "tiny", "symmetric", "rank1", "zero_branch", "zero_head")
 COLOURS = {"standard": "#1b6ca8", "quick": "#c2571a", "analytic": "#3a8a3a"}
 
@@ -123,40 +126,54 @@ def _categories(test: Sequence[Network]) -> None:
 
 
 def _alarms(test: Sequence[Network]) -> None:
-    y = truth(test, "fail_sgd")
-    for level in ("standard", "quick"):
-        found = np.array([any(f[1] in ALARM for f in one.seen[level]["findings"]) for one in test])
-        p = said(test, level, "sgd")
-        threshold = float(np.quantile(p[y == 0], 0.95))
-        print(f"{level}: findings (default policy) alarm on {found[y == 0].mean():.3f} of networks "
-              f"that train and {found[y == 1].mean():.3f} of those that fail; "
-              f"P >= .5 on {(p[y == 0] >= 0.5).mean():.3f} and {(p[y == 1] >= 0.5).mean():.3f}; "
-              f"at 5 % false alarms P (>= {threshold:.2f}) finds "
-              f"{(p[y == 1] > threshold).mean():.3f}")  # fmt: skip
+    print("| signals | optimizer named | fails where | networks | false alarms, rules alone | "
+          "recall, rules alone | false alarms, default policy | recall, default policy |\n"
+          "|---|---|---|---|---|---|---|---|")  # fmt: skip
+    for mode in ("standard", "standard-blind", "quick", "quick-blind", "analytic"):
+        part = [one for one in test if mode in one.seen]
+        by_rule = np.array([float(ruled(one, mode)[0]) for one in part])
+        for name, asked, key in (
+            ("none", Asked(), "SGD fails"),
+            ("adam", Asked("adam"), "Adam fails"),
+        ):
+            y = truth(part, "fail_sgd" if key == "SGD fails" else "fail_adam")
+            found = np.array([float(raises(one, mode, asked)) for one in part])
+            cells = [told(interval(rate, y, alarms)) for alarms in (by_rule, found)
+                     for rate in (false_alarms, recall)]  # fmt: skip
+            print(f"| {mode} | {name} | {key} | {len(part)} | {' | '.join(cells)} |")
+    print()
     planted = [one for one in test if one.label["fail"] and one.spec["fault"]
                and one.spec["fault"]["kind"] in LOCAL]  # fmt: skip
-    shares = [np.mean([named(one) for one in planted]) for named in (_outlier, _origin)]
-    print(
-        f"planted faults in the {len(planted)} networks that fail with one, first layer named: by "
-        f"weight outliers {shares[0]:.2f}, as origin of the worst finding on gradients or units "
-        f"{shares[1]:.2f}\n"
-    )
+    ones = np.ones(len(planted))
+    for name, blamed in (
+        ("weight outliers", _outlier),
+        ("the first origin of the worst finding by rules", _by_rules),
+        ("the first origin of the report's worst finding", _origin),
+    ):
+        found = np.array([float(blamed(one) == one.spec["fault"]["layer"]) for one in planted])
+        print(f"planted faults in the {len(planted)} networks that fail with one: {name} named the "
+              f"layer in {told(interval(recall, ones, found))}")  # fmt: skip
+    print()
 
 
-def _origin(one: Network) -> bool:
-    findings = one.seen["standard"]["findings"]
-    origins = [f[2] for f in findings if f[2] and f[0] != "GF302"]
-    first = origins[0][0] if origins else ""
-    return first.split(".")[0] == one.spec["fault"]["layer"]
+def _by_rules(one: Network) -> str:
+    origins = [f[2] for f in one.seen["standard"]["findings"] if f[2] and f[0] != "GF302"]
+    return str(origins[0][0]).split(".")[0] if origins else ""
 
 
-def _outlier(one: Network) -> bool:
+def _origin(one: Network) -> str:
+    """As the service orders findings: worst first, that of the probability behind the rules'."""
+    return first_origin(one, "standard", lambda: _outlier(one, zeros=False))
+
+
+def _outlier(one: Network, *, zeros: bool = True) -> str:
+    """The layer that stands out most; none where none does."""
     graph = read_onnx(export(one.spec))
     layers = find_layers(graph.model)
-    found = outliers(graph.model, layers)
+    found = outliers(graph.model, layers, zeros=zeros)
     names = {layer.id: layer.params[0] for layer in layers if layer.params}
     first = max(found, key=lambda key: found[key])
-    return names[first].split(".")[0] == one.spec["fault"]["layer"]
+    return names[first].split(".")[0] if found[first] >= TOLD else ""
 
 
 def _rules(test: Sequence[Network]) -> None:

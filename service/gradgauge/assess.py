@@ -1,8 +1,12 @@
 """One graph to one assessment: both profiles, their agreement, findings. Remedies use it too."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
+
+import onnx_ir
 
 from gradgauge.agreement import Agreement, agreements
 from gradgauge.analytic import propagate
@@ -10,11 +14,15 @@ from gradgauge.analytic.ensemble.describe import beside
 from gradgauge.graph.layers import Layer, find_layers, links
 from gradgauge.graph.model import Graph
 from gradgauge.graph.reading import Reading
+from gradgauge.graph.rewrite import values_of
+from gradgauge.ops.chance import drawn_from
 from gradgauge.risk.case import Case
+from gradgauge.risk.features import Evidence
 from gradgauge.risk.findings import find
 from gradgauge.risk.outliers import outliers
+from gradgauge.risk.outlook import Asked, Outlook, outlook
 from gradgauge.risk.signals import Signals, read_signals
-from gradgauge.risk.weights import judge
+from gradgauge.risk.weights import State, judge
 from gradgauge.sampled import measure
 from gradgauge.sampled.budget import NO_BUDGET, Budget
 from gradgauge.sampled.probes import Loss
@@ -34,7 +42,8 @@ Forward = Callable[[], ForwardCheck | None]
 class Plan:
     """What is measured, and how much of it; the same for a model and its patched copies.
 
-    Without a `wish` the sampled engine's stages beyond one pass are left out, as on copies.
+    Without a `wish` the sampled engine's stages beyond one pass are left out, as on copies. `asked`
+    is what the probability is told for; without it there is none, and no finding goes by it.
     """
 
     engines: frozenset[Literal["analytic", "sampled"]]
@@ -44,11 +53,16 @@ class Plan:
     loss: Loss
     budget: Budget = NO_BUDGET
     wish: Wish | None = None
+    asked: Asked | None = field(default_factory=Asked)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Assessment:
-    """Everything known of one graph before remedies."""
+    """Everything known of one graph before remedies.
+
+    `weights` is their state and what it is judged by. `as_copy` are the findings as a copy of this
+    very graph would have them, which is measured no further than profile quick.
+    """
 
     graph: Graph
     reading: Reading
@@ -62,11 +76,38 @@ class Assessment:
     forward: ForwardCheck | None
     findings: tuple[Finding, ...]
     checks: tuple[Check, ...]
+    weights: tuple[State, str]
+    outlook: Outlook | None
+    as_copy: tuple[Finding, ...]
 
     @property
     def seed(self) -> int:
         """The seed everything random in the assessment starts from."""
         return self.plan.seed
+
+    @cached_property
+    def after(self) -> Mapping[str, tuple[Layer, ...]]:
+        """By layer id the layers that read it, through any plumbing, in their order."""
+        found: dict[str, list[Layer]] = {}
+        for layer in self.layers:
+            for key in dict.fromkeys(self.before.get(layer.id, ())):
+                found.setdefault(key, []).append(layer)
+        return {key: tuple(layers) for key, layers in found.items()}
+
+    @cached_property
+    def holders(self) -> Counter[str]:
+        """How many layers have each parameter."""
+        return Counter(name for layer in self.layers for name in dict.fromkeys(layer.params))
+
+    @cached_property
+    def nodes(self) -> Mapping[str, onnx_ir.Node]:
+        """The graph's nodes by name, the first of each."""
+        return {n.name or "": n for n in reversed(tuple(self.graph.model.graph))}
+
+    @cached_property
+    def values(self) -> Mapping[str, onnx_ir.Value]:
+        """The graph's values by name."""
+        return values_of(self.graph.model.graph)
 
 
 def assess(
@@ -75,11 +116,13 @@ def assess(
     plan: Plan,
     *,
     forward: Forward | None = None,
+    weights: tuple[State, str] | None = None,
     on_progress: Progress | None = None,
 ) -> Assessment:
     """Run the engines the plan asks for and read findings from what they say.
 
     `forward` is asked once both have run: what another runtime made of the forward pass meanwhile.
+    `weights` is their state where it is known, as that of the model a copy is made of.
     """
     layers = find_layers(graph.model)
     before = links(graph.model, layers)
@@ -87,14 +130,61 @@ def assess(
     analytic: AnalyticProfile | None = None
     if "analytic" in plan.engines:
         tell("analytic", 0.0)
-        spectra = plan.depth == "deep" and plan.wish is not None
-        analytic = propagate.profile(graph, layers, reading, spectra=spectra)
-        if graph.spec is not None and plan.wish is not None:
-            analytic = beside(analytic, graph.spec, layers)
+        analytic = _analytic(graph, layers, reading, plan)
     sampled: SampledProfile | None = None
     if "sampled" in plan.engines:
         tell("sampled", 0.0)
-        sampled = measure.profile(
+        sampled = _sampled(graph, layers, reading, plan, lambda share: tell("sampled", share))
+    signals = read_signals(layers, before, analytic, sampled)
+    checked = forward() if forward is not None else None
+    standing = outliers(graph.model, layers, zeros=False)
+    state = weights or judge(graph, layers)
+    future = past = None
+    if plan.asked is not None:
+        held = Evidence(layers, before, analytic, sampled)
+        future, past = outlook(held, plan.asked, state[0])
+    case = Case(signals, analytic, sampled, checked, standing, future)
+    found, checks = find(case)
+    as_copy = found if past is future else find(replace(case, outlook=past))[0]
+    return Assessment(
+        graph=graph,
+        reading=reading,
+        plan=plan,
+        layers=layers,
+        before=before,
+        analytic=analytic,
+        sampled=sampled,
+        agreement=agreements(layers, analytic, sampled, lambda: state[0]),
+        signals=signals,
+        forward=checked,
+        findings=tuple(found),
+        checks=tuple(checks),
+        weights=state,
+        outlook=future,
+        as_copy=tuple(as_copy),
+    )
+
+
+def _analytic(
+    graph: Graph, layers: tuple[Layer, ...], reading: Reading, plan: Plan
+) -> AnalyticProfile:
+    spectra = plan.depth == "deep" and plan.wish is not None
+    with drawn_from(plan.seed):
+        found = propagate.profile(graph, layers, reading, spectra=spectra)
+    if graph.spec is not None and plan.wish is not None:
+        return beside(found, graph.spec, layers)
+    return found
+
+
+def _sampled(
+    graph: Graph,
+    layers: tuple[Layer, ...],
+    reading: Reading,
+    plan: Plan,
+    tell: Callable[[float], None],
+) -> SampledProfile:
+    with drawn_from(plan.seed):
+        return measure.profile(
             graph.model,
             layers,
             reading,
@@ -104,23 +194,5 @@ def assess(
             loss=plan.loss,
             budget=plan.budget,
             wish=plan.wish,
-            on_progress=lambda share: tell("sampled", share),
+            on_progress=tell,
         )
-    signals = read_signals(layers, before, analytic, sampled)
-    checked = forward() if forward is not None else None
-    standing = outliers(graph.model, layers, zeros=False)
-    found, checks = find(Case(signals, analytic, sampled, checked, standing))
-    return Assessment(
-        graph=graph,
-        reading=reading,
-        plan=plan,
-        layers=layers,
-        before=before,
-        analytic=analytic,
-        sampled=sampled,
-        agreement=agreements(layers, analytic, sampled, lambda: judge(graph, layers)[0]),
-        signals=signals,
-        forward=checked,
-        findings=tuple(found),
-        checks=tuple(checks),
-    )

@@ -13,12 +13,11 @@ import onnx_ir
 from gradgauge.assess import Assessment
 from gradgauge.coverage import count_parameters, doubts, hides, measure_coverage
 from gradgauge.graph.layers import Layer, parameters
-from gradgauge.remedy.verify import risk_of
-from gradgauge.risk.features import Evidence
-from gradgauge.risk.outlook import Outlook, outlook
+from gradgauge.remedy.threat import risk_of
+from gradgauge.risk.outlook import Asked, Outlook
 from gradgauge.risk.signals import HEADS
 from gradgauge.risk.thresholds import WEIGHT
-from gradgauge.risk.weights import State, judge
+from gradgauge.risk.weights import State
 from gradgauge.schema.layer import (
     AgreementBlock,
     AnalyticBlock,
@@ -62,8 +61,8 @@ def report(
     coverage = measure_coverage(assessment)
     policy = Policy(min_coverage=options.min_coverage)
     verdict, gate = decide(findings, coverage, doubts(assessment), policy)
-    state, judged_by = judge(assessment.graph, assessment.layers)
-    future = _outlook(assessment, options, state)
+    state, judged_by = assessment.weights
+    future = assessment.outlook or Outlook(Asked(), state, reason="none was asked for")
     digest = options.digest()
     touched = _by_layer(findings)
     return Report(
@@ -124,11 +123,6 @@ def _model(assessment: Assessment) -> ModelBlock:
         node_count=sum(1 for _ in graph.model.graph),
         param_count=count_parameters(parameters(graph.model.graph).values()),
     )
-
-
-def _outlook(assessment: Assessment, options: AnalysisOptions, state: State) -> Outlook:
-    held = Evidence(assessment.layers, assessment.before, assessment.analytic, assessment.sampled)
-    return outlook(held, options, state)
 
 
 def _summary(
@@ -365,8 +359,6 @@ def _warnings(
 def _idle_options(options: AnalysisOptions) -> list[tuple[str, str]]:
     """Options this version, or the profile, accepts and does not act on."""
     asked = ["reinitialize"]
-    if options.lr is None:
-        asked.append("optimizer")
     if options.profile == "quick":
         asked.append("target_dtypes")
     idle = [name for name in asked if name in options.model_fields_set and getattr(options, name)]

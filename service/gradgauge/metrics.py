@@ -5,10 +5,12 @@ its supervisor names in PROMETHEUS_MULTIPROC_DIR, so that the API tells those of
 worker on a machine of its own tells them at a port of its own.
 """
 
+import os
 import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -134,6 +136,27 @@ def exposition(gauges: Sequence[Gauge] = ()) -> bytes:
     asked = CollectorRegistry()
     asked.register(_Asked(gauges))
     return told + generate_latest(asked)
+
+
+def forget_dead(folder: Path, *, most: int = 32) -> None:
+    """Delete what ended processes counted in a shared folder, but for the `most` latest files.
+
+    A part that ends again and again would fill the folder, and each scrape reads all of it.
+    """
+    dead = [path for path in folder.glob("*_*.db") if not _lives(path.stem.rpartition("_")[2])]
+    dead.sort(key=lambda path: path.stat().st_mtime)
+    for path in dead[: max(0, len(dead) - most)]:
+        path.unlink(missing_ok=True)
+
+
+def _lives(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 class _Asked(Collector):

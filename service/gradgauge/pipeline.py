@@ -16,9 +16,11 @@ from gradgauge.graph.model import Graph
 from gradgauge.graph.read_onnx import read_onnx
 from gradgauge.graph.read_spec import read_spec
 from gradgauge.graph.reading import Reading, read
+from gradgauge.ops.chance import drawn_from
 from gradgauge.remedy.patched import Patched, Wanted
 from gradgauge.remedy.patched import patched as made_of
 from gradgauge.remedy.verify import recommend
+from gradgauge.risk.outlook import Asked
 from gradgauge.sampled import reference
 from gradgauge.sampled.budget import NO_BUDGET, Budget, of_analysis
 from gradgauge.sampled.probes import plan_draws
@@ -91,16 +93,17 @@ def analyze(
     clock = Clock()
     budget = budget or of_analysis(None, options.time_limit_s, time.monotonic())
     tell("read", 0.0)
-    graph, reading = load(source, options, budget)
-    clock.lap("read")
-    planned = plan(options, reading, budget)
-    forward = _forward(graph, reading, planned, runtime, clock)
-    assessment = assess(graph, reading, planned, forward=forward, on_progress=tell)
-    clock.lap("measure")
     recommendations: list[Recommendation] = []
-    if options.remediate:
-        recommendations = recommend(assessment, on_progress=lambda share: tell("remedy", share))
-        clock.lap("remedy")
+    with drawn_from(options.seed):
+        graph, reading = load(source, options, budget)
+        clock.lap("read")
+        planned = plan(options, reading, budget)
+        forward = _forward(graph, reading, planned, runtime, clock)
+        assessment = assess(graph, reading, planned, forward=forward, on_progress=tell)
+        clock.lap("measure")
+        if options.remediate:
+            recommendations = recommend(assessment, on_progress=lambda share: tell("remedy", share))
+            clock.lap("remedy")
     return compose.report(assessment, recommendations, options, clock.started, clock.stages)
 
 
@@ -121,9 +124,10 @@ def patched(
     """
     options = options or AnalysisOptions()
     budget = budget or of_analysis(None, options.time_limit_s, time.monotonic())
-    graph, reading = load(source, options, budget)
-    planned = plan(options, reading, budget)
-    return made_of(assess(graph, reading, planned, on_progress=on_progress), wanted)
+    with drawn_from(options.seed):
+        graph, reading = load(source, options, budget)
+        planned = plan(options, reading, budget)
+        return made_of(assess(graph, reading, planned, on_progress=on_progress), wanted)
 
 
 def _forward(
@@ -225,4 +229,5 @@ def plan(options: AnalysisOptions, reading: Reading, budget: Budget | None = Non
         loss=loss,
         budget=budget or NO_BUDGET,
         wish=Wish(options.target_dtypes, options.lr),
+        asked=Asked(options.optimizer, options.lr, options.base_rate),
     )

@@ -135,8 +135,25 @@ class Settings(BaseSettings):
     idempotency_hours: float = Field(
         24, gt=0, description="How long an Idempotency-Key is remembered."
     )
+    webhooks: Literal["off", "public", "any"] = Field(
+        "off",
+        description="Whether analyses that end are told to webhooks: at public addresses only, or "
+        "at any, which lets tenants reach what this machine can.",
+    )
+    upload_hours: float = Field(
+        24, gt=0, description="How long an upload in parts waits for its next part."
+    )
     event_days: float = Field(
         7, gt=0, description="How long a finished analysis keeps its progress events."
+    )
+
+    analysis_days: float = Field(
+        0, ge=0, description="Days a finished analysis and its report are kept; 0: for ever."
+    )
+    model_days: float = Field(
+        0,
+        ge=0,
+        description="Days a model is kept after its upload and its last analysis; 0: for ever.",
     )
 
     @model_validator(mode="after")

@@ -1,5 +1,6 @@
 """`/metrics`: what a scraper finds, in which labels, and who may look."""
 
+import json
 import re
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -7,6 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.api.keyed import bearer, key
 from tests.api.problem import problem
 from tests.api.test_models import network
+from tests.service import QUICK, SPEC, until
 
 
 def scraped(client, **headers):
@@ -84,3 +86,22 @@ def test_with_keys_only_the_operators_admins_look(keyed):
     problem(keyed.client.get("/metrics", headers=reader), 403, "scope_missing")
     mine = bearer(key(keyed, "default", "prometheus", "admin")[1])
     assert "gradgauge_queue_jobs" in scraped(keyed.client, **mine)
+
+
+def test_the_log_tells_an_analysis_from_its_request_to_its_child_under_both_ids(api, service):
+    body = {"architecture": SPEC, "options": QUICK | {"seed": 4711}, "fresh": True}
+    told = {"X-Request-ID": "from-end-to-end"}
+    analysis = api.post("/v1/analyses", json=body, headers=told).json()["id"]
+    assert service.until(analysis)["state"] == "succeeded"
+
+    def lines():
+        found = [json.loads(row) for row in service.log.read_text().splitlines() if row[:1] == "{"]
+        mine = [row for row in found if row.get("analysis") == analysis]
+        return mine if mine[-1:] and mine[-1]["event"] == "analysis_ended" else None
+
+    found = until(lines)
+    events = ["analysis_asked_for", "analysis_started", "child_ended", "analysis_ended"]
+    assert [row["event"] for row in found] == events
+    assert {row["request_id"] for row in found} == {"from-end-to-end"}
+    assert found[2]["pid"] > 1
+    assert found[2]["peak_bytes"] > 0

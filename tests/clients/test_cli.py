@@ -12,8 +12,9 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from gradgauge.formats.render import render
+from gradgauge.formats.render import render, render_all
 from gradgauge.schema.report import Coverage, Finding, Report
+from gradgauge.verdict.files import judge_by
 from gradgauge.verdict.gate import decide
 from gradgauge.verdict.policy import Policy
 from gradgauge_client import _engine, _exit, _gate, _local, _output, cli, table
@@ -59,11 +60,13 @@ def gradgauge(monkeypatch, tmp_path):
         seen.append((path, options))
         return ANSWERS[Path(path).name]
 
-    engine = {"analyze": analyze, "render": render}
+    engine = {"analyze": analyze, "render": render, "render_all": render_all}
+    engine["judge_by"] = judge_by
     monkeypatch.setattr(_engine, "load", engine.__getitem__)
     monkeypatch.chdir(tmp_path)
     for name in ANSWERS:
         (tmp_path / name).touch()
+    (tmp_path / "odd.yaml").write_text("failon: high")
 
     def run(*words):
         return CliRunner().invoke(cli.app, words)
@@ -105,6 +108,10 @@ def test_the_exit_code_is_the_documented_one(gradgauge, words, code):
         ("check pass.onnx", "--local"),
         ("check --local", "MODEL_OR_SPEC"),
         ("check --local missing.onnx", "missing.onnx"),
+        ("check --local pass.onnx --policy none.yaml", "none.yaml"),
+        ("check --local pass.onnx --policy bad.onnx --new-only", "--baseline"),
+        ("check --local pass.onnx --policy odd.yaml", "did you mean 'fail_on'"),
+        ("check --local pass.onnx --baseline bad.onnx", "not a report"),
         ("check --local .", "directory"),
         ("check --local pass.onnx --bogus", "--bogus"),
         ("check --local pass.onnx --fail-on sometimes", "sometimes"),
@@ -115,7 +122,10 @@ def test_the_exit_code_is_the_documented_one(gradgauge, words, code):
         ("check --local pass.onnx --lr 0.1", "--optimizer"),
         ("check --local pass.onnx --seed -1", "--seed"),
         ("check --local pass.onnx --data none.npz", "none.npz"),
-        ("check --local pass.onnx --format pdf", "table, json, markdown, html"),
+        (
+            "check --local pass.onnx --format pdf",
+            "table, json, markdown, html, sarif, junit, gitlab, github",
+        ),
         ("check --local pass.onnx --format json --format table", "standard output"),
         ("check --local pass.onnx --format json --format html -o x", "go to x"),
         ("check --local pass.onnx --format json:no/where.json", "no/where.json"),
@@ -254,6 +264,40 @@ def test_an_inconclusive_report_without_a_gate_stays_inconclusive():
     assert _gate.regate(report, "high")["summary"]["verdict"] == "inconclusive"
 
 
+def test_a_policy_suppresses_with_its_reason_and_the_exit_code_follows(gradgauge, tmp_path):
+    mine = reports.finding()["fingerprint"]
+    entry = f"{{fingerprint: {mine}, reason: it is meant, expires: 2999-12-31}}"
+    (tmp_path / "p.yaml").write_text(f"name: ours\nallow: [{entry}]")
+    result = gradgauge("check", "--local", "fail.onnx", "--policy", "p.yaml")
+    assert result.exit_code == 0
+    assert "suppressed: it is meant (until 2999-12-31)" in result.stdout
+    assert "gate ours@1: passed, 1 suppressed; no finding" in result.stdout
+    (tmp_path / "p.yaml").write_text(f"allow: [{entry.replace('2999', '2001')}]")
+    result = gradgauge("check", "--local", "fail.onnx", "--policy", "p.yaml")
+    assert result.exit_code == 1
+    assert "expired on 2001-12-31: it is meant" in result.stdout
+
+
+def test_a_baseline_lets_what_was_known_pass_where_only_new_findings_count(gradgauge):
+    gradgauge("check", "--local", "fail.onnx", "--format", "json:base.json")
+    words = ("check", "--local", "fail.onnx", "--baseline", "base.json")
+    assert gradgauge(*words).exit_code == 1
+    result = gradgauge(*words, "--new-only", "--format", "json")
+    told = Report.model_validate_json(result.stdout)
+    assert result.exit_code == 0
+    assert (told.findings[0].status, told.compared_to) == ("existing", "rep_1")
+
+
+def test_policies_need_the_service_package(monkeypatch, tmp_path):
+    for name in ("m.onnx", "p.yaml"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(_engine, "entry_points", lambda **_: [])
+    words = ("check", "--url", "http://x", str(tmp_path / "m.onnx"))
+    result = CliRunner().invoke(cli.app, [*words, "--policy", str(tmp_path / "p.yaml")])
+    assert result.exit_code == 2
+    assert 'pip install "gradgauge[worker]"' in " ".join(result.stderr.split())
+
+
 def hostile_report():
     report = reports.report(depth=20)
     for block in (report["model"], *report["layers"]):
@@ -288,6 +332,23 @@ def test_colour_is_for_terminals_and_NO_COLOR_turns_it_off(monkeypatch, no_color
     pipe = io.StringIO()
     _output._tables([reports.report()], pipe)
     assert "\x1b" not in pipe.getvalue()
+
+
+def test_a_pipelines_format_is_one_text_of_all_models_by_their_paths(gradgauge, tmp_path):
+    (tmp_path / "nets").mkdir()
+    (tmp_path / "nets" / "fail.onnx").touch()
+    words = "fail.onnx nets/fail.onnx --format sarif:a.sarif --format gitlab:b.json"
+    assert gradgauge("check", "--local", *words.split()).exit_code == 1
+    (run,) = json.loads((tmp_path / "a.sarif").read_text())["runs"]
+    assert [each["location"]["uri"] for each in run["artifacts"]] == ["fail.onnx", "nets/fail.onnx"]
+    assert len(json.loads((tmp_path / "b.json").read_text())) == 2
+
+
+def test_a_model_outside_of_the_working_folder_goes_by_its_name(monkeypatch, tmp_path):
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    assert _output._in_repository(tmp_path / "m.onnx") == "m.onnx"
+    assert _output._in_repository(Path("a") / "m.onnx") == "a/m.onnx"
 
 
 def test_an_interrupt_exits_130(gradgauge, monkeypatch):
@@ -361,7 +422,7 @@ def test_progress_is_told_on_a_terminal_and_not_in_a_log():
     for terminal in (True, False):
         page = io.StringIO()
         console = Console(file=page, force_terminal=terminal, width=80, color_system=None)
-        _local.check(Path("m.onnx"), {}, analyze, fail_on=None, console=console)
+        _local.check(Path("m.onnx"), {}, analyze, judge=None, console=console)
         assert ("m.onnx" in page.getvalue()) is terminal
         assert "\x1b[2J" not in page.getvalue()
     assert told[0] is not None

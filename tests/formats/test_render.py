@@ -6,12 +6,12 @@ import pytest
 from pydantic import ValidationError
 
 from gradgauge.errors import InvalidOptions
-from gradgauge.formats.render import FORMATS, render
+from gradgauge.formats.render import FORMATS, OF_MANY, render, render_all
 from gradgauge.schema.report import Report
 from tests import reports
 
 
-@pytest.mark.parametrize("form", sorted(FORMATS))
+@pytest.mark.parametrize("form", sorted(FORMATS | OF_MANY))
 def test_a_dict_and_a_model_render_alike(form):
     report = reports.report()
     assert render(report, form) == render(Report.model_validate(report), form)
@@ -28,8 +28,13 @@ def test_json_is_the_whole_report_in_plain_ascii():
 
 
 def test_an_unknown_format_is_refused_with_those_there_are():
-    with pytest.raises(InvalidOptions, match="html, json, markdown"):
+    with pytest.raises(InvalidOptions, match="github, gitlab, html, json, junit, markdown, sarif"):
         render(reports.report(), "pdf")
+
+
+def test_only_formats_of_pipelines_take_many_reports():
+    with pytest.raises(InvalidOptions, match="github, gitlab, junit, sarif"):
+        render_all([reports.report()], ["a.onnx"], "html")
 
 
 def test_what_is_not_a_report_is_refused():

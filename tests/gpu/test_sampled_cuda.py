@@ -2,16 +2,20 @@
 
 from contextlib import contextmanager
 
+import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
 
+from gradgauge.ops.chance import drawn_from
+from gradgauge.sampled.executor import compile_graph
 from gradgauge.sampled.looks import Looks, Seen, watch_plan
 from gradgauge.sampled.passes import run_pass
 from gradgauge.sampled.stages import Wish
 from gradgauge.sampled.tally import Plain, Tally
 from tests.acceptance.fixtures import export, seeded
-from tests.handmade import profiled
+from tests.handmade import made, node, profiled
 from tests.nets import Transformer, cnn
 from tests.sampled.staged import staged_on
 
@@ -99,3 +103,28 @@ def test_tf32_stays_off():
     profiled(MODELS["mlp"](), samples=32, device="cuda")
     assert not torch.backends.cuda.matmul.allow_tf32
     assert not torch.backends.cudnn.allow_tf32
+
+
+def test_a_piece_that_is_run_again_draws_the_same_numbers():
+    """Dropout in training mode draws its mask on the GPU, by the GPU's own generator."""
+    stored = {
+        "W": np.random.default_rng(0).normal(size=(6, 6)),
+        "half": np.array(0.5, dtype=np.float32),
+        "on": np.array(1).astype(bool),
+    }
+    nodes = [
+        node("MatMul", "x W", "m"),
+        node("Dropout", "m half on", "k"),
+        node("Tanh", "k", "t"),
+        node("Dropout", "t half on", "y"),
+    ]
+    model = onnx.load_from_string(made(nodes, {"x": ["N", 6]}, "y", stored))
+    exe = compile_graph(model, device=torch.device("cuda"))
+    x = torch.ones(64, 6, device="cuda", requires_grad=True)
+    found = []
+    for cuts in ((), (1, 3)):
+        exe.recompute(cuts)
+        with drawn_from(5):
+            (y,) = exe(x)
+            found.append((y, *torch.autograd.grad(y.sum(), [x, *exe.initializers.values()])))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))

@@ -5,16 +5,17 @@ import json
 from contextlib import asynccontextmanager
 
 import pytest
+from sqlalchemy import text
 
 from gradgauge.jobs.outcome import Succeeded
 from gradgauge.jobs.progress import LeaseLost
 from gradgauge.jobs.queue import Queue
 from gradgauge.jobs.work import Work
 from gradgauge.store.ids import DEFAULT_PROJECT
-from gradgauge.store.repository import analyses, attempts, models
+from gradgauge.store.repository import analyses, attempts, models, usage
 from gradgauge.store.tables import FINAL_STATES
 from tests.jobs.worker_process import ScriptedRunner
-from tests.rows import analysis_of, new_architecture, new_model, ready_model
+from tests.rows import analysis_of, new_architecture, new_model, new_project, ready_model
 
 pytestmark = pytest.mark.anyio
 
@@ -279,3 +280,61 @@ async def test_the_report_a_killed_attempt_left_is_deleted_by_the_next(database,
     assert row.attempts == 2
     folder = blobs.local_path(row.report_key).parent
     assert [file.name for file in folder.iterdir()] == [row.report_key.rpartition("/")[2]]
+
+
+class Counting(ScriptedRunner):
+    """Knows how many analyses of each project it has run at once."""
+
+    def __init__(self):
+        self.now, self.most = {}, {}
+        self.order = []
+
+    async def analyse(self, job, tell):
+        project = job.project_id
+        self.order.append(project)
+        self.now[project] = self.now.get(project, 0) + 1
+        self.most[project] = max(self.most.get(project, 0), self.now[project])
+        try:
+            return await super().analyse(job, tell)
+        finally:
+            self.now[project] -= 1
+
+
+async def test_a_project_runs_only_so_many_at_once_while_others_pass(database, blobs, settings):
+    chosen = settings.model_copy(update={"quota_running": 1, "analysis_slots": 4})
+    async with database.session() as session:
+        greedy = await ready_model(session)
+        modest = await ready_model(session, await new_project(session, "modest"))
+        roomy = await ready_model(session, await new_project(session, "roomy"))
+        await usage.set_quotas(session, roomy.project_id, {"running": 2})
+    ids = [await submit(database, greedy, does=0.3) for _ in range(4)]
+    ids += [await submit(database, roomy, does=0.3) for _ in range(4)]
+    ids += [await submit(database, modest, does=0.3)]
+    runner = Counting()
+    async with working(database, blobs, chosen, runner):
+        await all_over(database, len(ids))
+    assert runner.most == {greedy.project_id: 1, modest.project_id: 1, roomy.project_id: 2}
+    assert modest.project_id in runner.order[:4]
+
+
+async def test_two_workers_together_keep_to_a_projects_number(database, blobs, settings):
+    chosen = settings.model_copy(update={"quota_running": 2, "analysis_slots": 3})
+    async with database.session() as session:
+        model = await ready_model(session)
+    ids = [await submit(database, model, does=0.2) for _ in range(8)]
+    runner = Counting()
+    async with working(database, blobs, chosen, runner), working(database, blobs, chosen, runner):
+        await all_over(database, len(ids))
+    assert runner.most == {model.project_id: 2}
+
+
+async def all_over(database, count):
+    async with asyncio.timeout(60):
+        while True:
+            async with database.session() as session:
+                found = await session.execute(
+                    text("SELECT count(*) FROM analyses WHERE state = 'succeeded'")
+                )
+            if found.scalar_one() == count:
+                return
+            await asyncio.sleep(0.05)

@@ -11,11 +11,14 @@ from torch import nn
 from gradgauge.assess import assess
 from gradgauge.pipeline import load, plan
 from gradgauge.remedy import verify
+from gradgauge.remedy.chains import CHAINS
 from gradgauge.remedy.patch import Scale
 from gradgauge.remedy.rescale import RESCALE
 from gradgauge.remedy.row import COSTS
-from gradgauge.remedy.search import BEST, PER_FINDING
-from gradgauge.remedy.verify import recommend, risk_of, try_all
+from gradgauge.remedy.rules import REMEDIES
+from gradgauge.remedy.search import BEST, LIKELY, PER_FINDING
+from gradgauge.remedy.threat import risk_of
+from gradgauge.remedy.verify import recommend, try_all
 from gradgauge.sampled.budget import Budget
 from gradgauge.schema.options import AnalysisOptions
 from tests.acceptance.fixtures import export, glorot, he, mlp
@@ -35,14 +38,17 @@ def exploding():
 
 def test_a_remedy_that_helps_is_verified_with_what_it_did(exploding):
     first = recommend(exploding)[0]
-    assert (first.action, first.verification, first.rank) == ("rescale_lsuv", "verified", 1)
-    spread, risk = first.verified
+    assert first.action in {"rescale_lsuv", "reinitialise_network", "reinitialise_he"}
+    assert (first.verification, first.rank) == ("verified", 1)
+    spread, risk, chance = first.verified
     # 8 layers at 4 x He: log10(4) decades each
     assert spread.before == pytest.approx(8 * np.log10(4), abs=0.5)
     assert spread.after < 1.0
     assert spread.ci_after.low <= spread.after <= spread.ci_after.high
     assert risk.before == pytest.approx(0.7)
     assert risk.after == 0.0
+    assert chance.metric == "summary.probability_untrainable.sgd.p"
+    assert chance.after < LIKELY < chance.before
     assert first.patched_model_id is None
 
 
@@ -116,16 +122,17 @@ class Two(nn.Module):
         return self.back(self.front(x))
 
 
-def test_where_one_remedy_leaves_a_finding_a_second_is_put_on_top_of_it():
+def test_a_chain_is_tried_where_nothing_alone_mends_and_its_patch_is_what_was_measured():
     assessment = assessed(export(Two(), torch.zeros(2, 48)))
-    tried = try_all(assessment)
+    # without the rows that mend this network alone
+    rows = tuple(row for row in REMEDIES if row.cost == "architecture")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verify, "REMEDIES", rows)
+        tried = try_all(assessment)
     best = tried[0]
     assert best.outcome == "verified"
-    assert "+" in best.remedy.action
-    assert 2 <= len(best.remedy.action.split("+")) <= 3
-    alone = [t.risk_after for t in tried if "+" not in t.remedy.action and t.after is not None]
-    assert best.risk_after < min(alone)
-    # the patch as a whole, applied to the model as it was, is what was measured
+    assert best.remedy.action in {"+".join(r.action for r in chain[1:]) for chain in CHAINS}
+    assert best.threats[1] < min(t.threats[1] for t in tried if "+" not in t.remedy.action)
     again = verify._try(assessment, best.remedy, best.finding, best.patch)
     assert again.after == pytest.approx(best.after)
     assert best.remedy.price == sum(COSTS[k] for k in (best.remedy.cost, *best.remedy.besides))

@@ -65,3 +65,58 @@ def test_a_spec_is_fresh_by_construction_and_a_graph_without_matrices_unknown():
     assert judge(spec, find_layers(spec.model))[0] == "fresh"
     graph = read_onnx(made([node("Relu", "x", "y")], {"x": ["N", 8]}, "y"))
     assert judge(graph, find_layers(graph.model))[0] == "unknown"
+
+
+SMALL = [
+    (width, act, normed, optimizer)
+    for width, act in ((32, nn.ReLU), (48, nn.Tanh), (64, nn.GELU))
+    for normed, optimizer in (
+        (False, torch.optim.Adam),
+        (False, torch.optim.SGD),
+        (True, torch.optim.Adam),
+        (True, torch.optim.SGD),
+    )
+]
+
+
+@pytest.mark.parametrize(("width", "act", "normed", "optimizer"), SMALL)
+def test_small_nets_are_fresh_before_and_trained_after_a_short_training(
+    width, act, normed, optimizer
+):
+    torch.manual_seed(width)  # noqa: TID251 - torch's own layers draw from it
+    parts = [nn.Linear(64, width), *([nn.LayerNorm(width)] if normed else []), act()]
+    net = nn.Sequential(*parts, nn.Linear(width, width), act(), nn.Linear(width, 64))
+    assert judged(net) == "fresh"
+    x = torch.randn(256, 64)
+    y = (x @ torch.randn(64, 64)).argmax(1)
+    steps = optimizer(net.parameters(), lr=0.1 if optimizer is torch.optim.SGD else 3e-3)
+    for _ in range(60):
+        steps.zero_grad()
+        nn.functional.cross_entropy(net(x), y).backward()
+        steps.step()
+    assert judged(net) == "trained"
+
+
+def judged(net):
+    """The state of the network's weights as a graph of its matrices and norms, in order."""
+    nodes, held, now = [], {}, "x"
+    for i, part in enumerate(net):
+        if isinstance(part, nn.Linear):
+            held[f"W{i}"] = part.weight.detach().numpy().T
+            nodes.append(node("MatMul", f"{now} W{i}", f"h{i}"))
+        elif isinstance(part, nn.LayerNorm):
+            held |= {f"s{i}": part.weight.detach().numpy(), f"b{i}": part.bias.detach().numpy()}
+            nodes.append(node("LayerNormalization", f"{now} s{i} b{i}", f"h{i}"))
+        else:
+            nodes.append(node("Tanh", now, f"h{i}"))
+        now = f"h{i}"
+    graph = read_onnx(made(nodes, {"x": ["N", 64]}, now, held))
+    return judge(graph, find_layers(graph.model))[0]
+
+
+@pytest.mark.parametrize("factor", [0.1, 1.0, 30.0])
+@pytest.mark.parametrize("init", INITIALISERS)
+def test_a_layer_scaled_as_a_whole_is_not_taken_for_trained(init, factor):
+    generator = torch.Generator().manual_seed(1)
+    weights = [init(torch.empty(64, 64), generator=generator).numpy() for _ in range(5)]
+    assert state(*weights[:4], weights[4] * factor) == "fresh"

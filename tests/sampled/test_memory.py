@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from gradgauge.errors import LimitExceeded
+from gradgauge.ops import chance
 from gradgauge.sampled.budget import Budget
 from gradgauge.sampled.executor import compile_graph
 from gradgauge.sampled.jacobian import jacobian
@@ -71,6 +72,53 @@ def test_recomputed_gradients_are_the_same_bits(name, cuts):
         assert (a is None and b is None) or torch.equal(a, b)
     exe.recompute(())
     assert torch.equal(exe(x)[0], y)
+
+
+def dropping() -> bytes:
+    """Three layers behind each other, each with Dropout in training mode."""
+    rng = np.random.default_rng(0)
+    stored = {f"W{i}": rng.normal(size=(6, 6)) for i in range(3)}
+    stored |= {"half": np.array(0.5, dtype=np.float32), "on": np.array(1).astype(bool)}
+    nodes = []
+    for i in range(3):
+        nodes += [
+            node("MatMul", f"{f'd{i - 1}' if i else 'x'} W{i}", f"m{i}"),
+            node("Dropout", f"m{i} half on", f"k{i}"),
+            node("Tanh", f"k{i}", f"d{i}"),
+        ]
+    return made(nodes, {"x": ["N", 6]}, "d2", stored)
+
+
+class Elsewhere:
+    """A generator that stands for a GPU's: CUDA counts as in use, and Dropout draws there."""
+
+    def __init__(self, monkeypatch):
+        self.generator = torch.Generator()
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+        monkeypatch.setattr(torch.cuda, "default_generators", (self.generator,))
+        monkeypatch.setattr(chance, "uniform", self.uniform)
+
+    def uniform(self, shape, seed, device=None):
+        return torch.rand(tuple(shape), dtype=torch.float64, generator=self.generator)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_piece_that_is_run_again_draws_the_same_numbers(elsewhere, monkeypatch):
+    if elsewhere:
+        Elsewhere(monkeypatch)
+    exe = compile_graph(onnx.load_from_string(dropping()))
+    x = torch.randn(9, 6, generator=torch.Generator().manual_seed(1))
+    with chance.drawn_from(5):
+        y, plain = gradients(exe, x)
+        after = torch.rand(3)
+    exe.recompute((2, 5, 7))
+    with chance.drawn_from(5):
+        again, found = gradients(exe, x)
+        assert torch.equal(torch.rand(3), after)  # nor does what follows draw others
+    assert torch.equal(y, again)
+    assert all(torch.equal(a, b) for a, b in zip(plain, found, strict=True))
+    with chance.drawn_from(6):
+        assert not torch.equal(gradients(exe, x)[0], y)
 
 
 def test_pieces_keep_no_more_than_what_passes_between_them():

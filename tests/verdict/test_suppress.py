@@ -33,10 +33,12 @@ def verdict(found, rules):
     return decide(found, COVERED, [], rules)[0]
 
 
-@pytest.mark.parametrize("entry", [{}, {"expires": "2026-03-01"}, {"expires": "2026-03-02"}])
-def test_a_suppressed_finding_does_not_fail_and_carries_the_reason(entry):
+@pytest.mark.parametrize("last", [None, "2026-03-01", "2026-03-02"])
+def test_a_suppressed_finding_does_not_fail_and_carries_reason_and_last_day(last):
+    entry = {"expires": last}
     told = suppress([finding()], policy(**entry), date(2026, 3, 1))
-    assert (told[0].status, told[0].suppression) == ("suppressed", "known")
+    reason = f"known (until {last})" if last else "known"
+    assert (told[0].status, told[0].suppression) == ("suppressed", reason)
     assert verdict(told, policy(**entry)) == "pass"
 
 

@@ -2,12 +2,14 @@
 
 import os
 import signal
+import socket
 
+import httpx2
 import pytest
 
 from gradgauge.errors import Unavailable
 from gradgauge.settings import Settings
-from gradgauge.worker.loop import required
+from gradgauge.worker.loop import _metrics, required
 from gradgauge.worker.sandbox import REQUIRED
 from tests.service import HASTY, serving, until
 
@@ -45,3 +47,18 @@ def test_a_worker_announces_itself_and_takes_leave():
         os.kill(service.part("worker"), signal.SIGKILL)
         until(lambda: service.client.get("/readyz").json()["workers"] == 0)
         until(lambda: service.client.get("/readyz").json()["status"] == "ready")
+
+
+def test_a_worker_tells_its_own_metrics_where_it_has_a_port():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        held = _metrics(Settings(worker_metrics_port=port))
+        with pytest.raises(Unavailable, match="cannot tell metrics at"), held:
+            pass
+    with _metrics(Settings(worker_metrics_port=port)):
+        told = httpx2.get(f"http://127.0.0.1:{port}/metrics").text
+    assert "gradgauge_job_run_seconds" in told
+    with _metrics(Settings()):
+        pass

@@ -1,10 +1,18 @@
 """The gate decided again from a report's findings, for a threshold given on the command line."""
 
+from collections.abc import Callable
 from typing import Any
+
+Judge = Callable[[dict[str, Any]], dict[str, Any]]
 
 SEVERITIES = ("none", "low", "medium", "high", "critical")
 SETTLED = {"fixed", "suppressed"}
 DOUBT = "inconclusive: "  # the contract: what follows it in a gate's reason says why
+
+
+def by_severity(fail_on: str | None) -> Judge | None:
+    """The judge that a severity alone needs; None where the report's own gate stands."""
+    return None if fail_on is None else lambda report: regate(report, fail_on)
 
 
 def regate(report: dict[str, Any], fail_on: str) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from gradgauge_client import _engine, _exit
-from gradgauge_client._gate import regate
-from gradgauge_client._output import Output, needs_rendering
+from gradgauge_client._gate import Judge
+from gradgauge_client._output import Output, Renderer, needs_rendering
 from gradgauge_client.table import printable
 
 Json = dict[str, Any]
@@ -20,7 +20,7 @@ OnProgress = Callable[[str, float], None]
 LONGEST_MESSAGE = 2000
 
 
-class Desk(Protocol):
+class Desk(Renderer, Protocol):
     """Where a file is checked and its report is written out."""
 
     def prepare(self, outputs: Sequence[Output]) -> None:
@@ -29,14 +29,12 @@ class Desk(Protocol):
     def check(self, path: Path, options: Mapping[str, Any]) -> "Outcome":
         """Analyse `path`."""
 
-    def render(self, report: Json, form: str) -> str:
-        """The report as `html` or `markdown`."""
-
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A report, or None where there is only a problem; and the exit code it asks for."""
+    """A report of `path`, or None where there is only a problem; and the exit code it asks for."""
 
+    path: Path
     report: Json | None
     code: int
 
@@ -45,7 +43,7 @@ class Outcome:
 class Local:
     """The engine installed here; every method raises EngineMissing where there is none."""
 
-    fail_on: str | None
+    judge: Judge | None
     console: Console
 
     def prepare(self, outputs: Sequence[Output]) -> None:
@@ -57,11 +55,15 @@ class Local:
     def check(self, path: Path, options: Mapping[str, Any]) -> Outcome:
         """Analyse `path`; progress and problems go to the console."""
         analyze = _engine.load("analyze")
-        return check(path, options, analyze, fail_on=self.fail_on, console=self.console)
+        return check(path, options, analyze, judge=self.judge, console=self.console)
 
     def render(self, report: Json, form: str) -> str:
         """The report as `html` or `markdown`."""
         return str(_engine.load("render")(report, form))
+
+    def render_all(self, reports: Sequence[Json], paths: Sequence[str], form: str) -> str:
+        """The reports of the models at `paths` as one text for a pipeline."""
+        return str(_engine.load("render_all")(reports, paths, form))
 
 
 def check(
@@ -69,19 +71,19 @@ def check(
     options: Mapping[str, Any],
     analyze: Callable[..., Json],
     *,
-    fail_on: str | None,
+    judge: Judge | None,
     console: Console,
 ) -> Outcome:
-    """Analyse `path`; progress and problems go to `console`, the terminal's error stream."""
+    """Analyse and judge; progress and problems go to `console`, the terminal's error stream."""
     with _progress(path, console) as on_progress:
         answer = analyze(str(path), dict(options), on_progress=on_progress)
     if "problem" in answer:
         say(console, path.name, answer["problem"])
-        return Outcome(None, int(answer["problem"]["exit"]))
+        return Outcome(path, None, int(answer["problem"]["exit"]))
     report: Json = answer["report"]
-    if fail_on:
-        report = regate(report, fail_on)
-    return Outcome(report, _exit.OF_VERDICT[report["summary"]["verdict"]])
+    if judge is not None:
+        report = judge(report)
+    return Outcome(path, report, _exit.OF_VERDICT[report["summary"]["verdict"]])
 
 
 def say(console: Console, name: str, problem: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ import math
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -101,12 +101,48 @@ Share = Annotated[
         help="Share of the parameters to cover, or the verdict is inconclusive [0.95].",
     ),
 ]
+Rules = Annotated[
+    Path | None,
+    typer.Option(
+        "--policy",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        readable=True,
+        help="Gate as data, in YAML or JSON: severity, coverage, suppressions.",
+    ),
+]
+Suppressed = Annotated[
+    Path | None,
+    typer.Option(
+        "--suppressions",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        readable=True,
+        help="More suppressions, `allow` and its list, beside the policy's.",
+    ),
+]
+Earlier = Annotated[
+    Path | None,
+    typer.Option(
+        "--baseline",
+        metavar="REPORT.json",
+        exists=True,
+        dir_okay=False,
+        readable=True,
+        help="An earlier report: findings are told new, existing or fixed.",
+    ),
+]
+OnlyNew = Annotated[
+    bool, typer.Option("--new-only", help="Only findings that the baseline lacks fail or warn.")
+]
 Formats = Annotated[
     list[str] | None,
     typer.Option(
         "--format",
         metavar="FMT[:PATH]",
-        help="table, json, markdown or html; may be repeated [table].",
+        help="table, json, sarif, junit, gitlab, github, markdown or html; may be repeated.",
     ),
 ]
 Destination = Annotated[
@@ -137,6 +173,30 @@ Seed = Annotated[
 Failure = Annotated[
     OnError, typer.Option("--on-error", help="Exit 5, or 0, where the analysis itself fails.")
 ]
+
+
+def judging(
+    *,
+    policy: Path | None,
+    suppressions: Path | None,
+    baseline: Path | None,
+    new_only: bool,
+    fail_on: FailOn | None,
+    min_coverage: float | None,
+) -> dict[str, Any]:
+    """What a report is judged by beside a severity, as the service's `judge_by` takes it; or {}.
+
+    Raises:
+        BadParameter: --new-only without a baseline.
+    """
+    if new_only and baseline is None:
+        raise typer.BadParameter("--new-only goes with --baseline")
+    files = {"policy": policy, "suppressions": suppressions, "baseline": baseline}
+    asked: dict[str, Any] = {name: str(path) for name, path in files.items() if path is not None}
+    if not asked:
+        return {}
+    severity = fail_on and fail_on.value
+    return asked | {"only_new": new_only, "fail_on": severity, "min_coverage": min_coverage}
 
 
 def place(*, local: bool, url: str | None, data: Path | None) -> str | None:

@@ -3,26 +3,36 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from rich.console import Console
 
 from gradgauge_client.table import show
 
 Json = dict[str, Any]
-Render = Callable[[Json, str], str]
 
-FORMATS = ("table", "json", "markdown", "html")
+PIPELINES = ("sarif", "junit", "gitlab", "github")
+FORMATS = ("table", "json", "markdown", "html", *PIPELINES)
 STDOUT = "-"
 PIPE_WIDTH = 1000  # wider than any line: one finding stays one line for grep
 
 
 class BadOutput(Exception):
     """The formats asked for cannot all be written where they were asked to go."""
+
+
+class Renderer(Protocol):
+    """What writes the formats that are neither the table nor the report itself."""
+
+    def render(self, report: Json, form: str) -> str:
+        """The report as `html` or `markdown`."""
+
+    def render_all(self, reports: Sequence[Json], paths: Sequence[str], form: str) -> str:
+        """The reports of the models at `paths` as one `sarif`, `junit`, `gitlab` or `github`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,33 +85,56 @@ def _parse(word: str, elsewhere: str) -> Output:
     return Output(name, path or elsewhere)
 
 
-def write(reports: Sequence[Json], output: Output, render: Render, *, single: bool) -> None:
-    """Write `reports` in one format; the JSON is an object where `single`, else a list.
+def write(
+    reports: Sequence[Json],
+    paths: Sequence[Path],
+    output: Output,
+    renderer: Renderer,
+    *,
+    single: bool,
+) -> None:
+    """Write `reports`, each of the model at its path; JSON is an object where `single`, or a list.
 
     Raises:
         OSError: the file cannot be written.
     """
     if output.path == STDOUT:
         try:
-            _write(reports, output.format, sys.stdout, render, single=single)
+            _write(reports, paths, output.format, sys.stdout, renderer, single=single)
             sys.stdout.flush()
         except BrokenPipeError:  # the reader, say `head`, has enough: the verdict still stands
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     with Path(output.path).open("w", encoding="utf-8") as file:
-        _write(reports, output.format, file, render, single=single)
+        _write(reports, paths, output.format, file, renderer, single=single)
 
 
 def _write(
-    reports: Sequence[Json], form: str, file: TextIO, render: Render, *, single: bool
+    reports: Sequence[Json],
+    paths: Sequence[Path],
+    form: str,
+    file: TextIO,
+    renderer: Renderer,
+    *,
+    single: bool,
 ) -> None:
     if form == "table":
         _tables(reports, file)
     elif form == "json":
         shown = reports[0] if single else list(reports)
         file.write(json.dumps(shown, indent=2, allow_nan=False) + "\n")
+    elif form in PIPELINES:
+        file.write(renderer.render_all(reports, [_in_repository(p) for p in paths], form))
     else:
-        file.write("\n".join(render(report, form) for report in reports))
+        file.write("\n".join(renderer.render(report, form) for report in reports))
+
+
+def _in_repository(path: Path) -> str:
+    """The path from the working folder, which a pipeline has at the repository's root."""
+    try:
+        return path.absolute().relative_to(Path.cwd()).as_posix()
+    except ValueError:
+        return path.name
 
 
 def _tables(reports: Sequence[Json], file: TextIO) -> None:

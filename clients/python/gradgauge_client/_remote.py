@@ -18,7 +18,8 @@ from gradgauge_client._errors import (
     GradgaugeError,
     UnprocessableEntityError,
 )
-from gradgauge_client._output import BadOutput, Output, needs_rendering
+from gradgauge_client._gate import Judge
+from gradgauge_client._output import PIPELINES, BadOutput, Output, needs_rendering
 
 Json = dict[str, Any]
 
@@ -29,27 +30,31 @@ class Remote:
 
     client: Client
     timeout_s: float
-    fail_on: str | None
+    judge: Judge | None
     console: Console
     _analyses: dict[str, Analysis] = field(default_factory=dict)
 
     def prepare(self, outputs: Sequence[Output]) -> None:
-        """Raise BadOutput for a page that would have to show a gate the service does not know."""
-        if not (self.fail_on and needs_rendering(outputs)):
+        """Raise BadOutput for what the service does not write, where it cannot be written here.
+
+        That is a pipeline's format, and a page that has to show a gate the service does not know.
+        """
+        pipelines = [output.format for output in outputs if output.format in PIPELINES]
+        if not pipelines and not (self.judge and needs_rendering(outputs)):
             return
         try:
             _engine.load("render")
         except _engine.EngineMissing as missing:
+            what = pipelines[0] if pipelines else "html and markdown with --fail-on"
+            verb = "is" if pipelines else "are"
             raise BadOutput(
-                "html and markdown with --fail-on are written here, which needs the service "
-                "package: pip install gradgauge"
+                f"{what} {verb} written here, which needs the service package: "
+                "pip install gradgauge"
             ) from missing
 
     def check(self, path: Path, options: Mapping[str, Any]) -> _local.Outcome:
         """Analyse `path`; progress and problems go to the console."""
-        return _local.check(
-            path, options, self._analyze, fail_on=self.fail_on, console=self.console
-        )
+        return _local.check(path, options, self._analyze, judge=self.judge, console=self.console)
 
     def render(self, report: Json, form: str) -> str:
         """The report as `html` or `markdown`: by the package installed here, or the service."""
@@ -58,6 +63,10 @@ class Remote:
         except _engine.EngineMissing:
             return self._analyses[report["id"]].render(form)
         return str(write(report, form))
+
+    def render_all(self, reports: Sequence[Json], paths: Sequence[str], form: str) -> str:
+        """The reports of the models at `paths` as one text, by the package installed here."""
+        return str(_engine.load("render_all")(reports, paths, form))
 
     def _analyze(
         self, path: str, options: Json, *, on_progress: _local.OnProgress | None = None

@@ -14,8 +14,12 @@ HELP = {
     "migrate": "Bring the database to this version's schema.",
     "doctor": "Say what this machine offers and lacks.",
     "keys": "Make, list, rotate and revoke API keys, on the database itself.",
+    "backup": "Save the database and a local store's files.",
+    "restore": "Put a backup into an empty database and store.",
     "export": "Write a spec as an ONNX model, its weights drawn.",
     "patch": "Write the model that a recommendation was measured on.",
+    "diff": "Compare two reports kept as JSON: what the second changed.",
+    "explain": "Print what a rule finds: cause, evidence, remedies.",
 }
 # The service reads its own options, --help too.
 _AS_IT_CAME = {

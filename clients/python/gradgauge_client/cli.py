@@ -3,11 +3,12 @@
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 from rich.console import Console
 
-from gradgauge_client import _engine, _exit, _local, _output, _remote, _server
+from gradgauge_client import _engine, _exit, _gate, _local, _output, _remote, _server
 from gradgauge_client import _options as given
 from gradgauge_client._client import Client
 
@@ -34,6 +35,10 @@ def check(
     timeout: given.Patience = 1800,
     fail_on: given.Gate = None,
     min_coverage: given.Share = None,
+    policy: given.Rules = None,
+    suppressions: given.Suppressed = None,
+    baseline: given.Earlier = None,
+    new_only: given.OnlyNew = False,
     formats: given.Formats = None,
     output: given.Destination = None,
     profile: given.Depth = None,
@@ -59,10 +64,19 @@ def check(
         "seed": seed,
         "min_coverage": min_coverage,
     }
+    rules = given.judging(
+        policy=policy,
+        suppressions=suppressions,
+        baseline=baseline,
+        new_only=new_only,
+        fail_on=fail_on,
+        min_coverage=min_coverage,
+    )
     said = {name: value for name, value in options.items() if value is not None}
     try:
         outputs = _output.plan(formats or [], output, len(models))
-        with _desk(given.place(local=local, url=url, data=data), fail_on, timeout) as desk:
+        judge = _judge(rules) if rules else _gate.by_severity(fail_on)
+        with _desk(given.place(local=local, url=url, data=data), judge, timeout) as desk:
             desk.prepare(outputs)
             outcomes = [desk.check(path, said) for path in models]
             _write(outcomes, outputs, desk)
@@ -76,30 +90,45 @@ def check(
 _server.register(app)
 
 
+def _judge(rules: dict[str, Any]) -> _gate.Judge:
+    """The service package's judge, its files read before anything is analysed."""
+    answer = _engine.load("judge_by")(rules)
+    if "problem" in answer:
+        _local.say(_console(), "what to judge by", answer["problem"])
+        raise typer.Exit(int(answer["problem"]["exit"]))
+    judge: _gate.Judge = answer["judge"]
+    return judge
+
+
+def _console() -> Console:
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
 @contextmanager
-def _desk(url: str | None, fail_on: str | None, timeout: float) -> Iterator[_local.Desk]:
+def _desk(url: str | None, judge: _gate.Judge | None, timeout: float) -> Iterator[_local.Desk]:
     """Where the models are analysed: at a service, or here where there is no URL."""
-    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    console = _console()
     if url is None:
-        yield _local.Local(fail_on, console)
+        yield _local.Local(judge, console)
         return
     try:
         client = Client(url)
     except ValueError as bad:
         raise typer.BadParameter(str(bad)) from bad
     with client:
-        yield _remote.Remote(client, timeout, fail_on, console)
+        yield _remote.Remote(client, timeout, judge, console)
 
 
 def _write(
     outcomes: Sequence[_local.Outcome], outputs: Sequence[_output.Output], desk: _local.Desk
 ) -> None:
-    reports = [outcome.report for outcome in outcomes if outcome.report is not None]
-    if not reports:
+    held = [(each.report, each.path) for each in outcomes if each.report is not None]
+    if not held:
         return
+    reports, paths = [report for report, _ in held], [path for _, path in held]
     for output in outputs:
         try:
-            _output.write(reports, output, desk.render, single=len(outcomes) == 1)
+            _output.write(reports, paths, output, desk, single=len(outcomes) == 1)
         except OSError as failed:
             where = "standard output" if output.path == _output.STDOUT else output.path
             raise _output.BadOutput(f"cannot write {where}: {failed.strerror}") from failed

@@ -128,7 +128,12 @@ def _effect(finding: Json) -> str:
     count = finding["affected_count"] or len(finding["origins"])
     verb = EFFECTS.get(finding["category"], f"{printable(finding['category'])} in")
     told = f"{verb} {count:,} layer{'' if count == 1 else 's'}"
-    return told if finding["status"] == "new" else f"{told} ({finding['status']})"
+    status = finding["status"]
+    why = finding.get("suppression")
+    if why is None:
+        return told if status == "new" else f"{told} ({status})"
+    why = printable(why, LONGEST_TEXT)
+    return f"{told} (suppressed: {why})" if status == "suppressed" else f"{told} ({why})"
 
 
 def _remedy(finding: Json, remedies: dict[str, Json]) -> str:

@@ -15,7 +15,9 @@ from pydantic import ValidationError
 from gradgauge import telemetry
 from gradgauge.cli import doctor as examination
 from gradgauge.cli import keys as keyring
-from gradgauge.cli import supervisor
+from gradgauge.cli import saver, supervisor
+from gradgauge.cli.differ import diff
+from gradgauge.cli.explainer import explain
 from gradgauge.cli.exporter import export
 from gradgauge.cli.patcher import patch
 from gradgauge.errors import GradgaugeError, InvalidInput
@@ -75,14 +77,32 @@ def keys(words: Sequence[str]) -> int:
     return _run(parser, words, keyring.run)
 
 
+def backup(words: Sequence[str]) -> int:
+    """Save the database and a local store's files."""
+    parser = _parser("backup", "Save the database and a local store's files, while all runs.")
+    parser.add_argument("folder", type=Path, help="a new folder")
+    return _run(parser, words, saver.save)
+
+
+def restore(words: Sequence[str]) -> int:
+    """Put a backup into an empty database and store."""
+    parser = _parser("restore", "Put a backup into an empty database and store.")
+    parser.add_argument("folder", type=Path, help="what `gradgauge backup` wrote")
+    return _run(parser, words, saver.restore)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "serve": serve,
     "worker": worker,
     "migrate": migrate,
     "doctor": doctor,
     "keys": keys,
+    "backup": backup,
+    "restore": restore,
     "export": export,
     "patch": patch,
+    "diff": diff,
+    "explain": explain,
 }
 
 

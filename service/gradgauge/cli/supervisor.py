@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from gradgauge import metrics
 from gradgauge.api.server import listen
 from gradgauge.cli import demo
 from gradgauge.settings import Settings
@@ -117,6 +118,7 @@ def _tend(parts: list[Part], stop: threading.Event, ready: "_Announcement") -> i
                 code = part.tend()
                 if code is not None:
                     log.warning("part_ended", part=part.name, code=code)
+                    metrics.forget_dead(ready.settings.metrics_dir)
                 if code and code > 0 and not ready.made:
                     return 1
             ready.look()
@@ -162,9 +164,13 @@ class _Announcement:
         lines = [f"gradgauge is ready at {self._url} (sandbox: {told['sandbox']})"]
         if told["sandbox"] == "partial":
             lines.append("The sandbox lacks a layer here: analyse only models that you trust.")
+        shown = ""
+        if self.settings.require_keys:
+            lines.append("Every request has to show a key: gradgauge keys create NAME.")
+            shown = ' -H "Authorization: Bearer $GRADGAUGE_API_KEY"'
         lines += [
             "Try:",
-            f"  curl -sS {self._url}/v1/analyses -H 'Content-Type: application/json' \\",
+            f"  curl -sS {self._url}/v1/analyses -H 'Content-Type: application/json'{shown} \\",
             f"    -d '{{\"architecture\": {_SPEC}}}'",
             f"  open {self._url} in a browser, or: gradgauge check MODEL.onnx --url {self._url}",
             "Stop with Ctrl-C.",

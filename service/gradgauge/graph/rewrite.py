@@ -15,34 +15,35 @@ def values_of(graph: onnx_ir.Graph) -> dict[str, onnx_ir.Value]:
     return {name: value for name, value in found.items() if name}
 
 
-def store(graph: onnx_ir.Graph, name: str, array: np.ndarray) -> None:
-    """Add an initializer."""
+def store(graph: onnx_ir.Graph, name: str, array: np.ndarray) -> onnx_ir.Value:
+    """Add an initializer: this one."""
     tensor = onnx_ir.Tensor(array, name=name)
     value = onnx_ir.Value(name=name, const_value=tensor, shape=onnx_ir.Shape(array.shape))
     value.dtype = tensor.dtype
     graph.register_initializer(value)
+    return value
 
 
 def insert_op(
     graph: onnx_ir.Graph,
     op_type: str,
-    inputs: Sequence[str],
+    inputs: Sequence[onnx_ir.Value],
     output: str,
     attributes: Mapping[str, Number | Sequence[int]],
-) -> None:
-    """Add a node that reads named values; its output has the first one's type and shape."""
-    held = values_of(graph)
-    first = held[inputs[0]]
+) -> onnx_ir.Node:
+    """Add a node at the end: this one; its output has the type and shape of its first input."""
+    first = inputs[0]
     made = onnx_ir.Value(name=output, type=first.type, shape=first.shape)
     node = onnx_ir.Node(
         "",
         op_type,
-        [held[name] for name in inputs],
+        inputs,
         [_attribute(key, value) for key, value in attributes.items()],
         outputs=[made],
         name=output,
     )
     graph.append(node)
+    return node
 
 
 def _attribute(name: str, value: Number | Sequence[int]) -> onnx_ir.Attr:
@@ -53,9 +54,8 @@ def _attribute(name: str, value: Number | Sequence[int]) -> onnx_ir.Attr:
     return onnx_ir.AttrInt64s(name, list(value))
 
 
-def rewire(graph: onnx_ir.Graph, node: onnx_ir.Node, index: int, name: str) -> None:
+def rewire(node: onnx_ir.Node, index: int, value: onnx_ir.Value) -> None:
     """Let a node read another value at one of its inputs, whatever stood there."""
-    value = values_of(graph)[name]
     if index >= len(node.inputs):
         node.resize_inputs(index + 1)
     node.replace_input_with(index, value)

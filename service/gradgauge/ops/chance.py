@@ -1,12 +1,45 @@
-"""Random draws: of numpy's RandomState where a `seed` is given, as in ONNX's own examples."""
+"""Random draws: of numpy's RandomState where a `seed` is given, as in ONNX's own examples.
 
-from collections.abc import Sequence
+Without one they are torch's own generators', which whoever runs a graph sets back and seeds.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gradgauge.ops.row import op
+
+
+@contextmanager
+def drawn_from(seed: int) -> Iterator[None]:
+    """What is drawn within follows from the seed; what is drawn after, from what was before."""
+    before = states()
+    for generator in _generators():
+        generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        set_back(before)
+
+
+def states() -> tuple[Tensor, ...]:
+    """Where torch's own generators stand: the CPU's, then each GPU's where CUDA is in use."""
+    return tuple(generator.get_state() for generator in _generators())
+
+
+def set_back(held: Sequence[Tensor]) -> None:
+    """Go on drawing from where `states` was called; a GPU first used since then is left alone."""
+    for generator, state in zip(_generators(), held, strict=False):
+        generator.set_state(state)
+
+
+def _generators() -> tuple[torch.Generator, ...]:
+    """Those that ops draw from; asking for them brings CUDA up nowhere and waits for no kernel."""
+    used = torch.cuda.is_initialized()
+    return (torch.default_generator, *(torch.cuda.default_generators if used else ()))
 
 
 def uniform(shape: Sequence[int], seed: float | None, device: torch.device | None = None) -> Tensor:

@@ -53,7 +53,8 @@ def gain_of(head: Layer, assessment: Assessment) -> float:
     return gain_for(activation_name(head, assessment))
 
 
-def _family(head: Layer, assessment: Assessment) -> str:
+def family_of(head: Layer, assessment: Assessment) -> str:
+    """Which law suits a head by what follows it: he, glorot or lecun."""
     name = activation_name(head, assessment)
     if name == "Selu":
         return "lecun"
@@ -118,7 +119,7 @@ def _targets(kind: str) -> Callable[[Assessment, Finding], list[Layer]]:
 def _suits(kind: str, head: Layer, assessment: Assessment) -> bool:
     if kind == "orthogonal":
         return len(shape_of(head.params[0], assessment)) == 2
-    return _family(head, assessment) == kind
+    return family_of(head, assessment) == kind
 
 
 def _follows(kind: str, head: Layer, assessment: Assessment) -> bool:
@@ -257,7 +258,7 @@ def _check_alike(assessment: Assessment, finding: Finding) -> str | None:
 def _apart(assessment: Assessment, finding: Finding) -> Patch:
     changes: list[Change] = []
     for i, head in enumerate(_alike(assessment, finding)):
-        law = law_of(_family(head, assessment), head, assessment)
+        law = law_of(family_of(head, assessment), head, assessment)
         changes.append(Redraw(head.params[0], law, assessment.seed + i))
     return tuple(changes)
 
@@ -278,7 +279,7 @@ BREAK_SYMMETRY = Remedy(
     title=lambda a, f: f"Draw the units of {counted(_alike(a, f))} apart",
     targets=lambda a, f: tuple(head.id for head in _alike(a, f)),
     snippets=lambda a, _f, layers: law_snippets(
-        _family(layers[0], a) if layers else "glorot",
+        family_of(layers[0], a) if layers else "glorot",
         layers,
         gain_of(layers[0], a) if layers else 1.0,
     ),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gradgauge.remedy.row import COSTS, Kind, Remedy
 from gradgauge.remedy.rules import REMEDIES
-from gradgauge.remedy.search import ALTOGETHER, BEST, CURED, PER_FINDING, TOGETHER
+from gradgauge.remedy.search import ALTOGETHER, BEST, CHAINED, CURED, LIKELY, PER_FINDING
 from gradgauge.risk.findings import RULES
 
 _OPENING = """\
@@ -19,19 +19,27 @@ data, its cost, side effects, code for PyTorch, Keras and JAX that names your la
 For every finding of at least medium severity the rows that answer it are tried, cheapest first, at
 most {per_finding} until {best} of them cure it, and {altogether} in one analysis. *Tried* means:
 the patch is applied to a copy, the copy is analysed at profile quick with the same seeds, and the
-finding's metric and the risk are compared.
+finding's metric, the findings and the calibrated probability of failing are compared.
 
-- **verified**: the finding's own metric and the risk fell. **refuted**: one of them did not.
+- **verified**: the finding's own metric and the threat (below) fell. **refuted**: one of
+  them did not.
 - **not_run**: the analysis' time was over (option `time_limit_s`).
 - A setting of training has no patch. Clipping and the learning rate are tried by a probe: SGD
   learns labels by heart, with and without the setting; `probe_loss` is its last loss over that of
   the best constant answer. It is verified where that is a tenth below what it is without the
   setting, and below 1. The others say **not_verifiable**.
 
-Where no remedy alone leaves the network healthy, the best one is applied and up to {together} are
-combined, each chosen for the worst finding that the copy still has; one that adds nothing is
-refuted. Recommendations are ranked: verified before the rest, what leaves less than {cured:g}
-decade (or the whole share of units) first, then by drop in risk per cost.
+A finding about the network as a whole (GF501, or one without an origin) is answered by every row
+that fits its category, applied to all layers.
+
+Where no remedy alone leaves the network healthy, up to {chained} chains of up to three remedies are
+tried in a fixed order
+(input standardised, started anew or its activations replaced, then rescaled, normed or gated), each
+part on the copy before it, until one does. Recommendations are ranked: verified before the rest,
+then what cures: its finding is gone and the calibrated probability of failing is below {likely:g},
+or, where none is known, less than {cured:g} decade (or the whole share of units) is left; then by
+drop in threat per cost, cost growing with the share of layers touched up to twofold. The threat is
+one minus health (what the findings leave) times the probability of training.
 
 | cost | a drop in risk counts |
 |---|---|
@@ -41,7 +49,12 @@ decade (or the whole share of units) first, then by drop in risk per cost.
 def document() -> str:
     """The opening, and one section a cost with one part a remedy."""
     told = _OPENING.format(
-        per_finding=PER_FINDING, best=BEST, together=TOGETHER, altogether=ALTOGETHER, cured=CURED
+        per_finding=PER_FINDING,
+        best=BEST,
+        altogether=ALTOGETHER,
+        cured=CURED,
+        likely=LIKELY,
+        chained=CHAINED,
     )
     return told + "\n".join((*_costs(), *_sections()))
 

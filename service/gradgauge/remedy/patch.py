@@ -7,7 +7,7 @@ import numpy as np
 import onnx_ir
 
 from gradgauge.graph.init import Law, draw
-from gradgauge.graph.rewrite import insert_op, rewire, store
+from gradgauge.graph.rewrite import insert_op, rewire, store, values_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,15 @@ class Rewire:
 
 Change = Scale | Shift | Redraw | Fill | Store | SwapOp | SwapRecurrent | SwapCell | Insert | Rewire
 Patch = tuple[Change, ...]
-_Nodes = dict[str | None, onnx_ir.Node]
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """The model that is changed, with its nodes and values by name."""
+
+    model: onnx_ir.Model
+    nodes: dict[str | None, onnx_ir.Node]
+    values: dict[str, onnx_ir.Value]
 
 
 def apply(model: onnx_ir.Model, patch: Sequence[Change]) -> onnx_ir.Model:
@@ -109,9 +117,9 @@ def apply(model: onnx_ir.Model, patch: Sequence[Change]) -> onnx_ir.Model:
     The copy's metadata lists the changes under `gradgauge.patch`, after those it had.
     """
     copy = model.clone()
-    nodes: _Nodes = {node.name: node for node in copy.graph}
+    held = _Copy(copy, {node.name: node for node in copy.graph}, values_of(copy.graph))
     for change in patch:
-        _APPLY[type(change)](copy, nodes, change)
+        _APPLY[type(change)](held, change)
     if any(isinstance(change, Rewire) for change in patch):
         copy.graph.sort()
     said = [copy.metadata_props.get("gradgauge.patch"), *(words_of(change) for change in patch)]
@@ -119,53 +127,54 @@ def apply(model: onnx_ir.Model, patch: Sequence[Change]) -> onnx_ir.Model:
     return copy
 
 
-def _scale(model: onnx_ir.Model, _: _Nodes, change: Scale) -> None:
-    _replace(model, change.initializer, lambda old: old * change.factor)
+def _scale(copy: _Copy, change: Scale) -> None:
+    _replace(copy.model, change.initializer, lambda old: old * change.factor)
 
 
-def _shift(model: onnx_ir.Model, _: _Nodes, change: Shift) -> None:
-    _replace(model, change.initializer, lambda old: old + np.asarray(change.amounts))
+def _shift(copy: _Copy, change: Shift) -> None:
+    _replace(copy.model, change.initializer, lambda old: old + np.asarray(change.amounts))
 
 
-def _redraw(model: onnx_ir.Model, _: _Nodes, change: Redraw) -> None:
+def _redraw(copy: _Copy, change: Redraw) -> None:
     rng = np.random.default_rng(change.seed)
-    _replace(model, change.initializer, lambda _old: draw(change.law, rng, np.float64))
+    _replace(copy.model, change.initializer, lambda _old: draw(change.law, rng, np.float64))
 
 
-def _fill(model: onnx_ir.Model, _: _Nodes, change: Fill) -> None:
+def _fill(copy: _Copy, change: Fill) -> None:
     def filled(old: np.ndarray) -> np.ndarray:
         new = old.copy()
         new[..., change.start : change.start + len(change.amounts)] = change.amounts
         return new
 
-    _replace(model, change.initializer, filled)
+    _replace(copy.model, change.initializer, filled)
 
 
-def _store(model: onnx_ir.Model, _: _Nodes, change: Store) -> None:
-    like = model.graph.initializers[change.like].const_value
+def _store(copy: _Copy, change: Store) -> None:
+    like = copy.model.graph.initializers[change.like].const_value
     if like is None:
         raise AssertionError("unreachable")
     drawn = draw(change.law, np.random.default_rng(change.seed), np.float64)
-    store(model.graph, change.initializer, drawn.astype(like.numpy().dtype))
+    made = store(copy.model.graph, change.initializer, drawn.astype(like.numpy().dtype))
+    copy.values[change.initializer] = made
 
 
-def _swap(_: onnx_ir.Model, nodes: _Nodes, change: SwapOp) -> None:
-    node = nodes[change.node]
+def _swap(copy: _Copy, change: SwapOp) -> None:
+    node = copy.nodes[change.node]
     node.op_type = change.op_type
     node.attributes.clear()
     for name, value in change.attributes:
         node.attributes[name] = onnx_ir.AttrFloat32(name, value)
 
 
-def _swap_recurrent(_: onnx_ir.Model, nodes: _Nodes, change: SwapRecurrent) -> None:
-    node = nodes[change.node]
+def _swap_recurrent(copy: _Copy, change: SwapRecurrent) -> None:
+    node = copy.nodes[change.node]
     direction = node.attributes.get("direction")
     count = 2 if direction is not None and direction.as_string() == "bidirectional" else 1
     node.attributes["activations"] = onnx_ir.AttrStrings("activations", [change.activation] * count)
 
 
-def _swap_cell(_: onnx_ir.Model, nodes: _Nodes, change: SwapCell) -> None:
-    node = nodes[change.node]
+def _swap_cell(copy: _Copy, change: SwapCell) -> None:
+    node = copy.nodes[change.node]
     node.op_type = change.op_type
     kept = {"direction", "hidden_size", "layout"}
     for name in [name for name in node.attributes if name not in kept]:
@@ -174,13 +183,15 @@ def _swap_cell(_: onnx_ir.Model, nodes: _Nodes, change: SwapCell) -> None:
         node.attributes["linear_before_reset"] = onnx_ir.AttrInt64("linear_before_reset", 1)
 
 
-def _insert(model: onnx_ir.Model, nodes: _Nodes, change: Insert) -> None:
-    insert_op(model.graph, change.op_type, change.inputs, change.output, dict(change.attributes))
-    nodes[change.output] = model.graph[-1]
+def _insert(copy: _Copy, change: Insert) -> None:
+    read = [copy.values[name] for name in change.inputs]
+    node = insert_op(copy.model.graph, change.op_type, read, change.output, dict(change.attributes))
+    copy.nodes[change.output] = node
+    copy.values[change.output] = node.outputs[0]
 
 
-def _rewire(model: onnx_ir.Model, nodes: _Nodes, change: Rewire) -> None:
-    rewire(model.graph, nodes[change.node], change.index, change.value)
+def _rewire(copy: _Copy, change: Rewire) -> None:
+    rewire(copy.nodes[change.node], change.index, copy.values[change.value])
 
 
 def _replace(model: onnx_ir.Model, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:

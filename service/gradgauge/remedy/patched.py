@@ -1,17 +1,17 @@
 """The patched model of one recommendation, made again from what the report says of it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import onnx
 import onnx_ir
 
-from gradgauge.assess import Assessment, assess
+from gradgauge.assess import Assessment
 from gradgauge.errors import InvalidInput
+from gradgauge.remedy.chains import chained
 from gradgauge.remedy.patch import Patch, apply, words_of
 from gradgauge.remedy.row import Remedy
 from gradgauge.remedy.rules import REMEDIES
-from gradgauge.remedy.search import is_serious, joined
-from gradgauge.remedy.verify import reading_of, tried_as
+from gradgauge.remedy.whole import acted_on
 from gradgauge.schema.report import Finding
 from gradgauge.schema.strict import Strict
 
@@ -66,8 +66,9 @@ def patched(assessment: Assessment, wanted: Wanted) -> Patched:
     found = [f for f in assessment.findings if f.id in wanted.finding_ids]
     if not found:
         raise _refused("unknown_finding", wanted, "this analysis has no such finding")
-    remedy, patch = _whole(assessment, found[0], [_row(name, wanted) for name in names], wanted)
-    title = remedy.title(assessment, found[0])
+    finding = acted_on(assessment, found[0])
+    remedy, patch = _whole(assessment, finding, [_row(name, wanted) for name in names], wanted)
+    title = remedy.title(assessment, finding)
     if title != wanted.title:
         raise _refused("another_title", wanted, f"this analysis says {title!r} of it")
     model = apply(assessment.graph.model, patch)
@@ -77,7 +78,7 @@ def patched(assessment: Assessment, wanted: Wanted) -> Patched:
         action=wanted.action,
         title=title,
         changes=tuple(words_of(change) for change in patch),
-        targets=remedy.targets(assessment, found[0]),
+        targets=remedy.targets(assessment, finding),
         function_preserving=remedy.function_preserving,
     )
 
@@ -85,19 +86,12 @@ def patched(assessment: Assessment, wanted: Wanted) -> Patched:
 def _whole(
     assessment: Assessment, finding: Finding, rows: list[Remedy], wanted: Wanted
 ) -> tuple[Remedy, Patch]:
-    """The rows as one and their patch, each after the first put on the copy before it."""
-    remedy, patch = rows[0], _changes(assessment, finding, rows[0], wanted)
-    for second in rows[1:]:
-        passes = replace(assessment.plan, depth="quick", wish=None)
-        graph = replace(assessment.graph, model=apply(assessment.graph.model, patch))
-        reading = reading_of(assessment, patch)
-        copy = assess(graph, reading, passes, forward=lambda: assessment.forward)
-        left = next((f for f in copy.findings if is_serious(f)), None)
-        if left is None:
-            raise _refused("nothing_left", wanted, "nothing is left for its second part to mend")
-        more = _changes(copy, left, second, wanted)
-        first = tried_as(assessment, remedy, finding, patch, copy)
-        remedy, patch = joined(first, second, left, assessment), patch + more
+    """The row and its patch, or a chain's; of a chain each part acts on the copy before it."""
+    if len(rows) == 1:
+        return rows[0], _changes(assessment, finding, rows[0], wanted)
+    remedy, patch = chained(assessment, finding, rows)
+    if remedy.action != wanted.action:
+        raise _refused("no_patch", wanted, "a part of it does not apply or changes nothing here")
     return remedy, patch
 
 

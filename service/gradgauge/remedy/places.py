@@ -1,7 +1,7 @@
 """Where remedies act: the layers behind a finding's origins, and the tensors that are theirs."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir
@@ -10,7 +10,6 @@ from gradgauge.assess import Assessment
 from gradgauge.graph.init import Law, fans
 from gradgauge.graph.kinds import CHANNELS_SECOND
 from gradgauge.graph.layers import Layer
-from gradgauge.graph.rewrite import values_of
 from gradgauge.remedy.patch import Change, Redraw
 from gradgauge.risk.signals import FOLLOWERS
 from gradgauge.schema.report import Finding
@@ -21,12 +20,9 @@ NORMALISED = "normalisation"
 def heads_of(assessment: Assessment, ids: Sequence[str]) -> list[Layer]:
     """The dense and convolution layers among `ids`, or feeding them, that share no parameter."""
     layers = {layer.id: layer for layer in assessment.layers}
-    found: list[Layer] = []
-    for key in ids:
-        head = _head(key, layers, assessment)
-        if head is not None and head not in found and not _tied(head, assessment):
-            found.append(head)
-    return found
+    heads = (_head(key, layers, assessment) for key in ids)
+    found = {head.id: head for head in heads if head is not None}
+    return [head for head in found.values() if not _tied(head, assessment)]
 
 
 def reached(assessment: Assessment, finding: Finding) -> list[Layer]:
@@ -48,9 +44,9 @@ def _head(key: str, layers: dict[str, Layer], assessment: Assessment) -> Layer |
         key = before[0]
 
 
-def weights(assessment: Assessment) -> dict[str, onnx_ir.Value]:
+def weights(assessment: Assessment) -> Mapping[str, onnx_ir.Value]:
     """Stored tensors by name."""
-    return dict(assessment.graph.model.graph.initializers)
+    return assessment.graph.model.graph.initializers
 
 
 def _tied(head: Layer, assessment: Assessment) -> bool:
@@ -66,7 +62,7 @@ def _tied(head: Layer, assessment: Assessment) -> bool:
 
 def is_shared(name: str, assessment: Assessment) -> bool:
     """Whether more than one layer has the parameter."""
-    return sum(name in layer.params for layer in assessment.layers) > 1
+    return assessment.holders[name] > 1
 
 
 def is_zero(name: str, assessment: Assessment) -> bool:
@@ -95,12 +91,12 @@ def size_of(name: str, assessment: Assessment) -> float:
 
 def node_of(layer: Layer, assessment: Assessment) -> onnx_ir.Node:
     """The layer's first node."""
-    return next(n for n in assessment.graph.model.graph if n.name == layer.nodes[0])
+    return assessment.nodes[layer.nodes[0]]
 
 
-def readers(layer: Layer, assessment: Assessment) -> list[Layer]:
+def readers(layer: Layer, assessment: Assessment) -> tuple[Layer, ...]:
     """The layers that read this one, through any plumbing."""
-    return [held for held in assessment.layers if layer.id in assessment.before.get(held.id, ())]
+    return assessment.after.get(layer.id, ())
 
 
 def is_normalised(head: Layer, assessment: Assessment) -> bool:
@@ -110,10 +106,14 @@ def is_normalised(head: Layer, assessment: Assessment) -> bool:
 
 def is_output(layer: Layer, assessment: Assessment) -> bool:
     """Whether nothing but plumbing and activations lies between the layer and the outputs."""
-    return not any(
-        below.kind not in FOLLOWERS or not is_output(below, assessment)
-        for below in readers(layer, assessment)
-    )
+    todo, seen = [layer], {layer.id}
+    while todo:
+        below = readers(todo.pop(), assessment)
+        if any(each.kind not in FOLLOWERS for each in below):
+            return False
+        todo += [each for each in below if each.id not in seen]
+        seen.update(each.id for each in below)
+    return True
 
 
 def activation_of(head: Layer, assessment: Assessment) -> Layer | None:
@@ -128,13 +128,19 @@ def activation_of(head: Layer, assessment: Assessment) -> Layer | None:
             return key
 
 
-def peers(head: Layer, assessment: Assessment, without: Sequence[Layer]) -> Iterator[Layer]:
-    """Layers of the same op, with as many axes of weights and an own weight that is not zero."""
-    axes = len(shape_of(head.params[0], assessment))
+def peers(assessment: Assessment, without: Sequence[Layer]) -> dict[tuple[str, int], list[Layer]]:
+    """Layers with an own weight that is not zero, by what makes them alike."""
+    left_out = {layer.id for layer in without}
+    found: dict[tuple[str, int], list[Layer]] = {}
     for layer in heads_of(assessment, [held.id for held in assessment.layers]):
-        same = layer.op == head.op and len(shape_of(layer.params[0], assessment)) == axes
-        if same and layer not in without and not is_zero(layer.params[0], assessment):
-            yield layer
+        if layer.id not in left_out and not is_zero(layer.params[0], assessment):
+            found.setdefault(alike(layer, assessment), []).append(layer)
+    return found
+
+
+def alike(head: Layer, assessment: Assessment) -> tuple[str, int]:
+    """The op, and how many axes the weights have."""
+    return head.op, len(shape_of(head.params[0], assessment))
 
 
 def bias_of(head: Layer, assessment: Assessment) -> str | None:
@@ -182,4 +188,4 @@ def zeros(name: str, assessment: Assessment) -> list[Change]:
 
 def value_of(name: str, assessment: Assessment) -> onnx_ir.Value:
     """A value of the graph by name."""
-    return values_of(assessment.graph.model.graph)[name]
+    return assessment.values[name]

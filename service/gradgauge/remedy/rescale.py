@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import onnx_ir
 
@@ -10,6 +11,7 @@ from gradgauge.assess import Assessment
 from gradgauge.graph.layers import Layer
 from gradgauge.remedy.patch import Change, Patch, Scale, Shift
 from gradgauge.remedy.places import (
+    alike,
     bias_of,
     fans_of,
     heads_of,
@@ -50,9 +52,9 @@ HOMOGENEOUS = frozenset(
 
 
 def _check_rescale(assessment: Assessment, finding: Finding) -> str | None:
-    if assessment.sampled is None or not any(
-        s.supported for s in assessment.sampled.layers.values()
-    ):
+    rows = assessment.sampled.layers.values() if assessment.sampled is not None else ()
+    # a copy between two parts of a chain is measured by neither engine
+    if assessment.plan.engines and not any(row.supported for row in rows):
         return "the executor cannot run this graph"
     return _without_effect(heads_of(assessment, finding.origins), assessment)
 
@@ -109,19 +111,40 @@ def _check_mend(assessment: Assessment, finding: Finding) -> str | None:
 def _outliers(assessment: Assessment, finding: Finding) -> list[tuple[Layer, tuple[Change, ...]]]:
     """Origins whose weights or bias stand apart from their peers', with what mends them."""
     heads = heads_of(assessment, finding.origins)
+    usual = {
+        kind: _usual(others, assessment)
+        for kind, others in peers(assessment, heads).items()
+        if len(others) >= FEWEST
+    }
     found = []
     for head in heads:
-        others = list(peers(head, assessment, heads))
-        if len(others) >= FEWEST:
-            changes = (*_mended(head, others, assessment), *_quiet(head, others, assessment))
+        held = usual.get(alike(head, assessment))
+        if held is not None:
+            changes = (*_mended(head, held, assessment), *_quiet(head, held, assessment))
             if changes:
                 found.append((head, changes))
     return found
 
 
-def _mended(head: Layer, others: Sequence[Layer], assessment: Assessment) -> list[Change]:
+@dataclass(frozen=True, slots=True)
+class _Usual:
+    """Of peers: the middle of their gains, and the size of their largest bias."""
+
+    gain: float
+    bias: float
+
+
+def _usual(others: Sequence[Layer], assessment: Assessment) -> _Usual:
+    held = [name for other in others if (name := bias_of(other, assessment)) is not None]
+    return _Usual(
+        statistics.median(_gain(other, assessment) for other in others),
+        max((size_of(name, assessment) for name in held), default=0.0),
+    )
+
+
+def _mended(head: Layer, usual: _Usual, assessment: Assessment) -> list[Change]:
     own = _gain(head, assessment)
-    ratio = statistics.median(_gain(other, assessment) for other in others) / own if own else 0.0
+    ratio = usual.gain / own if own else 0.0
     if not ratio or 1 / OUTLIER <= ratio <= OUTLIER:
         return []
     return [Scale(head.params[0], ratio)]
@@ -133,14 +156,13 @@ def _gain(head: Layer, assessment: Assessment) -> float:
     return size_of(name, assessment) * math.sqrt(fans_of(head, shape_of(name, assessment))[0])
 
 
-def _quiet(head: Layer, others: Sequence[Layer], assessment: Assessment) -> list[Change]:
+def _quiet(head: Layer, usual: _Usual, assessment: Assessment) -> list[Change]:
     """Zeros for a bias that is much larger than any peer's and than a unit signal."""
     bias = own_bias(head, assessment)
     if bias is None:
         return []
-    held = [name for other in others if (name := bias_of(other, assessment)) is not None]
-    usual = max((size_of(name, assessment) for name in held), default=0.0)
-    return zeros(bias, assessment) if size_of(bias, assessment) > OUTLIER * max(usual, 1.0) else []
+    loud = size_of(bias, assessment) > OUTLIER * max(usual.bias, 1.0)
+    return zeros(bias, assessment) if loud else []
 
 
 def _check_balance(assessment: Assessment, finding: Finding) -> str | None:
@@ -189,8 +211,7 @@ def _rms(head: Layer, assessment: Assessment) -> float:
 
 def _next_head(head: Layer, by_node: Mapping[str, Layer], assessment: Assessment) -> Layer | None:
     """The head that alone reads this one, through homogeneous ops only."""
-    graph = assessment.graph.model.graph
-    value = next(v for n in graph if n.name == head.nodes[-1] for v in n.outputs)
+    value = assessment.nodes[head.nodes[-1]].outputs[0]
     for read, node in _alone(value):
         below = by_node.get(node.name or "")
         if below is not None:

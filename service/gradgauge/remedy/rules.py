@@ -17,6 +17,7 @@ from gradgauge.remedy.recurrent import (
 from gradgauge.remedy.rescale import BALANCE, MEND, RESCALE
 from gradgauge.remedy.residual import FIXUP, PRE_NORM, REZERO, SCALE_RESIDUAL
 from gradgauge.remedy.row import Remedy
+from gradgauge.remedy.whole import REINITIALISE
 
 REMEDIES: Final[tuple[Remedy, ...]] = (
     STANDARDISE,
@@ -28,6 +29,7 @@ REMEDIES: Final[tuple[Remedy, ...]] = (
     BALANCE,
     ZERO_BIAS,
     RESCALE,
+    REINITIALISE,
     BREAK_SYMMETRY,
     SCALE_RESIDUAL,
     FIXUP,

@@ -2,29 +2,37 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from gradgauge.assess import Assessment
 from gradgauge.graph.layers import Layer
 from gradgauge.remedy.patch import Patch
 from gradgauge.remedy.row import COSTS, Remedy
+from gradgauge.remedy.whole import acted_on, answers
 from gradgauge.risk.thresholds import WEIGHT
 from gradgauge.schema.profile import Interval
 from gradgauge.schema.report import Finding
 
 Outcome = Literal["verified", "refuted", "not_run", "not_verifiable"]
 CURED = 1.0  # decades of spread (or the whole share of units) that a cure must stay below
-PER_FINDING = 6  # patches tried for one finding
-ALTOGETHER = 12  # patches tried in one analysis, combinations included
+PER_FINDING = 8  # patches tried for one finding
+ALTOGETHER = 12  # copies measured in one analysis, chains not included
+CHAINED = 4  # and of chains
 BEST = 3  # cures after which no more are looked for
-TOGETHER = 3  # remedies of one combination
+LIKELY = 0.3  # probability of failing below which a copy counts as mended
 _ORDER: Mapping[Outcome, int] = {"verified": 0, "not_verifiable": 1, "refuted": 2, "not_run": 3}
 
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One remedy for one finding, applied and measured; `again` is the copy's assessment."""
+    """One remedy for one finding, applied and measured; `again` is the copy's assessment.
+
+    `chances` are the calibrated probabilities of failing before and after, None where there are
+    none; `threats` put them and the findings into one number each, which the search brings down.
+    `also` are ids of further findings that the same patch helps; `share` is how many layers are
+    touched, over how many have parameters.
+    """
 
     remedy: Remedy
     finding: Finding
@@ -36,15 +44,32 @@ class Tried:
     risk_before: float
     risk_after: float
     outcome: Outcome
+    threats: tuple[float, float] = (0.0, 0.0)
+    chances: tuple[float | None, float | None] = (None, None)
     again: Assessment | None = None
+    also: tuple[str, ...] = ()
+    share: float = 0.0
 
     @property
     def cured(self) -> bool:
-        """Verified, what is left of the finding's metric is small, and so is its finding."""
+        """Verified, its finding is gone, and the copy is likely to train.
+
+        Where no probability is known, neither now nor before: what is left of the metric is small.
+        """
         if self.outcome != "verified" or self.again is None or self.after is None:
             return False
-        rules = {f.rule_id for f in self.again.findings if is_serious(f)}
-        return self.after < CURED and self.finding.rule_id not in rules
+        if self.finding.rule_id in {f.rule_id for f in self.again.findings if is_serious(f)}:
+            return False
+        before, after = self.chances
+        if after is None:
+            return before is None and self.after < CURED
+        return after < LIKELY
+
+    @property
+    def healthy(self) -> bool:
+        """Cured, and no other serious finding is left."""
+        left = self.again.findings if self.again is not None else ()
+        return self.cured and not any(is_serious(finding) for finding in left)
 
 
 def is_serious(finding: Finding) -> bool:
@@ -56,24 +81,25 @@ def answering(assessment: Assessment, remedies: Sequence[Remedy], finding: Findi
     """The rows that answer a finding of at least medium severity, cheapest first."""
     if not is_serious(finding):
         return []
+    acted = acted_on(assessment, finding)
     rows = [
         remedy
         for remedy in remedies
-        if finding.rule_id in remedy.answers and remedy.check(assessment, finding) is None
+        if answers(remedy, finding) and remedy.check(assessment, acted) is None
     ]
     return sorted(rows, key=lambda remedy: COSTS[remedy.cost])
 
 
 def enough(tried: Sequence[Tried], finding: Finding) -> bool:
     """Whether no more single remedies are tried for the finding."""
-    mine = [t for t in tried if t.finding is finding and t.again is not None]
+    mine = [t for t in tried if t.finding.id == finding.id and t.again is not None]
     cures = sum(t.cured for t in mine)
     return len(mine) >= PER_FINDING or cures >= BEST or room(tried) <= 0
 
 
 def room(tried: Sequence[Tried]) -> int:
-    """How many more patches the analysis may try."""
-    return ALTOGETHER - sum(t.again is not None for t in tried)
+    """How many more copies the analysis may measure."""
+    return ALTOGETHER - len({id(t.again) for t in tried if t.again is not None})
 
 
 def is_late(assessment: Assessment) -> bool:
@@ -83,49 +109,34 @@ def is_late(assessment: Assessment) -> bool:
 
 
 def rank(tried: Tried) -> tuple[int, bool, float]:
-    """Verified first; of those what leaves less than CURED; then by drop in risk per cost."""
-    drop = tried.risk_before - tried.risk_after
-    return _ORDER[tried.outcome], not tried.cured, -drop / tried.remedy.price
-
-
-def joined(first: Tried, second: Remedy, finding: Finding, assessment: Assessment) -> Remedy:
-    """Two remedies as one row, the second as it applies to the copy that the first has left."""
-    copy = first.again
-    if copy is None:
-        raise AssertionError("unreachable")
-    title = f"{first.remedy.title(assessment, first.finding)}; then {second.title(copy, finding)}"
-    ids = second.targets(copy, finding)
-    held = [layer for layer in copy.layers if layer.id in ids]
-    own = {layer.output: layer.id for layer in assessment.layers}
-    more = tuple(own[layer.output] for layer in held if layer.output in own)
-    targets = tuple(dict.fromkeys((*first.remedy.targets(assessment, first.finding), *more)))
-    before = [layer for layer in assessment.layers if layer.id in targets]
-    codes = first.remedy.snippets(assessment, first.finding, before)
-    after = second.snippets(copy, finding, held)
-    kinds = (first.remedy.cost, *first.remedy.besides, second.cost)
-    ordered = sorted(kinds, key=COSTS.__getitem__)
-    return Remedy(
-        action=f"{first.remedy.action}+{second.action}",
-        answers=first.remedy.answers,
-        cost=ordered[-1],
-        besides=tuple(ordered[:-1]),
-        does=f"{first.remedy.does}; {second.does}",
-        rationale=f"{first.remedy.rationale}; {second.rationale}",
-        side_effects=tuple(dict.fromkeys((*first.remedy.side_effects, *second.side_effects))),
-        references=tuple(dict.fromkeys((*first.remedy.references, *second.references))),
-        check=lambda _a, _f: None,
-        title=lambda _a, _f: title,
-        targets=lambda _a, _f: targets,
-        snippets=lambda _a, _f, _layers: _both(codes, after),
-        function_preserving=first.remedy.function_preserving and second.function_preserving,
+    """Verified first; of those what cures; then by drop in threat per cost and share."""
+    drop = tried.threats[0] - tried.threats[1]
+    return (
+        _ORDER[tried.outcome],
+        not tried.cured,
+        -drop / (tried.remedy.price * (1.0 + tried.share)),
     )
 
 
-def _both(first: Mapping[str, str], second: Mapping[str, str]) -> Mapping[str, str]:
-    return {key: f"{code}\n{second[key]}" for key, code in first.items()}
+def merged(ranked: Sequence[Tried]) -> list[Tried]:
+    """One for each patch: the best, with the ids of the other findings that it is verified for."""
+    found: list[Tried] = []
+    for one in ranked:
+        at = next((i for i, t in enumerate(found) if one.patch and t.patch == one.patch), None)
+        if at is None:
+            found.append(one)
+        elif one.outcome == found[at].outcome:
+            found[at] = replace(found[at], also=(*found[at].also, one.finding.id))
+    return found
+
+
+def share_of(remedy: Remedy, finding: Finding, assessment: Assessment) -> float:
+    """Layers a remedy touches over layers that have parameters, at most 1."""
+    count = sum(bool(layer.params) for layer in assessment.layers)
+    return min(1.0, len(remedy.targets(assessment, finding)) / max(1, count))
 
 
 def layers_of(remedy: Remedy, finding: Finding, assessment: Assessment) -> list[Layer]:
     """The layers a remedy touches, in the graph's order."""
-    targets = remedy.targets(assessment, finding)
+    targets = frozenset(remedy.targets(assessment, finding))
     return [layer for layer in assessment.layers if layer.id in targets]

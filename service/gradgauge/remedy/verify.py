@@ -3,34 +3,34 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
 
 from gradgauge.assess import Assessment, assess
 from gradgauge.errors import LimitExceeded
 from gradgauge.graph.reading import Reading
-from gradgauge.remedy.patch import Insert, Patch, apply
+from gradgauge.remedy.chains import CHAINS, adds_batch_norm, chained
+from gradgauge.remedy.patch import Patch, apply
 from gradgauge.remedy.row import Remedy
 from gradgauge.remedy.rules import REMEDIES
 from gradgauge.remedy.search import (
-    TOGETHER,
+    CHAINED,
     Tried,
     answering,
     enough,
     is_late,
     is_serious,
-    joined,
     layers_of,
+    merged,
     rank,
-    room,
+    share_of,
 )
 from gradgauge.remedy.setting import PROBED, probed
+from gradgauge.remedy.threat import foretold, probability, risk_of, threat
+from gradgauge.remedy.whole import acted_on
 from gradgauge.risk.signals import read_signals
-from gradgauge.risk.thresholds import WEIGHT
+from gradgauge.risk.unlikely import ID, leading
 from gradgauge.schema.profile import Interval
 from gradgauge.schema.report import Expected, Finding, Recommendation, Snippet, Verified
 from gradgauge.schema.report import Interval as WireInterval
-
-MORE = 3  # remedies tried on top of the best one
 
 
 def recommend(
@@ -45,7 +45,11 @@ def try_all(
     assessment: Assessment, *, on_progress: Callable[[float], None] | None = None
 ) -> list[Tried]:
     """What `recommend` reports, with the patches: verified before refuted, then by drop in risk."""
-    jobs = [(r, f) for f in assessment.findings for r in answering(assessment, REMEDIES, f)]
+    jobs = [
+        (row, acted_on(assessment, finding))
+        for finding in assessment.findings
+        for row in answering(assessment, REMEDIES, finding)
+    ]
     tried: list[Tried] = []
     for i, (remedy, finding) in enumerate(jobs):
         if not enough(tried, finding):
@@ -56,8 +60,7 @@ def try_all(
     tried += _combined(assessment, tried)
     if on_progress is not None and jobs:
         on_progress(1.0)
-    tried.sort(key=rank)
-    return tried
+    return merged(sorted(tried, key=rank))
 
 
 def _attempt(
@@ -65,45 +68,41 @@ def _attempt(
 ) -> Tried | None:
     """The remedy measured; None where it changes nothing, or what another one has changed."""
     if remedy.is_setting:
-        return probed(assessment, remedy, finding, risk_of(assessment.findings))
+        return probed(assessment, remedy, finding, risk_of(assessment.as_copy))
     patch = _rewritten(assessment, remedy, finding)
-    if not patch or any(patch == t.patch and finding is t.finding for t in tried):
+    if not patch or any(patch == t.patch and finding.id == t.finding.id for t in tried):
         return None
-    return _try(assessment, remedy, finding, patch)
+    known = next((t.again for t in tried if t.patch == patch and t.again is not None), None)
+    return _try(assessment, remedy, finding, patch, known)
 
 
 def _combined(assessment: Assessment, tried: Sequence[Tried]) -> Iterator[Tried]:
-    """Where nothing alone has left the network healthy, the best and what helps its copy most.
-
-    At most TOGETHER remedies, each chosen for the first finding that the copy still has.
-    """
-    best = min(tried, key=rank, default=None)
-    left = room(tried)
-    for _ in range(TOGETHER - 1):
-        if best is None or best.outcome != "verified" or best.risk_after == 0.0:
-            return
-        copy = best.again
-        found = [] if copy is None else list(islice(_onwards(assessment, best, copy), left))
-        left -= len(found)
-        yield from found
-        best = min(found, key=rank, default=None)
-
-
-def _onwards(assessment: Assessment, best: Tried, copy: Assessment) -> Iterator[Tried]:
-    """Remedies for the worst finding of a copy, put on top of what made it."""
-    left = next((f for f in copy.findings if is_serious(f)), None)
-    if left is None:
+    """Where nothing alone has left the network healthy: chains, until one does."""
+    worst = next((f for f in assessment.findings if is_serious(f)), None)
+    if worst is None or any(one.healthy for one in tried):
         return
-    done = set(best.remedy.action.split("+"))
-    rows = [r for r in answering(copy, REMEDIES, left) if r.action not in done and not r.is_setting]
-    for remedy in rows[:MORE]:
-        patch = _rewritten(copy, remedy, left)
-        if not patch:
+    left, done = CHAINED, {one.remedy.action for one in tried}
+    for rows in CHAINS:
+        if left <= 0 or is_late(assessment):
+            return
+        remedy, patch = _chained(assessment, worst, rows)
+        if remedy.action in done or "+" not in remedy.action:
             continue
-        both = joined(best, remedy, left, assessment)
-        tried = _try(assessment, both, best.finding, best.patch + patch)
-        helps = tried.risk_after < best.risk_after
-        yield tried if helps or tried.outcome != "verified" else replace(tried, outcome="refuted")
+        done.add(remedy.action)
+        left -= 1
+        found = _try(assessment, remedy, worst, patch)
+        yield found
+        if found.healthy:
+            return
+
+
+def _chained(
+    assessment: Assessment, finding: Finding, rows: Sequence[Remedy]
+) -> tuple[Remedy, Patch]:
+    try:
+        return chained(assessment, finding, rows)
+    except LimitExceeded:
+        return chained(assessment, finding, ())
 
 
 def _rewritten(assessment: Assessment, remedy: Remedy, finding: Finding) -> Patch:
@@ -114,36 +113,47 @@ def _rewritten(assessment: Assessment, remedy: Remedy, finding: Finding) -> Patc
         return ()
 
 
-def risk_of(findings: Sequence[Finding]) -> float:
-    """0 to 1: one minus the product of what each finding leaves of health."""
-    return 1.0 - math.prod(1.0 - WEIGHT[finding.severity] for finding in findings)
-
-
-def _try(assessment: Assessment, remedy: Remedy, finding: Finding, patch: Patch) -> Tried:
-    model = apply(assessment.graph.model, patch)
-    graph = replace(assessment.graph, model=model)
-    # the copy's forward pass is run by the same ops: what was said of them still holds
-    passes = replace(assessment.plan, depth="quick", wish=None)
+def _try(
+    assessment: Assessment,
+    remedy: Remedy,
+    finding: Finding,
+    patch: Patch,
+    known: Assessment | None = None,
+) -> Tried:
+    """The patch judged for the finding; `known` is its copy's assessment, where there is one."""
     untried = tried_as(assessment, remedy, finding, patch)
-    before, risk_before = untried.before, untried.risk_before
-    if is_late(assessment):
+    if known is None and is_late(assessment):
         return untried
     try:
-        again = assess(
-            graph, reading_of(assessment, patch), passes, forward=lambda: assessment.forward
-        )
+        again = known or _measured(assessment, patch)
     except LimitExceeded:  # time or memory is over: what was found so far stands
         return untried
-    after, risk_after = metric(again, finding), risk_of(again.findings)
-    helps = risk_after < risk_before and after is not None and _better(after, before, again)
+    after, now = metric(again, finding), threat(again, untried.chances[0])
+    falls = now < untried.threats[0]
+    helps = falls and after is not None and _better(after, untried.before, again)
     return replace(
         untried,
-        expected=_foretold(again, finding),
+        expected=_foretold(assessment, again, finding),
         after=after,
         interval=_interval(again, after),
-        risk_after=risk_after,
+        risk_after=risk_of(again.as_copy),
+        threats=(untried.threats[0], now),
+        chances=(untried.chances[0], probability(again)),
         outcome="verified" if helps else "refuted",
         again=again,
+    )
+
+
+def _measured(assessment: Assessment, patch: Patch) -> Assessment:
+    """The patched copy's assessment at profile quick, of the same seeds."""
+    graph = replace(assessment.graph, model=apply(assessment.graph.model, patch))
+    return assess(
+        graph,
+        reading_of(assessment, patch),
+        replace(assessment.plan, depth="quick", wish=None),
+        # the copy's forward pass is run by the same ops: what was said of them still holds
+        forward=lambda: assessment.forward,
+        weights=assessment.weights,
     )
 
 
@@ -152,10 +162,9 @@ def tried_as(
     remedy: Remedy,
     finding: Finding,
     patch: Patch,
-    again: Assessment | None = None,
 ) -> Tried:
     """The remedy as it stands before its run is judged."""
-    risk = risk_of(assessment.findings)
+    risk = risk_of(assessment.as_copy)
     return Tried(
         remedy=remedy,
         finding=finding,
@@ -167,14 +176,15 @@ def tried_as(
         risk_before=risk,
         risk_after=risk,
         outcome="not_run",
-        again=again,
+        threats=(threat(assessment),) * 2,
+        chances=(probability(assessment), None),
+        share=share_of(remedy, finding, assessment),
     )
 
 
 def reading_of(assessment: Assessment, patch: Patch) -> Reading:
     """As the original was read; a new BatchNormalization has no statistics but a batch's."""
-    held = (change.op_type for change in patch if isinstance(change, Insert))
-    new = "BatchNormalization" in held
+    new = adds_batch_norm(patch)
     return replace(assessment.reading, batch_statistics=True) if new else assessment.reading
 
 
@@ -191,6 +201,8 @@ def metric(assessment: Assessment, finding: Finding) -> float | None:
     name = METRICS.get(finding.rule_id)
     if name == "time_decades":
         return _time_decades(assessment)
+    if name == CHANCE:
+        return probability(assessment)
     if name is None:
         return assessment.signals.spread
     held = assessment.sampled.layers.values() if assessment.sampled is not None else ()
@@ -198,14 +210,16 @@ def metric(assessment: Assessment, finding: Finding) -> float | None:
     return max(shares, default=0.0)
 
 
+CHANCE = "probability_untrainable"
 METRICS = {
+    ID: CHANCE,
     "GF203": "duplicate_fraction",
     "GF103": "time_decades",
     "GF104": "time_decades",
     "GF201": "dead_fraction",
     "GF202": "saturated_fraction",
 }
-UNITS = {"dead_fraction": "1", "saturated_fraction": "1", "duplicate_fraction": "1"}
+UNITS = {CHANCE: "1", "dead_fraction": "1", "saturated_fraction": "1", "duplicate_fraction": "1"}
 
 
 def _time_decades(assessment: Assessment) -> float | None:
@@ -214,8 +228,10 @@ def _time_decades(assessment: Assessment) -> float | None:
     return max((max(v) - min(v) for v in held if v), default=None)
 
 
-def _foretold(again: Assessment, finding: Finding) -> float | None:
+def _foretold(assessment: Assessment, again: Assessment, finding: Finding) -> float | None:
     """What the analytic engine, which sees no sample, says of the copy: the prediction to score."""
+    if finding.rule_id == ID:
+        return foretold(assessment, again)
     if finding.rule_id in METRICS or again.analytic is None:
         return None
     return read_signals(again.layers, again.before, again.analytic, None).spread
@@ -238,7 +254,8 @@ def _interval(again: Assessment, after: float | None) -> Interval | None:
 def _recommendation(rank: int, tried: Tried, assessment: Assessment) -> Recommendation:
     remedy, finding = tried.remedy, tried.finding
     name = METRICS.get(finding.rule_id)
-    wire = "summary.spread_decades" if name is None else f"{name}"
+    chance = _chance(assessment)
+    wire = {None: "summary.spread_decades", CHANCE: chance}.get(name, f"{name}")
     unit = UNITS.get(name or "", "decades")
     interval = tried.interval if name is None else None
     layers = layers_of(remedy, finding, assessment)
@@ -248,7 +265,7 @@ def _recommendation(rank: int, tried: Tried, assessment: Assessment) -> Recommen
         action=remedy.action,
         title=remedy.title(assessment, finding),
         targets=[layer.id for layer in layers],
-        finding_ids=[finding.id],
+        finding_ids=[finding.id, *tried.also],
         rank=rank,
         rationale=remedy.rationale,
         cost=remedy.cost,
@@ -257,7 +274,7 @@ def _recommendation(rank: int, tried: Tried, assessment: Assessment) -> Recommen
         if tried.expected is not None
         else [],
         verification=tried.outcome,
-        verified=_verified(tried, wire, unit, interval),
+        verified=_verified(tried, wire, unit, interval, chance),
         side_effects=list(remedy.side_effects),
         patched_model_id=None,
         snippets=[Snippet(framework=name, code=code) for name, code in codes.items()],
@@ -265,8 +282,18 @@ def _recommendation(rank: int, tried: Tried, assessment: Assessment) -> Recommen
     )
 
 
-def _verified(tried: Tried, wire: str, unit: str, interval: Interval | None) -> list[Verified]:
-    """Before and after, of the finding's own metric and of the whole risk; nothing if not run.
+def _chance(assessment: Assessment) -> str:
+    """The field of the report that holds the probability the search goes by."""
+    lead = leading(assessment.outlook) if assessment.outlook is not None else "sgd"
+    return f"summary.{CHANCE}.{lead}.p"
+
+
+def _verified(
+    tried: Tried, wire: str, unit: str, interval: Interval | None, chance: str
+) -> list[Verified]:
+    """Before and after: the finding's own metric, the whole risk, the probability where known.
+
+    Nothing where nothing was run.
 
     Of a setting it is the probe's loss over a constant answer's.
     """
@@ -277,7 +304,7 @@ def _verified(tried: Tried, wire: str, unit: str, interval: Interval | None) -> 
             v if v is not None and math.isfinite(v) else None for v in (tried.before, tried.after)
         ]
         return [Verified(metric=PROBED, before=left[0], after=left[1], unit="1", ci_after=None)]
-    return [
+    found = [
         Verified(
             metric=wire,
             before=tried.before,
@@ -293,6 +320,10 @@ def _verified(tried: Tried, wire: str, unit: str, interval: Interval | None) -> 
             ci_after=None,
         ),
     ]
+    before, after = tried.chances
+    if wire != chance and before is not None and after is not None:
+        found.append(Verified(metric=chance, before=before, after=after, unit="1", ci_after=None))
+    return found
 
 
 def _wire(interval: Interval | None) -> WireInterval | None:

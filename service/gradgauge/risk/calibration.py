@@ -36,6 +36,14 @@ class Probability:
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """From which probability on a network is told not to train, and below which that it does."""
+
+    fails: float
+    trains: float
+
+
+@dataclass(frozen=True, slots=True)
 class Odds:
     """What one model of the table says: log odds by bag, mean and scatter."""
 
@@ -61,14 +69,15 @@ def probability(
     found: Features,
     optimizer: Optimizer,
     *,
+    level: Level | None = None,
     lr: float | None = None,
     base_rate: float | None = None,
 ) -> Probability:
     """P(no rate of the usual grid trains it), or, with `lr`, P(this rate does not).
 
-    The features must have a level.
+    The features must have a level; a `level` below theirs reads no more than it knows.
     """
-    branch = _branch(level_of(found) or "analytic", recurrent=_recurrent(found))
+    branch = _branch(level or level_of(found) or "analytic", recurrent=_recurrent(found))
     name: str = optimizer
     if lr is not None:
         name = f"{optimizer}_rate"
@@ -89,9 +98,22 @@ def probability(
     return Probability(_sigmoid(middle), low, high, confidence, rate)
 
 
-def categories(found: Features, *, base_rate: float | None = None) -> dict[str, float] | None:
+def bounds(level: Level, optimizer: Optimizer, *, at_rate: bool, has_target: bool) -> Bounds:
+    """What the gate goes by, chosen on the fit part so that 5 % of what trains raises an alarm.
+
+    Of its own for a rate, and where the user's targets are not known, as the probability is then
+    worth less.
+    """
+    name = f"{optimizer}{'_rate' if at_rate else ''}{'' if has_target else '_blind'}"
+    fails, trains = _table()["levels"][level]["bounds"][name]
+    return Bounds(fails, trains)
+
+
+def categories(
+    found: Features, level: Level | None = None, *, base_rate: float | None = None
+) -> dict[str, float] | None:
     """P(trains), P(vanishing), P(exploding), P(other) under SGD at its best rate; they sum to 1."""
-    level = level_of(found)
+    level = level or level_of(found)
     if level is None:
         return None
     branch = _branch(level, recurrent=_recurrent(found))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from gradgauge.risk.outlook import Outlook
 from gradgauge.risk.signals import Signals
 from gradgauge.schema.profile import AnalyticProfile, ForwardCheck, SampledLayer, SampledProfile
 from gradgauge.schema.report import Evidence
@@ -18,6 +19,7 @@ class Case:
     sampled: SampledProfile | None
     forward: ForwardCheck | None = None
     outliers: Mapping[str, float] = field(default_factory=dict)
+    outlook: Outlook | None = None
 
     def measured(self) -> Mapping[str, SampledLayer]:
         """The sampled layers by id; empty where nothing was measured."""
@@ -27,7 +29,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A finding before it is numbered."""
+    """A finding before it is numbered; `category` is its rule's where it has none of its own."""
 
     severity: Severity
     message: str
@@ -35,6 +37,7 @@ class Draft:
     affected: tuple[str, ...]
     evidence: tuple[Evidence, ...]
     confidence: float
+    category: Category | None = None
 
 
 @dataclass(frozen=True, slots=True)

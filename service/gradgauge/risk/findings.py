@@ -9,6 +9,8 @@ from gradgauge.risk.outliers import needs_weights, standing_out
 from gradgauge.risk.signals import Signals
 from gradgauge.risk.steps import needs_time, over_time
 from gradgauge.risk.units import dead, nonfinite, saturated, symmetric, zero
+from gradgauge.risk.unlikely import ID as UNLIKELY
+from gradgauge.risk.unlikely import needs_outlook, unlikely, weighed
 from gradgauge.schema.report import Check, Finding, fingerprint
 
 
@@ -32,20 +34,22 @@ def find(case: Case) -> tuple[list[Finding], list[Check]]:
                 reason=found[0].message if found else None,
             )
         )
-    kept = _without_consequences(drafts)
+    kept = weighed(_without_consequences(drafts), case.outlook)
     kept.sort(key=lambda pair: -t.WEIGHT[pair[1].severity])
     return [_finding(i, rule, d, case.signals) for i, (rule, d) in enumerate(kept, 1)], checks
 
 
 def _finding(number: int, rule: Rule, draft: Draft, signals: Signals) -> Finding:
-    scope = signals.layers[draft.origins[0]].scope if draft.origins else ""
+    # of the first in the graph: origins may be listed by a measured size
+    origins = frozenset(draft.origins)
+    scope = next((layer.scope for key, layer in signals.layers.items() if key in origins), "")
     return Finding(
         id=f"F{number:03d}",
         rule_id=rule.id,
         title=rule.title,
         message=draft.message,
         severity=draft.severity,
-        category=rule.category,
+        category=draft.category or rule.category,
         confidence=draft.confidence,
         fingerprint=fingerprint(rule.id, rule.category, scope),
         origins=list(draft.origins),
@@ -102,4 +106,5 @@ RULES: tuple[Rule, ...] = (
         needs_forward,
         disagreeing,
     ),
+    Rule(UNLIKELY, "Unlikely to train", "initialisation", needs_outlook, unlikely),
 )

@@ -14,21 +14,42 @@ from gradgauge.graph.model import Graph
 SAMPLE = 4000  # weights of a tensor that are looked at
 LEVEL = 1e-4  # p below which a tensor does not follow a law
 FRESH_SHARE = 0.9  # of the tensors that must follow one
+FLAT = 2.2  # kurtosis below which a law is uniform (1.8) and not a normal (3) cut anywhere
+ALIKE = 0.03  # how near to a uniform law's deviation a tensor's is that was drawn from it
+BEYOND = 1e-3  # share of the bound by which a weight lies outside of what can have been drawn
+SCALED = frozenset(
+    {
+        "BatchNormalization",
+        "GroupNormalization",
+        "InstanceNormalization",
+        "LayerNormalization",
+        "RMSNormalization",
+    }
+)
 State = Literal["fresh", "trained", "unknown"]
 
 
 def judge(graph: Graph, layers: Sequence[Layer]) -> tuple[State, str]:
     """The state and, in words, what it is judged by.
 
-    A spec's weights are drawn by us. In an upload, BatchNormalization statistics other than (0, 1)
-    mean training. Otherwise every weight matrix is compared with a normal, a truncated normal and
-    a uniform law of its own mean and variance (Kolmogorov-Smirnov): weights under training leave
-    them, fresh ones follow one.
+    A spec's weights are drawn by us. In an upload, training shows where something has left what it
+    can have started from: BatchNormalization statistics (0, 1), a norm's scales one number, weights
+    of a uniform law (torch's default, Glorot's, He's, LeCun's) its bound. Otherwise every weight
+    matrix is compared with a normal, a truncated normal and a uniform law of its own mean and
+    variance (Kolmogorov-Smirnov): weights under long training leave them, fresh ones follow one.
     """
     if graph.format == "spec":
         return "fresh", "drawn from the spec's own initial laws"
     if _trained_statistics(graph.model):
         return "trained", "running statistics of BatchNormalization differ from (0, 1)"
+    if _scales_differ(graph.model):
+        return "trained", "the scales of a norm differ from one another"
+    outside = [layer.name for layer in layers if _outside(graph.model, layer)]
+    if outside:
+        return "trained", (
+            f"weights of {len(outside)} layers, first {outside[0]}, follow a uniform law and lie "
+            "outside of its bound"
+        )
     names = dict.fromkeys(p for layer in layers if layer.kind == "linear" for p in layer.params[:1])
     arrays = [a for name in names if (a := _array(graph.model, name)) is not None]
     if not arrays:
@@ -75,3 +96,35 @@ def _trained_statistics(model: onnx_ir.Model) -> bool:
                 if held is not None and not np.all(held.numpy() == still):
                     return True
     return False
+
+
+def _scales_differ(model: onnx_ir.Model) -> bool:
+    for node in model.graph:
+        scale = node.inputs[1] if node.op_type in SCALED and len(node.inputs) > 1 else None
+        held = scale.const_value if scale is not None else None
+        if held is not None and np.ptp(held.numpy().astype(np.float64)) > 0.0:
+            return True
+    return False
+
+
+def _outside(model: onnx_ir.Model, layer: Layer) -> bool:
+    """Whether a weight lies beyond the bound of the uniform law that its tensor follows.
+
+    Torch's default and LeCun's bound are sqrt(1 / fan-in) and sqrt(3 / fan-in), He's is
+    sqrt(6 / fan-in), Glorot's sqrt(6 / (fan-in + fan-out)).
+    """
+    if layer.kind != "linear" or not layer.params:
+        return False
+    held = model.graph.initializers[layer.params[0]].const_value
+    if held is None or len(held.shape) < 2:
+        return False
+    W = held.numpy().astype(np.float64)
+    if W.size < 256 or not np.isfinite(W).all() or not 0.0 < (deviation := W.std()) < 1e100:
+        return False
+    units = W.shape[layer.unit_axis or 0]
+    fan_in = W.size / units
+    fan_out = units * W[0, 0].size
+    bounds = np.sqrt([1 / fan_in, 3 / fan_in, 6 / fan_in, 6 / (fan_in + fan_out)])
+    near = bounds[np.abs(deviation * np.sqrt(3) / bounds - 1) < ALIKE]
+    flat = float(np.mean(((W - W.mean()) / deviation) ** 4)) < FLAT
+    return flat and bool(near.size) and float(np.abs(W).max()) > near.max() * (1 + BEYOND)

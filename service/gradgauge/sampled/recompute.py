@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from gradgauge.errors import AnalysisFailed
+from gradgauge.ops import chance
 
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
@@ -27,7 +28,7 @@ class Forgotten:
     """The values autograd would have kept of one part, in the order in which it saved them."""
 
     again: Callable[[], None]
-    state: Tensor = field(default_factory=torch.get_rng_state)
+    drawn: tuple[Tensor, ...] = field(default_factory=chance.states)
     places: list[weakref.ref[_Place]] = field(default_factory=list)
 
     def pack(self, _: Tensor) -> _Place:
@@ -57,13 +58,13 @@ class Forgotten:
             if place is not None:
                 place.value = x.detach()
 
-        now = torch.get_rng_state()
-        torch.set_rng_state(self.state)
+        now = chance.states()
+        chance.set_back(self.drawn)
         try:
             with torch.enable_grad(), saved_tensors_hooks(keep, _never):
                 self.again()
         finally:
-            torch.set_rng_state(now)
+            chance.set_back(now)
 
 
 def forgetting(run: Callable[[], None], again: Callable[[], None]) -> None:

@@ -108,7 +108,8 @@ class AnalysisOptions(Strict):
     )
     optimizer: Literal["adam", "sgd"] | None = Field(
         default=None,
-        description="The optimizer `lr` belongs to; the probability of failing is told for both.",
+        description="The optimizer of the training: `lr` belongs to it, and the gate goes by its "
+        "probability of failing (else by SGD's), which is told for both.",
     )
     lr: float | None = Field(
         default=None, gt=0, description="The optimizer's learning rate; needs `optimizer`."

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
 from urllib.parse import unquote, urlsplit
@@ -23,6 +24,7 @@ from gradgauge.store.folders import make_folder
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _PIECE = 1 << 20
+_LISTED = 500
 
 # An upload that is still being written is younger than any deadline for its body.
 _SPOOL_LEFTOVER_S = 24 * 3600
@@ -151,6 +153,26 @@ class BlobStore:
             others = [blob["path"] for blob in found if blob["path"] != key]
             if others:
                 await self._store.delete_async(others)
+
+    async def older_than(self, seconds: float) -> AsyncIterator[list[str]]:
+        """Yield the keys of blobs that were written at least that long ago, some at a time.
+
+        Raises:
+            Unavailable: the store cannot be reached.
+        """
+        with _storage_errors():
+            async for listed in self._store.list(chunk_size=_LISTED):
+                limit = datetime.now(UTC) - timedelta(seconds=seconds)
+                keys = [blob["path"] for blob in listed if blob["last_modified"] <= limit]
+                if keys:
+                    yield keys
+
+    async def delete_folder(self, folder: str) -> None:
+        """Delete every blob below `folder`, if there is any."""
+        with _storage_errors(), suppress(FileNotFoundError):
+            found = await self._store.list(folder).collect_async()
+            if found:
+                await self._store.delete_async([blob["path"] for blob in found])
 
     async def ping(self) -> None:
         """Write and delete a byte; raises Unavailable where that does not work."""

