@@ -14,7 +14,7 @@ ifdef DEMO
 export GRADGAUGE_DEMO := $(DEMO)
 endif
 
-.PHONY: run check-examples faults openapi ops papers remedies settings test test-full lint format clean ci-deps
+.PHONY: run check-examples faults openapi release-contract ops papers remedies settings test test-full lint format clean ci-deps
 
 run: $(READY)
 	$(BIN)/gradgauge serve $(if $(PORT),--port $(PORT))
@@ -26,8 +26,11 @@ openapi: $(READY)
 	$(BIN)/python -m gradgauge.api.export clients/openapi.json
 	$(BIN)/python clients/python/generate_models.py
 
+release-contract: openapi
+	cp clients/openapi.json clients/openapi-released.json
+
 ops: $(READY)
-	$(BIN)/python -m gradgauge.ops.listing docs/ops.md
+	$(BIN)/python -m gradgauge.ops.listing docs/ops.md service/gradgauge/api/ops.json
 
 settings: $(READY)
 	$(BIN)/python -m gradgauge.cli.settings_listing docs/configuration.md

@@ -207,7 +207,8 @@ def until(found, limit_s=60.0):
 @pytest.fixture(scope="session")
 def service():
     """One service for all tests of a session that only talk to it."""
-    with serving(**HASTY, max_upload_bytes=4 << 20, max_json_bytes=1 << 20) as started:
+    limits = {"max_upload_bytes": 4 << 20, "max_json_bytes": 1 << 20}
+    with serving(**HASTY, **limits, webhooks="any") as started:
         yield started
 
 

@@ -13,7 +13,22 @@ MODELS = Path(__file__).parent / "gradgauge_client" / "_models.py"
 HEADER = '"""The service\'s resources, generated from clients/openapi.json: do not edit."""\n'
 # Bounds are the service's to keep; in a union the generator makes a class of each.
 LEFT_OUT = {"title": str, "minimum": (int, float), "maximum": (int, float)}
-READ = ("AnalysisEvent", "AnalysisPage", "Architecture", "Model", "Report")
+READ = (
+    "AnalysisEvent",
+    "AnalysisPage",
+    "Architecture",
+    "Capabilities",
+    "Comparison",
+    "Evaluation",
+    "LayerPage",
+    "Model",
+    "NewWebhook",
+    "PartedUpload",
+    "PolicyPage",
+    "Report",
+    "Spectra",
+    "WebhookPage",
+)
 
 
 def generated(contract: dict[str, Any]) -> str:

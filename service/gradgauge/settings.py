@@ -135,6 +135,14 @@ class Settings(BaseSettings):
     idempotency_hours: float = Field(
         24, gt=0, description="How long an Idempotency-Key is remembered."
     )
+    webhooks: Literal["off", "public", "any"] = Field(
+        "off",
+        description="Whether analyses that end are told to webhooks: at public addresses only, or "
+        "at any, which lets tenants reach what this machine can.",
+    )
+    upload_hours: float = Field(
+        24, gt=0, description="How long an upload in parts waits for its next part."
+    )
     event_days: float = Field(
         7, gt=0, description="How long a finished analysis keeps its progress events."
     )

@@ -25,8 +25,9 @@ def test_every_reference_has_its_target_and_every_operation_its_name():
     operations = [op for path in document["paths"].values() for op in path.values()]
     names = [op["operationId"] for op in operations]
     assert len(set(names)) == len(names)
-    for target in _references(document["paths"]):
-        assert target.removeprefix("#/components/schemas/") in schemas, target
+    for target in _references([document["paths"], document["components"]["responses"]]):
+        kind, name = target.removeprefix("#/components/").split("/")
+        assert name in document["components"][kind], target
     assert all("4XX" in op["responses"] for op in operations)
 
 

@@ -1,10 +1,11 @@
 """docs/ops.md and the op table."""
 
+from importlib.resources import files
 from pathlib import Path
 
 import onnx
 
-from gradgauge.ops.listing import document
+from gradgauge.ops.listing import document, listed
 from gradgauge.ops.table import lookup
 
 _DOCS = Path(__file__).parents[2] / "docs" / "ops.md"
@@ -26,3 +27,8 @@ def test_every_op_of_onnx_is_there_or_named_as_not_offered():
     }
     assert missing == {"ImageDecoder", "RegexFullMatch"}
     assert all(f"`{name}`" in document() for name in missing)
+
+
+def test_the_api_tells_the_same_ops():
+    held = files("gradgauge.api") / "ops.json"
+    assert held.read_text(encoding="utf-8") == listed(), "run make ops"

@@ -18,7 +18,14 @@ from gradgauge_client._errors import (
 )
 from gradgauge_client._exit import INVALID, of_fault
 from gradgauge_client._http import Http, Request, posted
-from gradgauge_client._models import AnalysisEvent, Report
+from gradgauge_client._models import (
+    AnalysisEvent,
+    Evaluation,
+    LayerBlock,
+    LayerPage,
+    Report,
+    Spectra,
+)
 from gradgauge_client._wire import validated
 
 Json = dict[str, Any]
@@ -97,6 +104,29 @@ class Analysis(_models.Analysis):
     def render(self, form: str) -> str:
         """Its report as `html` or `markdown`, written by the service."""
         return self._http.send(self._report(form)).text
+
+    def layers(self, **filters: str | int) -> Iterator[LayerBlock]:
+        """Its report's layers, page after page; `filters` such as `role="origin"`, `op="Gemm"`."""
+        params: dict[str, str | int] = dict(filters)
+        while True:
+            answer = self._http.json(Request("GET", f"{_PATH}/{self.id}/layers", params=params))
+            page = validated(LayerPage, answer)
+            if not isinstance(page.items, list):
+                raise APIResponseError("`layers` reads rows: leave `layout` out")
+            yield from page.items
+            if page.next_cursor is None:
+                return
+            params["cursor"] = page.next_cursor
+
+    def spectra(self) -> Spectra:
+        """Its report's singular values, curves and model-level measurements."""
+        return validated(Spectra, self._http.json(Request("GET", f"{_PATH}/{self.id}/spectra")))
+
+    def gate(self, policy: str | None = None) -> Evaluation:
+        """Its report judged by a stored policy, as of today; else by `default`."""
+        params = {} if policy is None else {"policy": policy}
+        request = Request("GET", f"{_PATH}/{self.id}/gate", params=params)
+        return validated(Evaluation, self._http.json(request))
 
     def _report(self, form: str) -> Request:
         return Request("GET", f"{_PATH}/{self.id}/report", params={"format": form})

@@ -19,9 +19,11 @@ from gradgauge_client._errors import (
 )
 from gradgauge_client._exit import INVALID, of_fault
 from gradgauge_client._gate import regate
-from gradgauge_client._http import RETRIES, TIMEOUT_S, Http
-from gradgauge_client._models import Report
+from gradgauge_client._http import RETRIES, TIMEOUT_S, Http, Request, posted
+from gradgauge_client._models import Capabilities, Comparison, Report
+from gradgauge_client._policies import Policies
 from gradgauge_client._sources import Architectures, Models, is_spec
+from gradgauge_client._webhooks import Webhooks
 from gradgauge_client._wire import validated
 
 FailOn = Literal["low", "medium", "high", "critical", "never"]
@@ -54,6 +56,8 @@ class Client:
         self.models = Models(self._http)
         self.architectures = Architectures(self._http)
         self.analyses = Analyses(self._http)
+        self.policies = Policies(self._http)
+        self.webhooks = Webhooks(self._http)
 
     def __enter__(self) -> Self:
         return self
@@ -96,6 +100,21 @@ class Client:
         if report.gate and not report.gate.passed:
             raise GateFailed(report)
         return report
+
+    def compare(
+        self, base: str, head: str, *, policy: str | None = None, only_new: bool = False
+    ) -> Comparison:
+        """What the analysis `head` changed against the analysis `base`, both by id, and the gate.
+
+        The gate is that of a stored `policy`, else of `default`; with `only_new` findings that
+        base had too do not count. Raises NotFoundError, or ConflictError where one has no report.
+        """
+        body = {"base": base, "head": head, "policy": policy, "only_new": only_new}
+        return validated(Comparison, self._http.json(posted("/v1/comparisons", body)))
+
+    def capabilities(self) -> Capabilities:
+        """What the service can do: ops, formats, limits, versions."""
+        return validated(Capabilities, self._http.json(Request("GET", "/v1/capabilities")))
 
     def submit(self, path: Path | str, options: Mapping[str, Any] | None = None) -> Analysis:
         """The analysis of the model or spec at `path`, asked for and not waited for.

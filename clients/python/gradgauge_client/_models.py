@@ -1,6 +1,7 @@
 """The service's resources, generated from clients/openapi.json: do not edit."""
 
 
+from datetime import date
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
@@ -19,6 +20,18 @@ class AgreementBlock(BaseModel):
     status: Literal["agree", "disagree", "not_comparable"]
     z: float | None
     """The difference in units of its own standard error."""
+
+
+class AllowedFinding(BaseModel):
+    """A finding that does not count."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    expires: date | None
+    fingerprint: str
+    reason: str
 
 
 class AnalysisEvent(BaseModel):
@@ -118,6 +131,18 @@ class Check(BaseModel):
     rule_id: str
     status: Literal["passed", "failed", "not_applicable", "not_run"]
     title: str
+
+
+class Columns(BaseModel):
+    """As many values in every column as there are layers, in the layers' order."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    columns: dict[str, list[Any]]
+    """By the field's path in a layer, such as `sampled.log10_grad_act.q50`."""
+    count: int
 
 
 class Coverage(BaseModel):
@@ -234,6 +259,34 @@ class Interval(BaseModel):
     method: str
 
 
+class LayerDelta(BaseModel):
+    """How far the gradients at one layer moved from base to head, in decades."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    base_id: str
+    head_id: str
+    log10_grad_act: float | None
+    log10_grad_param: float | None
+    name: str
+
+
+class LayerSpectrum(BaseModel):
+    """Singular values of one layer's weight."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    id: str
+    name: str
+    sigma_max: float | None
+    sigma_min: float | None
+    stable_rank: float | None
+
+
 class MeasurementBlock(BaseModel):
     """A number that has no field of its own."""
 
@@ -285,6 +338,67 @@ class ModelFacts(BaseModel):
     unsupported_ops: list[str]
     """Operators that an analysis could not run."""
     warnings: list[Caution]
+
+
+class NewWebhook(BaseModel):
+    """A webhook and the secret that signs its messages, which is told this once."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    created_at: AwareDatetime
+    id: str
+    secret: str
+    url: str
+
+
+class OpCapability(BaseModel):
+    """An operator the engines run; each row of `since` serves opsets up to the next."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    domain: str
+    """Empty for ONNX's own."""
+    kind: str
+    op: str
+    since: list[int]
+
+
+class Part(BaseModel):
+    """A part that has come whole."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    number: int
+    sha256: str
+    size_bytes: int
+
+
+class PartedUpload(BaseModel):
+    """An upload in parts; what is in `parts` need not be sent again."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    created_at: AwareDatetime
+    expires_at: AwareDatetime
+    """When it is given up, unless something comes before."""
+    id: str
+    model_id: str | None
+    """What it has become."""
+    name: str
+    parts: list[Part]
+    received_bytes: int
+    sha256: str | None
+    size_bytes: int | None
+    state: str
+    """open, completing or completed."""
 
 
 class Provenance(BaseModel):
@@ -419,6 +533,34 @@ class Snippet(BaseModel):
     framework: str
 
 
+class Spectra(BaseModel):
+    """What the report holds of spectra and curves; `layers` are those with a singular value."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    layers: list[LayerSpectrum]
+    measurements: list[MeasurementBlock]
+    series: list[SeriesBlock]
+
+
+class StoredPolicy(BaseModel):
+    """A policy; `version` grows with every change, and a gate names both, `release@3`."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    allow: list[AllowedFinding]
+    created_at: AwareDatetime
+    fail_on: Literal["low", "medium", "high", "critical", "never"]
+    min_coverage: float
+    name: str
+    updated_at: AwareDatetime
+    version: int
+
+
 class Untrainable(BaseModel):
     """Probability that training at learning rate `lr` fails; `lr` null means at any usual rate."""
 
@@ -462,6 +604,18 @@ class Verified(BaseModel):
     unit: str
 
 
+class Versions(BaseModel):
+    """Of the service and of the formats it reads and writes."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    report_schema: str
+    service: str
+    spec: int
+
+
 class Warning(BaseModel):
     """Something the reader should know before believing a number."""
 
@@ -472,6 +626,29 @@ class Warning(BaseModel):
     code: str
     layer_ids: list[str]
     message: str
+
+
+class Webhook(BaseModel):
+    """An address that is told of every analysis of the project that ends."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    created_at: AwareDatetime
+    id: str
+    url: str
+
+
+class WebhookPage(BaseModel):
+    """A page of webhooks, newest first; `next_cursor` is null on the last."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    items: list[Webhook]
+    next_cursor: str | None
 
 
 class WeightsBlock(BaseModel):
@@ -522,6 +699,62 @@ class AnalysisPage(BaseModel):
     next_cursor: str | None
 
 
+class Capabilities(BaseModel):
+    """What can be asked of this service."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    engines: list[str]
+    limits: dict[str, float]
+    """Bytes, seconds and counts by name; what goes past one is refused with `limit` naming it."""
+    ops: list[OpCapability]
+    profiles: list[str]
+    report_formats: list[str]
+    target_dtypes: list[str]
+    versions: Versions
+    workers: int
+    """Worker processes that have told of themselves lately."""
+
+
+class Comparison(BaseModel):
+    """
+    What `head` changed, and whether it passes.
+
+    `new` and `existing` are head's findings, `fixed` are base's; `layers` are those whose name is
+    in both reports exactly once, `only_base` and `only_head` name the others.
+    """
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    base: str
+    existing: list[Finding]
+    fixed: list[Finding]
+    gate: Gate
+    head: str
+    layers: list[LayerDelta]
+    new: list[Finding]
+    only_base: list[str]
+    only_head: list[str]
+    verdict: Literal["pass", "warn", "fail", "inconclusive"]
+
+
+class Evaluation(BaseModel):
+    """A report judged by a policy: its findings as the policy marks them, verdict and gate."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    analysis_id: str
+    findings: list[Finding]
+    gate: Gate
+    verdict: Literal["pass", "warn", "fail", "inconclusive"]
+
+
 class LayerBlock(BaseModel):
     """One layer: its identity, and everything said of it."""
 
@@ -549,6 +782,17 @@ class LayerBlock(BaseModel):
     shape_out: list[int | str | None] | None
 
 
+class LayerPage(BaseModel):
+    """A page of layers in the report's order; `next_cursor` is null on the last."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    items: list[LayerBlock] | Columns
+    next_cursor: int | None
+
+
 class Model(BaseModel):
     """An uploaded model: `facts` once it is ready, `problem` once it is rejected."""
 
@@ -565,6 +809,17 @@ class Model(BaseModel):
     size_bytes: int
     state: Literal["inspecting", "ready", "rejected"]
     updated_at: AwareDatetime
+
+
+class PolicyPage(BaseModel):
+    """A page of policies by name; `next_cursor` is null on the last."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    items: list[StoredPolicy]
+    next_cursor: str | None
 
 
 class Recommendation(BaseModel):

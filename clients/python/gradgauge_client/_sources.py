@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
-from gradgauge_client import _bundle
+from gradgauge_client import _bundle, _parts
 from gradgauge_client._errors import APIResponseError, NotFoundError, UnprocessableModel
 from gradgauge_client._http import Http, Request, posted
 from gradgauge_client._models import Architecture, Model
@@ -54,6 +54,36 @@ class Models:
             digest = _sha256(file.path)
             held = self.find(digest)
             return held or self._sent(file, digest, tell)
+
+    def upload_in_parts(
+        self,
+        path: Path | str,
+        progress: bool | OnBytes = False,  # noqa: FBT001, FBT002 - as `upload`
+        *,
+        part_bytes: int = _parts.PART_BYTES,
+        upload_id: str | None = None,
+        on_begin: Callable[[str], None] | None = None,
+    ) -> Model:
+        """The service's model of the file at `path`, sent in parts of `part_bytes`.
+
+        `on_begin` is told the upload's id; after a connection that was lost for good, a call with
+        that `upload_id` and the same `part_bytes` sends what is missing. Raises what `upload` does.
+        """
+        if not Path(path).stat().st_size:
+            raise UnprocessableModel(_EMPTY)
+        with _bundle.packed(Path(path)) as file, _reporting(file.name, progress=progress) as tell:
+            size = file.path.stat().st_size
+            steps = _parts.send(
+                self._http, file.path, name=file.name, part_bytes=part_bytes, upload_id=upload_id
+            )
+            for step in steps:
+                if isinstance(step, Model):
+                    return step
+                tell(step.received_bytes, size)
+                if on_begin is not None:
+                    on_begin(step.id)
+                    on_begin = None
+        raise APIResponseError(f"{file.name} was sent and became no model")
 
     def retrieve(self, model_id: str) -> Model:
         """The model; raises NotFoundError where the project holds none of this id."""

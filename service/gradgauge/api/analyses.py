@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gradgauge.api.architectures import of_document, stored
+from gradgauge.api.contract import SPEC, refusals
 from gradgauge.api.deps import REFERENCE, Cursor, Here, Id, Limit, Of, Project, Services
 from gradgauge.api.json_body import StrictRoute
 from gradgauge.errors import InvalidOptions, Unavailable
@@ -67,7 +68,27 @@ Key = Annotated[
 ]
 
 
-@router.post("", status_code=202, responses={200: {"model": resources.Analysis}})
+@router.post(
+    "",
+    status_code=202,
+    responses={
+        200: {"model": resources.Analysis},
+        **refusals(
+            *SPEC,
+            "architecture_not_found",
+            "data_not_accepted",
+            "idempotency_in_flight",
+            "idempotency_key_reused",
+            "invalid_json",
+            "model_not_found",
+            "model_quota_exceeded",
+            "model_rejected",
+            "queue_quota_exceeded",
+            "storage_quota_exceeded",
+            "unsupported_media_type",
+        ),
+    },
+)
 async def create_analysis(
     asked: AnalysisRequest,
     request: Request,
@@ -196,7 +217,10 @@ async def existing(analysis_id: Id, here: Here, project: Project) -> resources.A
 Existing = Annotated[resources.Analysis, Depends(existing)]
 
 
-@router.get("/{analysis_id}")  # noqa: FAST003 - Existing takes it
+@router.get(
+    "/{analysis_id}",  # noqa: FAST003 - Existing takes it
+    responses=refusals("analysis_not_found"),
+)
 async def get_analysis(analysis: Existing, response: Response) -> resources.Analysis:
     """Read an analysis: its state, stage and progress, and its error once it has failed."""
     if analysis.state not in FINAL:
@@ -204,13 +228,17 @@ async def get_analysis(analysis: Existing, response: Response) -> resources.Anal
     return analysis
 
 
-@router.delete("/{analysis_id}", status_code=204)
+@router.delete(
+    "/{analysis_id}",
+    status_code=204,
+    responses=refusals("analysis_in_progress", "analysis_not_found"),
+)
 async def delete_analysis(analysis_id: Id, here: Here, project: Project) -> None:
     """Delete an analysis and its report; 409 while it is queued or running."""
     await uploads.remove_analysis(here.database, here.blobs, project, analysis_id)
 
 
-@router.post("/{analysis_id}:cancel")
+@router.post("/{analysis_id}:cancel", responses=refusals("analysis_not_found"))
 async def cancel_analysis(analysis_id: Id, here: Here, project: Project) -> resources.Analysis:
     """Cancel a queued or running analysis; one that has ended stays as it is."""
     async with here.database.session() as session:
@@ -220,6 +248,7 @@ async def cancel_analysis(analysis_id: Id, here: Here, project: Project) -> reso
 @router.get(
     "/{analysis_id}/events",  # noqa: FAST003 - Existing takes it
     response_class=EventSourceResponse,
+    responses=refusals("analysis_not_found"),
 )
 async def watch_analysis(
     analysis: Existing,

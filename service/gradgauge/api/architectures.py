@@ -5,6 +5,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from gradgauge.api.contract import SPEC, refusals
 from gradgauge.api.deps import Cursor, Here, Id, Limit, Project
 from gradgauge.api.json_body import read_body
 from gradgauge.api.problems import NotReadable, Refused
@@ -44,7 +45,10 @@ _BODY = {
     "/architectures",
     status_code=201,
     openapi_extra=_BODY,
-    responses={200: {"model": resources.Architecture}},
+    responses={
+        200: {"model": resources.Architecture},
+        **refusals(*SPEC, "model_quota_exceeded", "unsupported_media_type"),
+    },
 )
 async def create_architecture(
     request: Request, response: Response, here: Here, project: Project
@@ -79,7 +83,7 @@ async def list_architectures(
     return resources.ArchitecturePage(items=[wire(row) for row in found[:limit]], next_cursor=more)
 
 
-@router.get("/architectures/{architecture_id}")
+@router.get("/architectures/{architecture_id}", responses=refusals("architecture_not_found"))
 async def get_architecture(
     architecture_id: Id, here: Here, project: Project
 ) -> resources.Architecture:
@@ -88,7 +92,11 @@ async def get_architecture(
         return wire(await rows.get(session, project, architecture_id))
 
 
-@router.delete("/architectures/{architecture_id}", status_code=204)
+@router.delete(
+    "/architectures/{architecture_id}",
+    status_code=204,
+    responses=refusals("architecture_in_use", "architecture_not_found"),
+)
 async def delete_architecture(architecture_id: Id, here: Here, project: Project) -> None:
     """Delete an architecture; 409 while analyses of it are queued or running."""
     async with here.database.session() as session:

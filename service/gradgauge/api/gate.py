@@ -34,6 +34,8 @@ ADMIN = ("/v1/audit",)
 OPERATOR = frozenset({"/metrics"})
 """For admins of the project `default`, the operator's own: it tells of all projects."""
 READING = frozenset({"GET", "HEAD"})
+COMPUTING = frozenset({"/v1/comparisons"})
+"""What changes nothing, whatever its method: for keys of scope read."""
 _RANKS = {"read": 0, "write": 1, "admin": 2}
 
 
@@ -216,7 +218,8 @@ def _needed(scope: Scope) -> str:
     """The scope a request needs."""
     if scope["path"].startswith(ADMIN) or scope["path"] in OPERATOR:
         return "admin"
-    return "read" if scope["method"] in READING else "write"
+    reads = scope["method"] in READING or scope["path"] in COMPUTING
+    return "read" if reads else "write"
 
 
 def _refusal(scope: Scope, principal: Principal) -> Response | None:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
+from gradgauge.api.contract import refusals
 from gradgauge.api.deps import Cursor, Here, Id, Limit, Project
 from gradgauge.api.uploads import receive
 from gradgauge.errors import NotFound
@@ -34,7 +35,21 @@ _BODY = {
 }
 
 
-@router.post("", status_code=201, openapi_extra=_BODY, responses={200: {"model": resources.Model}})
+@router.post(
+    "",
+    status_code=201,
+    openapi_extra=_BODY,
+    responses={
+        200: {"model": resources.Model},
+        **refusals(
+            "empty_upload",
+            "invalid_form",
+            "model_quota_exceeded",
+            "storage_quota_exceeded",
+            "upload_too_large",
+        ),
+    },
+)
 async def upload_model(
     request: Request,
     response: Response,
@@ -76,7 +91,7 @@ async def list_models(
     return resources.ModelPage(items=[wire(row) for row in found[:limit]], next_cursor=more)
 
 
-@router.get("/{model_id}")
+@router.get("/{model_id}", responses=refusals("model_not_found"))
 async def get_model(model_id: Id, here: Here, project: Project) -> resources.Model:
     """Read a model by its id, or by its content as `sha256:` and 64 hex digits."""
     async with here.database.session() as session:
@@ -88,7 +103,9 @@ async def get_model(model_id: Id, here: Here, project: Project) -> resources.Mod
     return wire(held)
 
 
-@router.delete("/{model_id}", status_code=204)
+@router.delete(
+    "/{model_id}", status_code=204, responses=refusals("model_in_use", "model_not_found")
+)
 async def delete_model(
     model_id: Id,
     here: Here,

@@ -63,7 +63,7 @@ class Schema:
 def operations(document: Mapping[str, Any]) -> list[Operation]:
     """Every call, those with one tag together."""
     found = [
-        _operation(method, path, shared[method])
+        _operation(method, path, shared[method], document["components"])
         for path, shared in document["paths"].items()
         for method in _METHODS
         if method in shared
@@ -85,7 +85,9 @@ def schemas(document: Mapping[str, Any]) -> list[Schema]:
     ]
 
 
-def _operation(method: str, path: str, told: Mapping[str, Any]) -> Operation:
+def _operation(
+    method: str, path: str, told: Mapping[str, Any], components: Mapping[str, Any]
+) -> Operation:
     body = told.get("requestBody", {})
     return Operation(
         id=told["operationId"],
@@ -106,9 +108,17 @@ def _operation(method: str, path: str, told: Mapping[str, Any]) -> Operation:
         answers=tuple(
             message
             for status, each in told["responses"].items()
-            for message in _messages(status, each)
+            for message in _messages(status, _shared(each, components))
         ),
     )
+
+
+def _shared(answer: Mapping[str, Any], components: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An answer that every call has is told in a line."""
+    if "$ref" not in answer:
+        return answer
+    told = components["responses"][answer["$ref"].rpartition("/")[2]]
+    return {**told, "description": told["description"].partition("\n")[0]}
 
 
 def _messages(name: str, told: Mapping[str, Any]) -> Iterator[Message]:

@@ -2,21 +2,28 @@
 
 import asyncio
 import hashlib
+import json
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 
-from gradgauge.api.deps import Here, Id, Project
+from gradgauge.api.contract import refusals
+from gradgauge.api.deps import Here, Id, Project, Services
 from gradgauge.api.problems import NotReadable, Refused
 from gradgauge.errors import Conflict
 from gradgauge.formats.render import render
+from gradgauge.schema.columns import Columns, columns
 from gradgauge.schema.report import Report
 from gradgauge.store.repository import analyses as rows
 
 router = APIRouter(prefix="/v1/analyses", tags=["reports"])
 
 Format = Literal["json", "markdown", "html"]
+Layout = Annotated[
+    Literal["rows", "columnar"],
+    Query(description="`columnar`: of the layers one list a quantity, in JSON."),
+]
 TYPES: dict[Format, str] = {
     "json": "application/json",
     "markdown": "text/markdown",
@@ -29,10 +36,17 @@ _POLICY = (
 )
 
 
+class ColumnarReport(Report):
+    """A report whose layers stand by column."""
+
+    layers: Columns  # type: ignore[assignment]  # by column instead of by row
+
+
 @router.get(
     "/{analysis_id}/report",
-    response_model=Report,
-    responses={
+    response_model=Report | ColumnarReport,
+    responses=refusals("analysis_not_found", "blob_not_found", "no_report", "not_acceptable")
+    | {
         200: {
             "content": {
                 "text/markdown": {"schema": {"type": "string"}},
@@ -47,23 +61,35 @@ async def get_report(
     here: Here,
     project: Project,
     wanted: Annotated[Format | None, Query(alias="format")] = None,
+    layout: Layout = "rows",
     if_none_match: Annotated[str | None, Header(max_length=1000)] = None,
 ) -> Response:
-    """Read a succeeded analysis's report, by `format` or else by `Accept`; JSON by default."""
+    """Read a succeeded analysis's report, by `format` or else by `Accept`; JSON by default.
+
+    A JSON report has its layers by column where `layout` asks for it.
+    """
     form = wanted or negotiated(request.headers.get("accept"))
-    key = await _report_key(here, project, analysis_id)
+    key = await report_key(here, project, analysis_id)
     headers = {
-        "ETag": f'"{hashlib.sha256(f"{key}:{form}".encode()).hexdigest()[:32]}"',
+        "ETag": tag(key, form if layout == "rows" else f"{form}:{layout}"),
         "Cache-Control": "private, no-cache",
         "Vary": "Accept",
         "Content-Security-Policy": _POLICY,
     }
     if headers["ETag"] in (if_none_match or ""):
         return Response(status_code=304, headers=headers)
-    content: bytes | str = await here.blobs.get(key)
+    stored = await here.blobs.get(key)
+    content: bytes | str = stored
     if form != "json":
-        content = await asyncio.to_thread(_rendered, content, form)
+        content = await asyncio.to_thread(_rendered, stored, form)
+    elif layout == "columnar":
+        content = await asyncio.to_thread(_columnar, stored)
     return Response(content, media_type=TYPES[form], headers=headers)
+
+
+def tag(key: str, form: str) -> str:
+    """The entity tag of one form of a stored report."""
+    return f'"{hashlib.sha256(f"{key}:{form}".encode()).hexdigest()[:32]}"'
 
 
 def negotiated(accept: str | None) -> Format:
@@ -105,7 +131,13 @@ def _quality(kind: str, liked: list[tuple[str, float]]) -> float:
     return 0.0
 
 
-async def _report_key(here: Here, project: str, analysis_id: str) -> str:
+async def report_key(here: Services, project: str, analysis_id: str) -> str:
+    """The blob of a succeeded analysis's report.
+
+    Raises:
+        NotFound: there is no such analysis.
+        Conflict: it has no report.
+    """
     async with here.database.session() as session:
         row = await rows.get(session, project, analysis_id)
     if row.report_key is not None and row.state == "succeeded":
@@ -120,6 +152,12 @@ async def _report_key(here: Here, project: str, analysis_id: str) -> str:
         f"analysis {row.id} is {row.state} and has no report",
         hint=hints.get(row.state),
     )
+
+
+def _columnar(content: bytes) -> bytes:
+    report = json.loads(content)
+    report["layers"] = columns(report["layers"])
+    return json.dumps(report, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _rendered(content: bytes | str, form: Format) -> str:

@@ -39,21 +39,10 @@ async def receive(request: Request, here: Services, project: str) -> Upload:
         NotReadable: a form that is none or has no file, or an empty file.
         StorageFull: no room.
     """
-    async with here.database.session() as session:
-        room = await quotas.room(session, project, here.queue.usual)
-    limit = here.settings.max_upload_bytes
-    narrow = room if room is not None and room.left < limit else None
-    limit = narrow.left if narrow else limit
     kind, options = parse_options_header(request.headers.get("content-type"))
     form = _Form(options) if kind == b"multipart/form-data" else None
     chunks = form.file(request.stream()) if form else request.stream()
-    try:
-        _refuse_announced(request, limit + (_FORM_OVERHEAD if form else 0), limit)
-        received = await here.blobs.receive(chunks, limit=limit)
-    except LimitExceeded as error:
-        if narrow:
-            raise narrow.refusal(_announced(request)) from error
-        raise
+    received = await _received(request, here, project, chunks, _FORM_OVERHEAD if form else 0)
     if received.size_bytes == 0 or (form and not form.found):
         received.discard()
         raise NotReadable(
@@ -63,6 +52,33 @@ async def receive(request: Request, here: Services, project: str) -> Upload:
         )
     metrics.uploaded(received.size_bytes)
     return Upload(received, form.name if form else None, form.fields if form else {})
+
+
+async def receive_part(request: Request, here: Services, project: str) -> Received:
+    """Stream the request's body, a part of an upload, into the spool; raises as `receive` does."""
+    received = await _received(request, here, project, request.stream(), 0)
+    if received.size_bytes == 0:
+        received.discard()
+        raise NotReadable("empty_upload", "the request holds no byte", hint="send the part's bytes")
+    metrics.uploaded(received.size_bytes)
+    return received
+
+
+async def _received(
+    request: Request, here: Services, project: str, chunks: AsyncIterator[bytes], overhead: int
+) -> Received:
+    async with here.database.session() as session:
+        room = await quotas.room(session, project, here.queue.usual)
+    limit = here.settings.max_upload_bytes
+    narrow = room if room is not None and room.left < limit else None
+    limit = narrow.left if narrow else limit
+    try:
+        _refuse_announced(request, limit + overhead, limit)
+        return await here.blobs.receive(chunks, limit=limit)
+    except LimitExceeded as error:
+        if narrow:
+            raise narrow.refusal(_announced(request)) from error
+        raise
 
 
 def _announced(request: Request) -> int | None:

@@ -9,11 +9,12 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gradgauge.errors import Unavailable
-from gradgauge.jobs import faults
+from gradgauge.jobs import faults, parts
 from gradgauge.jobs.queue import Queue
 from gradgauge.settings import Settings
+from gradgauge.store.blobs import BlobStore
 from gradgauge.store.database import Database
-from gradgauge.store.repository import attempts
+from gradgauge.store.repository import attempts, webhooks
 from gradgauge.store.tables import Analysis, Model
 
 log = structlog.get_logger()
@@ -25,8 +26,11 @@ _SILENT = "its worker has fallen silent"
 class Reaper:
     """Looks after jobs whose worker is gone; each worker process has one, and any one is enough."""
 
-    def __init__(self, database: Database, queue: Queue, settings: Settings) -> None:
+    def __init__(
+        self, database: Database, queue: Queue, settings: Settings, blobs: BlobStore | None = None
+    ) -> None:
         self._database = database
+        self._blobs = blobs
         self._queue = queue
         self._settings = settings
 
@@ -61,6 +65,10 @@ class Reaper:
                 keys_older_s=self._settings.idempotency_hours * _HOUR_S,
                 events_older_s=self._settings.event_days * 24 * _HOUR_S,
             )
+            await webhooks.forget(session, older_s=self._settings.event_days * 24 * _HOUR_S)
+        if self._blobs is not None:
+            older_s = self._settings.upload_hours * _HOUR_S
+            await parts.sweep(self._database, self._blobs, older_s=older_s)
         return taken
 
     async def _take_over(self, job_id: int) -> bool:

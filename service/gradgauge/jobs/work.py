@@ -17,6 +17,7 @@ from gradgauge.jobs.outcome import Runner
 from gradgauge.jobs.queue import ANALYSE, INSPECT, Queue
 from gradgauge.jobs.reaper import Reaper
 from gradgauge.jobs.retention import Janitor
+from gradgauge.jobs.webhooks import Dispatcher
 from gradgauge.settings import Settings
 from gradgauge.store.blobs import BlobStore
 from gradgauge.store.database import Database
@@ -35,7 +36,8 @@ class Work:
         queue = Queue()
         self._conninfo = database.conninfo
         self._settings = settings
-        self._reaper = Reaper(database, queue, settings)
+        self._reaper = Reaper(database, queue, settings, blobs)
+        self._dispatcher = Dispatcher(database, settings)
         self._janitor = Janitor(database, blobs, settings)
         self._handler = Handler(database, blobs, settings, runner, queue)
         self._stopping = asyncio.Event()
@@ -48,15 +50,19 @@ class Work:
         """Work until `stop`; outages of the database are sat out."""
         slots = self._settings.inspection_slots, self._settings.analysis_slots
         async with asyncio.TaskGroup() as group:
-            reaper = group.create_task(self._reaper.run(), name="reaper")
+            beside = [
+                group.create_task(self._reaper.run(), name="reaper"),
+                group.create_task(self._janitor.run(), name="janitor"),
+            ]
+            if self._settings.webhooks != "off":
+                beside.append(group.create_task(self._dispatcher.run(), name="webhooks"))
             serving = (
                 group.create_task(self._serve(INSPECT, self._handler.inspect, slots[0])),
                 group.create_task(self._serve(ANALYSE, self._handler.analyse, slots[1])),
             )
-            janitor = group.create_task(self._janitor.run(), name="janitor")
             await asyncio.wait(serving)
-            reaper.cancel()
-            janitor.cancel()
+            for each in beside:
+                each.cancel()
 
     async def _serve(self, task: str, body: Body, slots: int) -> None:
         while not self._stopping.is_set():

@@ -1,5 +1,6 @@
-"""docs/ops.md, written from the op table: python -m gradgauge.ops.listing docs/ops.md."""
+"""The op table as docs/ops.md and as the JSON that the API tells: `make ops` writes both."""
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,22 @@ def document() -> str:
     return "\n".join((_OPENING, *_tables()))
 
 
+def listed() -> str:
+    """One JSON object an op, one line each."""
+    lines = [
+        json.dumps(
+            {
+                "domain": owner,
+                "op": name,
+                "since": [row.since for row in held],
+                "kind": held[-1].kind,
+            }
+        )
+        for (owner, name), held in _by_op()
+    ]
+    return "[\n" + ",\n".join(lines) + "\n]\n"
+
+
 def _tables() -> Iterator[str]:
     domain = None
     for (owner, name), held in _by_op():
@@ -50,3 +67,4 @@ def _by_op() -> Iterator[tuple[tuple[str, str], list[Row]]]:
 
 if __name__ == "__main__":
     Path(sys.argv[1]).write_text(document(), encoding="utf-8")
+    Path(sys.argv[2]).write_text(listed(), encoding="utf-8")

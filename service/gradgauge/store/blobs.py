@@ -167,6 +167,13 @@ class BlobStore:
                 if keys:
                     yield keys
 
+    async def delete_folder(self, folder: str) -> None:
+        """Delete every blob below `folder`, if there is any."""
+        with _storage_errors(), suppress(FileNotFoundError):
+            found = await self._store.list(folder).collect_async()
+            if found:
+                await self._store.delete_async([blob["path"] for blob in found])
+
     async def ping(self) -> None:
         """Write and delete a byte; raises Unavailable where that does not work."""
         key = f"ping/{secrets.token_hex(8)}"

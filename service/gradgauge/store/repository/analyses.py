@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from gradgauge.errors import Conflict, KeyInFlight, KeyReused, NotFound
 from gradgauge.store.ids import new_id
+from gradgauge.store.repository import webhooks
 from gradgauge.store.tables import FINAL_STATES, Analysis, Event, IdempotencyKey
 
 # One channel for all analyses and models; its payload is an id and nothing else.
@@ -194,6 +195,8 @@ async def record(analysis: Analysis, session: AsyncSession) -> Analysis:
         )
     )
     await notify(session, analysis.id)
+    if analysis.state in FINAL_STATES:
+        await webhooks.announce(session, analysis)
     return analysis
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from gradgauge.store.repository import uploads
 from gradgauge.store.tables import Analysis, Architecture, Model, Project
 
 
@@ -13,7 +14,7 @@ class Quotas:
     """What a project may hold and do; None: as much as there is room for."""
 
     bytes: int | None = None
-    """Of its models and reports."""
+    """Of its models, reports and uploads that are not complete."""
     models: int | None = None
     """Specs count too."""
     queued: int | None = None
@@ -75,7 +76,9 @@ async def usage_of(session: AsyncSession, project_id: str) -> Usage:
     counted = select(func.count()).where(Architecture.project_id == project_id)
     specs = (await session.execute(counted)).scalar_one()
     return Usage(
-        bytes=int(held.stored) + await _report_bytes(session, project_id),
+        bytes=int(held.stored)
+        + await _report_bytes(session, project_id)
+        + await uploads.open_bytes(session, project_id),
         models=held.models + specs,
         queued=await in_state(session, project_id, "queued"),
         running=await in_state(session, project_id, "running"),

@@ -1,0 +1,225 @@
+"""The service against a bare FastAPI app on the same machine and database: `--out FILE`.
+
+Both servers are asked in turns by one client over kept-alive connections. Of each the processor
+time of its process per request is told (user and system, of /proc/PID/stat, in hundredths of a
+second: hundreds of requests for one figure) and the wall-clock median; a ratio is ours over theirs.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+
+from tests.postgres import open_folder
+from tests.service import QUICK, Service, until
+
+TICK = os.sysconf("SC_CLK_TCK")
+BARE = """
+import hashlib, os, sys, tempfile, threading, asyncio, json
+from contextlib import asynccontextmanager
+from fastapi import FastAPI, Request
+from psycopg_pool import AsyncConnectionPool
+import uvicorn
+
+POOL = AsyncConnectionPool(sys.argv[1], min_size=2, max_size=8, open=False)
+
+@asynccontextmanager
+async def open_all(app):
+    async with POOL:
+        async with POOL.connection() as c:
+            await c.execute("CREATE TABLE IF NOT EXISTS bare (id text PRIMARY KEY, body text)")
+            await c.execute("INSERT INTO bare VALUES ('a', 'b') ON CONFLICT DO NOTHING")
+        yield
+
+app = FastAPI(lifespan=open_all)
+
+@app.get("/point/{name}")
+async def point(name: str):
+    async with POOL.connection() as c:
+        row = await (await c.execute("SELECT id, body FROM bare WHERE id = %s", [name])).fetchone()
+    return {"id": row[0], "body": row[1]}
+
+@app.post("/insert", status_code=201)
+async def insert(request: Request):
+    body = await request.json()
+    async with POOL.connection() as c:
+        await c.execute("INSERT INTO bare VALUES (gen_random_uuid()::text, %s)", [json.dumps(body)])
+    return {"ok": True}
+
+@app.post("/upload", status_code=201)
+async def upload(request: Request):
+    digest, size = hashlib.sha256(), 0
+    path = os.path.join(sys.argv[3], "bare.bin")
+    with open(path, "wb") as file:
+        async for chunk in request.stream():
+            size += len(chunk)
+            await asyncio.to_thread(digest.update, chunk)
+            await asyncio.to_thread(file.write, chunk)
+    os.unlink(path)
+    return {"sha256": digest.hexdigest(), "size": size}
+
+uvicorn.run(app, port=int(sys.argv[2]), log_level="warning", access_log=False, http="h11")
+"""
+
+
+def processor_s(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
+
+
+def resident(pid):
+    told = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in told.splitlines() if line.startswith("VmRSS"))
+
+
+class Side:
+    """One of the two servers: what its requests have cost."""
+
+    def __init__(self, pid, ask):
+        self.pid, self.ask = pid, ask
+        self.walls, self.cpu, self.count = [], 0.0, 0
+
+    def turn(self, count):
+        began = processor_s(self.pid)
+        for _ in range(count):
+            start = time.perf_counter()
+            answer = self.ask()
+            self.walls.append(time.perf_counter() - start)
+            assert answer.status_code < 300, answer.text
+        self.cpu += processor_s(self.pid) - began
+        self.count += count
+
+    def told(self):
+        ordered = sorted(self.walls)
+        return {
+            "requests": self.count,
+            "processor_ms": round(1000 * self.cpu / self.count, 3),
+            "wall_p50_ms": round(1000 * statistics.median(ordered), 2),
+            "wall_p99_ms": round(1000 * ordered[int(0.99 * (len(ordered) - 1))], 2),
+        }
+
+
+def paired(ours, theirs, *, turns, each):
+    for side in (ours, theirs):
+        for _ in range(20):
+            side.ask()
+    for _ in range(turns):
+        ours.turn(each)
+        theirs.turn(each)
+    a, b = ours.told(), theirs.told()
+    ratio = round(a["processor_ms"] / b["processor_ms"], 2)
+    walls = round(a["wall_p50_ms"] / b["wall_p50_ms"], 2)
+    return {"ours": a, "bare": b, "processor_ratio": ratio, "wall_p50_ratio": walls}
+
+
+@contextmanager
+def bare(service, port=18377):
+    folder = service.folder / "data" / "postgres"
+    lines = (folder / "data" / "postmaster.pid").read_text().splitlines()
+    url = f"postgresql://gradgauge@/gradgauge?host={lines[4]}&port={lines[3]}"
+    command = [sys.executable, "-c", BARE, url, str(port), str(service.folder)]
+    process = subprocess.Popen(command)
+    client = httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=600)
+    try:
+        until(lambda: client.get("/point/a").status_code == 200)
+        yield process.pid, client
+    finally:
+        client.close()
+        process.terminate()
+        process.wait(30)
+
+
+def reads(service, plain, pid):
+    """A status read, and an analysis that is answered from an earlier one, against a point read."""
+    done = service.until(service.submit())
+    body = {"architecture_id": done["architecture_id"], "options": QUICK}
+    first = service.client.post("/v1/analyses", json=body).json()
+    service.until(first["id"])
+    api = service.part("api")
+    status = Side(api, lambda: service.client.get(f"/v1/analyses/{done['id']}"))
+    point = Side(pid, lambda: plain.get("/point/a"))
+    told = {"status": paired(status, point, turns=10, each=60)}
+    cached = Side(api, lambda: service.client.post("/v1/analyses", json=body))
+    again = Side(api, lambda: service.client.get(f"/v1/analyses/{done['id']}"))
+    told["cached_over_status"] = paired(cached, again, turns=6, each=40)
+    return told, done["architecture_id"]
+
+
+def writes(service, plain, pid, architecture):
+    """A submission nobody takes, against an insert."""
+    body = {"architecture_id": architecture, "options": QUICK, "fresh": True}
+    api = service.part("api")
+    submit = Side(api, lambda: service.client.post("/v1/analyses", json=body))
+    insert = Side(pid, lambda: plain.post("/insert", json=body))
+    return paired(submit, insert, turns=8, each=40)
+
+
+def uploads(service, plain, pid, size, rounds=2):
+    """A body of `size` bytes, of a content that is new each time."""
+    api = service.part("api")
+    block = os.urandom(1 << 20)
+
+    def body():
+        yield os.urandom(16)
+        for _ in range(size >> 20):
+            yield block
+
+    told = {"ours": [], "bare": []}
+    before = peak = resident(api)
+    for _ in range(rounds):
+        for name, where, client, process in (
+            ("bare", "/upload", plain, pid),
+            ("ours", "/v1/models", service.client, api),
+        ):
+            cpu, wall = processor_s(process), time.perf_counter()
+            answer = client.post(where, content=body(), timeout=600)
+            assert answer.status_code == 201, answer.text
+            told[name].append((processor_s(process) - cpu, time.perf_counter() - wall))
+            peak = max(peak, resident(api))
+    mean = {
+        name: [statistics.mean(each) for each in zip(*runs, strict=True)]
+        for name, runs in told.items()
+    }
+    return {
+        "bytes": size,
+        "processor_s": {name: round(each[0], 2) for name, each in mean.items()},
+        "wall_s": {name: round(each[1], 2) for name, each in mean.items()},
+        "processor_ratio": round(mean["ours"][0] / mean["bare"][0], 2),
+        "rate_of_bare": round(mean["bare"][1] / mean["ours"][1], 2),
+        "memory_growth_mib": round((peak - before) / 1024, 1),
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--upload-mib", type=int, default=1024)
+    asked = parser.parse_args()
+    with open_folder() as folder:
+        service = Service(folder, log_level="warning").start()
+        try:
+            with bare(service) as (pid, plain):
+                told, architecture = reads(service, plain, pid)
+            service.stop()
+            service.flags = ("--api-only",)
+            service.start()
+            with bare(service) as (pid, plain):
+                told["submit"] = writes(service, plain, pid, architecture)
+                told["upload"] = uploads(service, plain, pid, asked.upload_mib << 20)
+        finally:
+            service.stop()
+    text = json.dumps(told, indent=2)
+    print(text)
+    if asked.out:
+        asked.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
