@@ -211,12 +211,19 @@ def _add_schemas(schemas: dict[str, Any]) -> None:
 
 
 def _mend(operation: dict[str, Any]) -> None:
-    """Take out the framework's own 422, and put the call's examples in."""
+    """Take out the framework's own 422, name the common refusals, put the call's examples in."""
     for family, name in _FAMILIES.items():
         operation["responses"][family] = {"$ref": f"#/components/responses/{name}"}
+    for parameter in operation.get("parameters", ()):
+        parameter["schema"] = _without_null(parameter["schema"])
     framework = operation["responses"].get("422", {}).get("content", {})
     if "application/json" in framework:
         del operation["responses"]["422"]
+    _show(operation)
+
+
+def _show(operation: dict[str, Any]) -> None:
+    """Put the call's examples in."""
     example = EXAMPLES.get(operation["operationId"])
     if example is None:
         return
@@ -227,3 +234,12 @@ def _mend(operation: dict[str, Any]) -> None:
     for status, answer in operation["responses"].items():
         if str(status).startswith("2") and example.response is not None:
             answer["content"]["application/json"]["example"] = example.response
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """A parameter's schema: what is left out is not null, and no address or header holds a null."""
+    if "anyOf" not in schema:
+        return schema
+    kinds = [each for each in schema["anyOf"] if each != {"type": "null"}]
+    rest = {name: value for name, value in schema.items() if name not in {"anyOf", "default"}}
+    return kinds[0] | rest if len(kinds) == 1 else {"anyOf": kinds} | rest

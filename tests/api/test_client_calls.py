@@ -10,14 +10,14 @@ from gradgauge_client._parts import send
 
 
 @pytest.fixture
-def client(real_service):
-    with Client(real_service.url) as client:
+def client(service):
+    with Client(service.url) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
-def done(real_service):
-    return [real_service.until(real_service.submit(seed=seed))["id"] for seed in (1201, 1202)]
+def done(service):
+    return [service.until(service.submit(seed=seed))["id"] for seed in (1201, 1202)]
 
 
 def test_two_analyses_are_compared_and_one_is_judged(client, done):
