@@ -52,6 +52,10 @@ def _facts(known: list[Row], failing: list[Row], held: Mapping[str, Case]) -> It
     ]
     right = sum((a < 0) == (b < 0) for a, b in foretold)
     yield f"Direction of `expected` right: {right} of {len(foretold)} remedies tried on a copy."
+    for cured, words in ((True, "likely to train"), (False, "not")):
+        mine = [row for row in failing if row["trained"] and row["tried"][0]["cured"] is cured]
+        good = sum(row["trained"][0][1] for row in mine)
+        yield f"First advice trains, its copy {words}: {good} of {len(mine)}."
     planted = [
         row["tried"][0]["share"]
         for row in failing

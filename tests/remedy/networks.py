@@ -76,6 +76,12 @@ def tied():
     return made(nodes, {"x": ["N", 8]}, "y", stored)
 
 
+def shared():
+    """A constant matrix read twice, and nothing else."""
+    nodes = [node("MatMul", "x W", "a"), node("Relu", "a", "b"), node("MatMul", "b W", "y")]
+    return made(nodes, {"x": ["N", 8]}, "y", {"W": np.full((8, 8), 0.3)})
+
+
 def blank():
     net = mlp(nn.ReLU, he(), depth=4, width=WIDTH)
     with torch.no_grad():

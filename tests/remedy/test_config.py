@@ -67,7 +67,7 @@ def test_clipping_is_verified_by_the_probe_where_plain_sgd_diverges(build, rule)
     assert tried.outcome == "verified"
     assert tried.before == math.inf
     assert tried.after < 0.9
-    (told,) = verify._verified(tried, "", "", None)
+    (told,) = verify._verified(tried, "", "", None, "")
     assert (told.metric, told.before) == (PROBED, None)
     assert told.after == pytest.approx(tried.after, rel=1e-3)
 

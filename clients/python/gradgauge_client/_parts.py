@@ -34,9 +34,9 @@ def send(
     with path.open("rb") as file:
         for number in range(1, -(-size // part_bytes) + 1):
             content = file.read(part_bytes)
-            digest = hashlib.sha256(content)
-            if held.get(number) != digest.hexdigest():
-                http.send(_part(upload.id, number, content, digest.digest()))
+            hashed = hashlib.sha256(content)
+            if held.get(number) != hashed.hexdigest():
+                http.send(_part(upload.id, number, content, hashed.digest()))
                 yield validated(PartedUpload, http.json(Request("GET", f"{_PATH}/{upload.id}")))
     yield validated(Model, http.json(Request("POST", f"{_PATH}/{upload.id}:complete")))
 

@@ -13,11 +13,10 @@ from gradgauge.formats import words as told
 from gradgauge.formats.names import display
 from gradgauge.schema.report import Finding, Report
 from gradgauge.verdict.compare import Comparison, compare
+from gradgauge.verdict.evaluate import evaluate
 from gradgauge.verdict.files import read_file
-from gradgauge.verdict.gate import decide, standing_doubts
 from gradgauge.verdict.policy import Policy
 from gradgauge.verdict.read import read_policy, read_report
-from gradgauge.verdict.suppress import suppress
 
 MOVED = 0.3  # decades, a factor of two, below which a layer's gradient has stayed where it was
 SHOWN = 10
@@ -33,19 +32,19 @@ def diff(words: Sequence[str]) -> int:
         policy = read_file(str(given.policy), read_policy) if given.policy else Policy()
     except GradgaugeError as error:
         return say(str(error), 2)
-    if given.policy:
-        findings = suppress(head.findings, policy, datetime.now(UTC).date())
-        head = head.model_copy(update={"findings": findings})
     if given.fail_on:
         policy = Policy.model_validate(dict(policy) | {"fail_on": given.fail_on})
     changes = compare(base, head)
-    verdict, gate = decide(changes.new, head.coverage, standing_doubts(head), policy)
+    today = datetime.now(UTC).date()
+    new, verdict, gate = evaluate(head, policy, today, findings=changes.new)
     if given.format == "json":
-        held = changes.model_dump(mode="json")
+        held = changes.model_copy(update={"new": new}).model_dump(mode="json")
         held |= {"verdict": verdict, "gate": gate.model_dump(mode="json")}
         sys.stdout.write(json.dumps(held, indent=2, allow_nan=False) + "\n")
     else:
-        sys.stdout.writelines(f"{line}\n" for line in _lines(changes, base, head))
+        sys.stdout.writelines(
+            f"{line}\n" for line in _lines(changes.model_copy(update={"new": new}), base, head)
+        )
         passed = "passed" if gate.passed else "not passed"
         sys.stdout.write(f"gate of new findings: {passed}, {gate.reason}\n")
     return CODES[verdict]

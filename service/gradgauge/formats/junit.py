@@ -17,7 +17,8 @@ def to_junit(subjects: Sequence[Subject]) -> str:
     for key in ("tests", "failures", "errors", "skipped"):
         root.set(key, str(sum(int(suite.get(key, "0")) for suite in root)))
     ET.indent(root)
-    return ET.tostring(root, encoding="us-ascii", xml_declaration=True).decode("ascii") + "\n"
+    text: str = ET.tostring(root, encoding="us-ascii", xml_declaration=True).decode("ascii")
+    return text + "\n"
 
 
 def _suite(root: ET.Element, subject: Subject) -> None:

@@ -38,7 +38,7 @@ def set_back(held: Sequence[Tensor]) -> None:
 
 def _generators() -> tuple[torch.Generator, ...]:
     """Those that ops draw from; asking for them brings CUDA up nowhere and waits for no kernel."""
-    used = torch.cuda.is_initialized()
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     return (torch.default_generator, *(torch.cuda.default_generators if used else ()))
 
 

@@ -44,7 +44,8 @@ def chained(
     Copies between are not measured: what a row needs to know of one it reads off its graph.
     """
     used: list[Remedy] = []
-    titles, codes = [], []
+    titles: list[str] = []
+    codes: list[Mapping[str, str]] = []
     ids: list[str] = []
     patch: Patch = ()
     own = {layer.output: layer.id for layer in assessment.layers}

@@ -1,16 +1,13 @@
 """Findings and coverage to a verdict, by the rule of the report's contract."""
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 
-from gradgauge.schema.report import SEVERITIES, Coverage, Finding, Gate, Report, Verdict
+from gradgauge.schema.report import SEVERITIES, Coverage, Finding, Gate, Verdict
 from gradgauge.verdict.policy import Policy
 
 WARN_ON = "medium"
 SETTLED = {"fixed", "suppressed"}  # neither fails nor warns
-DOUBT = "inconclusive: "  # what follows it in a gate's reason says why
-_TOO_LITTLE = re.compile(r"both engines cover [\d,]+ of .*? the policy asks for(, )?")
 
 
 def decide(
@@ -44,21 +41,6 @@ def decide(
     )
 
 
-def standing_doubts(report: Report) -> list[str]:
-    """Why a report is inconclusive whatever the policy, for deciding it again with another one.
-
-    What its gate's reason says of coverage is left out: `decide` says that anew.
-    """
-    gate, coverage = report.gate, report.coverage
-    told = gate.reason.partition(DOUBT)[2] if gate is not None else ""
-    if not told and report.summary.verdict == "inconclusive":
-        return [report.summary.headline]
-    told = _TOO_LITTLE.sub("", told, count=1)
-    if coverage.unsupported_ops:
-        told = told.replace(_unsupported(coverage), "", 1).removeprefix(", ")
-    return [told] if told else []
-
-
 def _reaches(finding: Finding, severity: str) -> bool:
     if severity == "never":
         return False
@@ -76,12 +58,9 @@ def _uncovered(coverage: Coverage, policy: Policy) -> list[str]:
             f"({share:.1%}), below the {policy.min_coverage:.1%} the policy asks for"
         )
     if coverage.unsupported_ops:
-        doubts.append(_unsupported(coverage))
+        ops = ", ".join(sorted(coverage.unsupported_ops))
+        doubts.append(f"no implementation of {ops}")
     return doubts
-
-
-def _unsupported(coverage: Coverage) -> str:
-    return f"no implementation of {', '.join(sorted(coverage.unsupported_ops))}"
 
 
 def _reason(violating: Sequence[Finding], doubts: Sequence[str], policy: Policy) -> str:
@@ -89,7 +68,7 @@ def _reason(violating: Sequence[Finding], doubts: Sequence[str], policy: Policy)
     told = ", ".join(f"{counts[name]} {name}" for name in reversed(SEVERITIES) if counts[name])
     parts = [f"{told} at or above {policy.fail_on}"] if told else []
     if doubts:
-        parts.append(f"{DOUBT}{', '.join(doubts)}")
+        parts.append(f"inconclusive: {', '.join(doubts)}")
     if not parts and policy.fail_on == "never":
         parts.append("the policy fails on no finding")
     return "; ".join(parts) or f"no finding at or above {policy.fail_on}"

@@ -5,9 +5,8 @@ from datetime import date
 
 from gradgauge.schema.report import Finding, Gate, Report
 from gradgauge.verdict.compare import compare
-from gradgauge.verdict.gate import decide, standing_doubts
+from gradgauge.verdict.evaluate import evaluate
 from gradgauge.verdict.policy import Policy
-from gradgauge.verdict.suppress import suppress
 
 
 def judge(
@@ -30,13 +29,12 @@ def judge(
         for finding in report.findings
         if finding.status != "fixed"
     ]
-    findings = suppress(fresh, policy, today)
     fixed: list[Finding] = []
     if baseline is not None:
-        findings, fixed = _against(baseline, report.model_copy(update={"findings": findings}))
-    counted = [f for f in findings if not (only_new and f.status == "existing")]
-    verdict, gate = decide(counted, report.coverage, standing_doubts(report), policy)
-    live = [finding for finding in counted if finding.status != "suppressed"]
+        fresh, fixed = _against(baseline, report.model_copy(update={"findings": fresh}))
+    findings, verdict, gate = evaluate(report, policy, today, findings=fresh, only_new=only_new)
+    counted = {"new"} if only_new else {"new", "existing"}
+    live = [finding for finding in findings if finding.status in counted]
     headline = _headline(report, findings, live, policy)
     return report.model_copy(
         update={

@@ -1,5 +1,6 @@
 """Queries about webhooks and their deliveries."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import delete as sql_delete
@@ -116,7 +117,7 @@ async def failed(
     session: AsyncSession, delivery: Delivery, answer: str, *, again_s: float | None
 ) -> None:
     """Write down that a message did not arrive; it is sent again in `again_s`, or (None) not."""
-    values = {"state": "failed", "answer": answer}
+    values: dict[str, object] = {"state": "failed", "answer": answer}
     if again_s is not None:
         values = {"answer": answer, "next_at": _in(again_s)}
     await _write(session, delivery.id, values)
@@ -128,7 +129,7 @@ async def forget(session: AsyncSession, *, older_s: float) -> None:
     await session.execute(sql_delete(Delivery).where(old, Delivery.state != "pending"))
 
 
-async def _write(session: AsyncSession, delivery_id: int, values: dict[str, object]) -> None:
+async def _write(session: AsyncSession, delivery_id: int, values: Mapping[str, object]) -> None:
     await session.execute(update(Delivery).where(Delivery.id == delivery_id).values(**values))
 
 
