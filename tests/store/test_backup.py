@@ -1,4 +1,4 @@
-"""A backup, and a service that lives on from it."""
+"""Backups that are none, and databases that cannot be saved; tests/api saves and restores one."""
 
 import json
 
@@ -6,62 +6,6 @@ import pytest
 
 from gradgauge.errors import InvalidInput, Unavailable
 from gradgauge.store import backup
-from tests.api.keyed import bearer, key, on
-from tests.postgres import open_folder
-from tests.service import HASTY, Service, serving
-
-
-def command(service, name, *words):
-    import subprocess
-    import sys
-
-    return subprocess.run(
-        [sys.executable, "-m", "gradgauge.cli", name, *map(str, words)],
-        env=service.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_a_service_lives_on_from_its_backup_with_its_keys_models_and_reports():
-    with serving(**HASTY, require_keys=True) as first, open_folder() as folder:
-        mine = bearer(key(first, "mine")[1])
-        first.client.headers.update(mine)
-        model = first.model(b"not a model")
-        done = first.until(first.submit(seed=5))
-        assert done["state"] == "succeeded"
-        report = first.client.get(f"/v1/analyses/{done['id']}/report").content
-        saved = command(first, "backup", folder / "saved")
-        assert saved.returncode == 0, saved.stderr
-        assert "2 files saved" in saved.stderr
-        waits = first.submit(seed=6)
-        assert command(first, "backup", folder / "saved").returncode == 2
-        full = command(first, "restore", folder / "saved")
-        assert full.returncode == 1
-        assert "holds something" in full.stderr
-
-        second = Service(folder, **HASTY, require_keys=True)
-        restored = command(second, "restore", folder / "saved")
-        assert restored.returncode == 0, restored.stderr
-        second.start()
-        try:
-            second.client.headers.update(mine)
-            kept = second.client.get(f"/v1/analyses/{done['id']}/report")
-            assert kept.content == report
-            assert second.client.get(f"/v1/models/{model['id']}").json() == model
-            assert second.client.get(f"/v1/analyses/{waits}").status_code == 404
-            assert second.until(second.submit(seed=7))["state"] == "succeeded"
-            with pytest.raises(Exception, match="only grows"):
-                on(second, _forge)
-        finally:
-            second.stop()
-
-
-async def _forge(session):
-    from sqlalchemy import text
-
-    await session.execute(text("DELETE FROM audit_log"))
 
 
 def test_what_is_no_backup_or_goes_nowhere_is_refused(database_url, tmp_path):
