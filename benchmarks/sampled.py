@@ -176,10 +176,15 @@ def stages(net: Net) -> None:
         torch.autograd.grad(y, params, torch.randn(y.shape), allow_unused=True)
 
     bare()
-    unit = min(timed(bare) for _ in range(3))
+    unit = statistics.median(timed(bare) for _ in range(5))
     held = summary(case, {layer.id: Seen() for layer in case.layers})
-    found = with_stages(held, case, exe, "standard", Wish(), lambda _name: None)
-    spent = {k.removeprefix("sampled."): v / 1000 / unit for k, v in found.stage_ms.items()}
+    spent: dict[str, float] = {}
+    since = time.process_time()
+
+    def done(name: str) -> None:
+        spent[name] = (time.process_time() - since - sum(spent.values()) * unit) / unit
+
+    with_stages(held, case, exe, "standard", Wish(), done)
     probe = spent.pop("memorisation")
     told = ", ".join(f"{name} {value:.1f}" for name, value in spent.items())
     print(f"| {net.name} | {sum(spent.values()):.1f} | {told} | {probe:.1f} |", flush=True)

@@ -149,8 +149,10 @@ def test_the_verified_remedy_brings_a_sigmoid_net_under_one_decade_by_autograd(d
     model = export(mlp(nn.Sigmoid, glorot, depth=depth, width=128), torch.zeros(2, 128))
     options = AnalysisOptions(profile="quick")
     report = analyze(model, options)
-    best = next(r for r in report.recommendations if r.verification == "verified")
-    assert best.rank == 1
+    # the best that leaves a chain of dense layers, which the oracle reads
+    best = next(
+        r for r in report.recommendations if r.verification == "verified" and "norm" not in r.action
+    )
     told = next(v for v in best.verified if v.metric == "summary.spread_decades")
     assert told.after < 1.0 < told.before
     assert told.ci_after.low <= told.after <= told.ci_after.high

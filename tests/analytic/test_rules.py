@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -13,7 +14,10 @@ from gradgauge.analytic.call import Call
 from gradgauge.analytic.moments import Flow, Known, between, flow, measure, merge, signal
 from gradgauge.analytic.probe import draw
 from gradgauge.ops.table import lookup
+from gradgauge.pipeline import analyze
+from gradgauge.schema.options import AnalysisOptions
 from tests.analytic.autograd import seeded
+from tests.handmade import made, node
 
 
 def call(op, inputs, opset=18, **attributes):
@@ -288,3 +292,33 @@ def test_running_statistics_are_taken_as_stored():
     back = step.pull([flow(1.0, 4)])[0]
     want = float((gain * gain / (variance + 1e-5)).mean())
     assert float(back.g.mean()) == pytest.approx(want, rel=1e-9)
+
+
+def dropped(*, opset, training=False):
+    """x W, Tanh, Dropout, V."""
+    rng = np.random.default_rng(0)
+    stored = {"W": rng.normal(size=(16, 16)) / 4, "V": rng.normal(size=(16, 16)) / 4}
+    if opset >= 12:
+        stored |= {"half": np.array(0.5, dtype=np.float32), "on": np.array(training)}
+    nodes = [
+        node("MatMul", "x W", "m"),
+        node("Tanh", "m", "t"),
+        node("Dropout", "t half on" if opset >= 12 else "t", "d"),
+        node("MatMul", "d V", "y"),
+    ]
+    return analysed(made(nodes, {"x": ["N", 16]}, "y", stored, opset=opset))
+
+
+def analysed(model):
+    options = AnalysisOptions(profile="quick", remediate=False, engines=["analytic"])
+    return {layer.name: layer.analytic for layer in analyze(model, options).layers}
+
+
+def test_dropout_behind_an_activation_is_the_identity_in_inference_and_a_mask_in_training():
+    """Kept with probability 1/2 and doubled: mean squares of values and gradients double."""
+    plain = dropped(opset=10)
+    assert dropped(opset=17) == plain
+    drawn = dropped(opset=17, training=True)
+    assert (drawn["y"].forward_rms / plain["y"].forward_rms) ** 2 == pytest.approx(2.0, rel=0.05)
+    decades = drawn["m"].log10_grad_act - plain["m"].log10_grad_act
+    assert decades == pytest.approx(0.5 * math.log10(2.0), abs=0.02)

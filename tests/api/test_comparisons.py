@@ -7,7 +7,7 @@ import pytest
 from gradgauge.schema.columns import columns
 from gradgauge.schema.report import Report
 from gradgauge.verdict.compare import compare
-from gradgauge.verdict.evaluate import evaluate
+from gradgauge.verdict.judge import judge
 from gradgauge.verdict.policy import Policy
 from tests.api.problem import problem
 from tests.service import QUICK, SLOW
@@ -52,9 +52,9 @@ def test_a_comparison_is_what_the_verdicts_module_makes_of_both_reports(api, mad
         assert told[name] == [each.model_dump(mode="json") for each in getattr(expected, name)]
     assert told["new"]
     assert (told["only_base"], told["only_head"]) == (expected.only_base, expected.only_head)
-    found = [*expected.new, *expected.existing]
-    _, verdict, gate = evaluate(head, Policy(), TODAY, findings=found)
-    assert (told["verdict"], told["gate"]) == (verdict, gate.model_dump(mode="json"))
+    judged = judge(head, Policy(), TODAY, baseline=base)
+    gate = judged.gate.model_dump(mode="json")
+    assert (told["verdict"], told["gate"]) == (judged.summary.verdict, gate)
 
 
 def test_against_itself_nothing_is_new_and_only_what_is_new_may_count(api, made):

@@ -40,3 +40,17 @@ def test_only_formats_of_pipelines_take_many_reports():
 def test_what_is_not_a_report_is_refused():
     with pytest.raises(ValidationError):
         render({"schema_version": "1.0"}, "json")
+
+
+@pytest.mark.parametrize("form", ["html", "markdown"])
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"status": "suppressed", "suppression": "it is meant"}, "suppressed: it is meant"),
+        ({"suppression": "expired on 2026-02-28: old"}, "expired on 2026-02-28: old"),
+        ({"status": "existing"}, "existing"),
+    ],
+)
+def test_pages_tell_what_a_policy_or_a_baseline_makes_of_a_finding(form, changes, told):
+    text = render(reports.report(findings=[reports.finding(**changes)]), form)
+    assert told in text.replace("\\", "")

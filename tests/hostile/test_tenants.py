@@ -40,7 +40,7 @@ def attacker(keyed):
 
 NO_KEYS = {
     "nothing": lambda _: {},
-    "an empty bearer": lambda _: {"Authorization": "Bearer "},
+    "an empty bearer": lambda _: {"Authorization": "Bearer"},
     "no scheme": lambda text: {"Authorization": text},
     "another scheme": lambda text: {"Authorization": f"Token {text}"},
     "basic": lambda text: {"Authorization": "Basic " + base64.b64encode(text.encode()).decode()},

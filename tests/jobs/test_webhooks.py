@@ -76,12 +76,20 @@ async def test_what_does_not_answer_as_a_server_does_is_not_read_on(head):
 
 async def test_silence_ends(monkeypatch):
     monkeypatch.setattr(post, "TIMEOUT_S", 0.2)
-    server = await asyncio.start_server(lambda *_: asyncio.sleep(30), "127.0.0.1", 0)
+    over = asyncio.Event()
+
+    async def silent(_reader, writer):
+        await over.wait()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     with pytest.raises(post.NotSent) as told:
         await post.post(post.target(f"http://127.0.0.1:{port}/"), {}, b"x", private=True)
     assert told.value.code == "webhook_timeout"
+    over.set()
     server.close()
+    await server.wait_closed()
 
 
 async def end(database, url):

@@ -1,17 +1,22 @@
 """Weight gradients of all inputs from one backward pass, against a float64 loop of autograd."""
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import helper
 from torch import nn
 from torch.nn import functional
 
+from gradgauge.sampled.frame import feed
 from gradgauge.sampled.samples import per_input
 from gradgauge.sampled.split import by_each, split_pass
 from tests.acceptance.fixtures import export, seeded
+from tests.handmade import made, node
 from tests.sampled.staged import staged
 
 ROWS = 8
+RNG = np.random.default_rng(61)
 
 
 class Convolutions(nn.Module):
@@ -144,6 +149,54 @@ def test_products_are_those_of_a_loop_of_single_inputs(tmp_path, build, draw, lo
         if name in wanted:
             top = float(wanted[name].abs().max())
             assert gram == pytest.approx(wanted[name].numpy(), rel=near, abs=near * top), name
+
+
+def test_a_graph_of_a_fixed_batch_measures_all_its_inputs_but_the_silent_one(tmp_path):
+    net, x = seeded(Convolutions(), 4), images(torch.Generator().manual_seed(2))[:4]
+    classes = np.random.default_rng(3).integers(0, 3, 4)
+    path = tmp_path / "batch.npz"
+    np.savez(path, x=x.numpy(), y=classes)
+    case, exe = staged(export(net, x, axes={}), loss="cross_entropy", data=path)
+    split = split_pass(case, exe, dict(exe.initializers), shared=False)
+    wanted = by_loop(net, x[[0, 1, 3]], classes[[0, 1, 3]])
+    assert not split.looped
+    assert sum(split.grams.values()) == pytest.approx(sum(wanted.values()).numpy(), rel=1e-9)
+    for name in ("a.weight", "b.weight", "up.bias", "head.weight"):
+        assert split.grams[name] == pytest.approx(wanted[name].numpy(), rel=1e-9), name
+
+
+def test_a_parameter_in_a_subgraph_takes_a_pass_for_each_input_and_others_do_not():
+    """W on the left of x and T by number stand outside the branch that holds V."""
+    W, V, T = (RNG.normal(size=size).astype(np.float32) for size in ((4, 5), (3, 2), (6,)))
+    end = helper.make_tensor_value_info("v", onnx.TensorProto.FLOAT, None)
+    body = helper.make_graph([node("MatMul", "t V", "v")], "b", [], [end])
+    nodes = [
+        node("MatMul", "W x", "h"),
+        node("Gather", "T ids", "g"),
+        node("Add", "h g", "s"),
+        node("Tanh", "s", "t"),
+        node("ReduceMax", "t", "m", keepdims=0),
+        node("Greater", "m low", "c"),
+        helper.make_node("If", ["c"], ["y"], name="y", then_branch=body, else_branch=body),
+    ]
+    ids = (onnx.TensorProto.INT64, ["N", 4, 1])
+    stored = {"W": W, "V": V, "T": T, "low": np.full((), -9.0)}
+    model = made(nodes, {"x": ["N", 5, 3], "ids": ids}, "y", stored)
+    case, exe = staged(model)
+    split = split_pass(case, exe, dict(exe.initializers), shared=True)
+    assert split.looped == {"V"}
+
+    generator = torch.Generator()
+    x, at = feed(exe, case.setting, case.reading, generator, 0)
+    sent = torch.randn((4, 2), generator=generator).double()
+    w, v, t = (torch.tensor(a).double().requires_grad_() for a in (W, V, T))
+    grads = [
+        torch.autograd.grad((torch.tanh(w @ x[k] + t[at[k]]) @ v * sent).sum(), (w, v, t))
+        for k in range(ROWS)
+    ]
+    for i, name in enumerate("WVT"):
+        rows = torch.stack([g[i].flatten() for g in grads])
+        assert split.grams[name] == pytest.approx((rows @ rows.T).numpy(), rel=1e-9), name
 
 
 def test_inputs_that_reach_into_each_others_loss_take_a_pass_each(tmp_path):

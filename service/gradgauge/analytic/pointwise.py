@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -47,7 +47,7 @@ def function(call: Call) -> Pointwise | None:
     """The op as a function of its one activation; None where it is not one."""
     places = call.signals
     run = call.run
-    if len({call.names[i] for i in places}) != 1:
+    if len({call.names[i] for i in places}) != 1 or drops(call):
         return None
     scalars = _scalars(call)
     if scalars is None:
@@ -55,7 +55,7 @@ def function(call: Call) -> Pointwise | None:
 
     def phi(x: Tensor) -> Tensor:
         arguments = [x if i in places else _like(s, x) for i, s in enumerate(scalars)]
-        return cast(Tensor, run(*arguments, **call.attributes))
+        return _first(run(*arguments, **call.attributes))
 
     return phi
 
@@ -141,6 +141,8 @@ def fuse(call: Call, origins: Mapping[str, Origin], values: Mapping[str, Value])
     None where they stem from different values, or where the node is not a pointwise function.
     """
     run, places = call.run, call.signals
+    if drops(call):
+        return None
     traced = [origins.get(call.names[i], Origin(call.names[i], _identity)) for i in places]
     bases = {origin.base for origin in traced}
     if len(bases) != 1 or len({_shape(call, i) for i in places}) != 1:
@@ -154,7 +156,7 @@ def fuse(call: Call, origins: Mapping[str, Origin], values: Mapping[str, Value])
 
     def phi(x: Tensor) -> Tensor:
         arguments = [inner[i](x) if i in inner else _like(s, x) for i, s in enumerate(scalars)]
-        return cast(Tensor, run(*arguments, **call.attributes))
+        return _first(run(*arguments, **call.attributes))
 
     return Origin(traced[0].base, phi)
 
@@ -165,8 +167,19 @@ def trace(call: Call) -> Origin | None:
     return None if phi is None or not call.signals else Origin(call.names[call.signals[0]], phi)
 
 
+def drops(call: Call) -> bool:
+    """Whether the node draws a mask, which no function of its input is: Dropout in training."""
+    training = call.known(2) if call.op == "Dropout" else None
+    return training is not None and bool(training.any())
+
+
 def _identity(x: Tensor) -> Tensor:
     return x
+
+
+def _first(made: Any) -> Tensor:
+    """The value, of an op that makes a mask besides too."""
+    return cast(Tensor, made[0] if isinstance(made, tuple) else made)
 
 
 def _shape(call: Call, place: int) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ BY_OP: dict[str, Rule] = {
     "Conv": linear.convolution,
     "ConvTranspose": linear.convolution,
     "Div": binary.div,
-    "Dropout": movement.identity,
+    "Dropout": lambda call: None if pointwise.drops(call) else movement.identity(call),
     "GRU": recurrent.gru,
     "Gemm": linear.gemm,
     "GlobalAveragePool": pooling.global_average_pool,

@@ -17,7 +17,7 @@ from gradgauge.schema.strict import Strict
 from gradgauge.schema.wire import Block, Number, Text
 from gradgauge.verdict.compare import Comparison as Compared
 from gradgauge.verdict.compare import compare
-from gradgauge.verdict.evaluate import evaluate
+from gradgauge.verdict.judge import judge
 from gradgauge.verdict.policy import Policy
 
 router = APIRouter(prefix="/v1", tags=["comparisons"], route_class=StrictRoute)
@@ -115,20 +115,20 @@ def _compared(
 ) -> Comparison:
     base, head = (Report.model_validate_json(text) for text in (base_json, head_json))
     told = compare(base, head)
-    marked, verdict, gate = evaluate(
-        head, policy, _today(), findings=[*told.new, *told.existing], only_new=asked.only_new
-    )
+    judged = judge(head, policy, _today(), baseline=base, only_new=asked.only_new)
+    assert judged.gate is not None  # noqa: S101 - judging decides one
+    marked = {finding.id: finding for finding in judged.findings}
     return Comparison(
         base=asked.base,
         head=asked.head,
-        new=marked[: len(told.new)],
-        existing=marked[len(told.new) :],
+        new=[marked[finding.id] for finding in told.new],
+        existing=[marked[finding.id] for finding in told.existing],
         fixed=told.fixed,
         layers=_layers(told),
         only_base=told.only_base,
         only_head=told.only_head,
-        verdict=verdict,
-        gate=gate,
+        verdict=judged.summary.verdict,
+        gate=judged.gate,
     )
 
 
@@ -137,9 +137,14 @@ def _layers(told: Compared) -> list[LayerDelta]:
 
 
 def _evaluated(analysis_id: str, policy: Policy, content: bytes) -> Evaluation:
-    report = Report.model_validate_json(content)
-    findings, verdict, gate = evaluate(report, policy, _today())
-    return Evaluation(analysis_id=analysis_id, findings=findings, verdict=verdict, gate=gate)
+    judged = judge(Report.model_validate_json(content), policy, _today())
+    assert judged.gate is not None  # noqa: S101 - judging decides one
+    return Evaluation(
+        analysis_id=analysis_id,
+        findings=judged.findings,
+        verdict=judged.summary.verdict,
+        gate=judged.gate,
+    )
 
 
 def _today() -> date:

@@ -77,7 +77,8 @@ def _lines(changes: Comparison, base: Report, head: Report) -> Iterator[str]:
 def _finding(status: str, finding: Finding) -> str:
     line = f"{SIGNS[status]} {status:8}  {finding.severity:8}  {finding.rule_id}"
     line += f"  {display(finding.title)}: {told.effect(finding)} [{finding.fingerprint}]"
-    return line + (f" (suppressed: {display(finding.suppression)})" if finding.suppression else "")
+    why = f" ({display(told.standing(finding) or '')})" if finding.suppression else ""
+    return line + why
 
 
 def _parser() -> argparse.ArgumentParser:

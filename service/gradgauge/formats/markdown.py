@@ -79,11 +79,17 @@ def _findings(report: Report) -> Iterator[str]:
             markdown_text(finding.rule_id),
             markdown_text(finding.title),
             _origins(finding, layers),
-            words.effect(finding),
+            _effect(finding),
             _outcome(best) if best else "—",
         ]
         yield f"| {' | '.join(cells)} |"
     yield ""
+
+
+def _effect(finding: Finding) -> str:
+    standing = words.standing(finding)
+    told = words.effect(finding)
+    return told if standing is None else f"{told} ({markdown_text(standing)})"
 
 
 def _origins(finding: Finding, layers: dict[str, LayerBlock]) -> str:

@@ -60,6 +60,16 @@ def effect(finding: Finding) -> str:
     return f"{VERBS[finding.category]} {plural(reached, 'layer')}"
 
 
+def standing(finding: Finding) -> str | None:
+    """What a policy or a baseline makes of it, `suppressed: why`; None where it is simply new."""
+    told = finding.suppression or ""
+    if finding.status == "suppressed":
+        return f"suppressed: {told}"
+    if finding.status == "new":
+        return told or None
+    return f"{finding.status}; {told}" if told else finding.status
+
+
 def condition(evidence: Evidence) -> str:
     """`-11.9 decades < -7.22`."""
     value = number(evidence.value, evidence.unit)

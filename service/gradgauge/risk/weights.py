@@ -119,12 +119,16 @@ def _outside(model: onnx_ir.Model, layer: Layer) -> bool:
     if held is None or len(held.shape) < 2:
         return False
     W = held.numpy().astype(np.float64)
-    if W.size < 256 or not np.isfinite(W).all() or not 0.0 < (deviation := W.std()) < 1e100:
+    top = float(np.abs(W).max()) if W.size >= 256 else 0.0
+    if not 0.0 < top < np.inf:
         return False
+    z = W / top  # so that no square overflows
+    deviation = float(z.std())
     units = W.shape[layer.unit_axis or 0]
     fan_in = W.size / units
     fan_out = units * W[0, 0].size
     bounds = np.sqrt([1 / fan_in, 3 / fan_in, 6 / fan_in, 6 / (fan_in + fan_out)])
-    near = bounds[np.abs(deviation * np.sqrt(3) / bounds - 1) < ALIKE]
-    flat = float(np.mean(((W - W.mean()) / deviation) ** 4)) < FLAT
-    return flat and bool(near.size) and float(np.abs(W).max()) > near.max() * (1 + BEYOND)
+    near = bounds[np.abs(deviation * top * np.sqrt(3) / bounds - 1) < ALIKE]
+    if not near.size or not top > near.max() * (1 + BEYOND):
+        return False
+    return float(np.mean(((z - z.mean()) / deviation) ** 4)) < FLAT

@@ -101,6 +101,8 @@ Coming = Mapping[str, Tensor]  # gradients by the name of what they are of
 
 def shares(use: Use, taken: Taken, coming: Coming, stand: Stand) -> dict[int, Share] | None:
     """By the operand's place; None where the use cannot be told input by input."""
+    if not all(taken[use.step.inputs[place] or ""].numel() for place in use.operands):
+        return None
     found: dict[int, Share] = {}
     left = []
     for place in use.operands:
