@@ -64,6 +64,7 @@ def test_a_remedy_that_makes_it_worse_is_refuted(exploding, monkeypatch):
 def test_a_remedy_that_changes_nothing_is_refuted(exploding, monkeypatch):
     same = (Scale(exploding.layers[0].params[0], 1.0),)
     monkeypatch.setattr(verify, "REMEDIES", (replace(RESCALE, rewrite=lambda _a, _f: same),))
+    monkeypatch.setattr(verify, "CHAINS", ())
     (tried,) = try_all(exploding)
     assert tried.outcome == "refuted"
     assert tried.after == pytest.approx(tried.before)
@@ -71,6 +72,7 @@ def test_a_remedy_that_changes_nothing_is_refuted(exploding, monkeypatch):
 
 def test_an_empty_patch_is_not_tried(exploding, monkeypatch):
     monkeypatch.setattr(verify, "REMEDIES", (replace(RESCALE, rewrite=lambda _a, _f: ()),))
+    monkeypatch.setattr(verify, "CHAINS", ())
     assert recommend(exploding) == []
 
 
