@@ -115,7 +115,8 @@ def test_a_remedy_is_not_credited_with_ending_a_difference():
     without, with_it = _drops(plain), _drops(report)
     both = without.keys() & with_it.keys()
     assert both
-    assert all(with_it[title] <= without[title] for title in both)
+    # what raises the risk raises it by less, as another finding takes its share
+    assert all(max(with_it[title], 0.0) <= max(without[title], 0.0) for title in both)
 
 
 def _drops(report):
