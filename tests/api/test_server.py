@@ -147,6 +147,16 @@ def test_who_sends_on_after_the_answer_is_hung_up_on(address):
     assert time.monotonic() - began < 2
 
 
+def test_a_body_that_comes_after_its_answer_leaves_the_connection_open(address):
+    """`/slow` answers later than a body that nobody wants is waited for."""
+    with connected(address, b"POST /now HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n") as sock:
+        assert b"200 OK" in sock.recv(65536)
+        sock.sendall(
+            b"abcPOST /slow HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+        )
+        assert b"200 OK" in read_all(sock)
+
+
 @pytest.mark.parametrize(
     "sent", [b"\x16\x03\x01 hello\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + b"a" * 40_000]
 )

@@ -48,6 +48,7 @@ class PatientProtocol(H11Protocol):
     deadlines = Deadlines()
     _watch: asyncio.TimerHandle | None = None
     _watched: Any = None
+    _linger: asyncio.TimerHandle | None = None
     _came = 0
 
     @override
@@ -67,6 +68,9 @@ class PatientProtocol(H11Protocol):
             self._rearm(h11.IDLE)
         super().data_received(data)
         state = self.conn.their_state
+        if self._linger is not None and state is not h11.SEND_BODY:
+            self._linger.cancel()  # the body came after all: the connection is as good as new
+            self._linger = None
         if state is not self._watched:
             self._rearm(state if state in (h11.IDLE, h11.SEND_BODY) else None)
 
@@ -76,7 +80,7 @@ class PatientProtocol(H11Protocol):
         super().on_response_complete()
         if unread:
             self._rearm(None)
-            self.loop.call_later(self.deadlines.linger_s, self.transport.close)
+            self._linger = self.loop.call_later(self.deadlines.linger_s, self.transport.close)
 
     @override
     def send_400_response(self, msg: str) -> None:
