@@ -11,6 +11,7 @@ import torch
 from tests.determinism import CASES, digest, reported
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.slow  # two more processes that load everything and analyse five models
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ async def forge(session):
     await session.execute(text("DELETE FROM audit_log"))
 
 
+@pytest.mark.slow
 def test_what_was_saved_of_a_running_service_is_restored_and_what_waited_is_done(keyed):
     mine = bearer(key(keyed, "saved")[1])
     asked = {"architecture": SPEC, "options": QUICK | {"seed": 5}, "fresh": True}
