@@ -90,6 +90,15 @@ Patience = Annotated[
         "--timeout", metavar="SECONDS", callback=_positive, help="How long to wait for a service."
     ),
 ]
+
+
+def _file(flag: str, metavar: str, told: str) -> Any:
+    """An option that names a file to read."""
+    return typer.Option(
+        flag, metavar=metavar, exists=True, dir_okay=False, readable=True, help=told
+    )
+
+
 Gate = Annotated[
     FailOn | None, typer.Option("--fail-on", help="Severity that fails the gate [high].")
 ]
@@ -103,35 +112,18 @@ Share = Annotated[
 ]
 Rules = Annotated[
     Path | None,
-    typer.Option(
-        "--policy",
-        metavar="FILE",
-        exists=True,
-        dir_okay=False,
-        readable=True,
-        help="Gate as data, in YAML or JSON: severity, coverage, suppressions.",
-    ),
+    _file("--policy", "FILE", "Gate as data, in YAML or JSON: severity, coverage, suppressions."),
 ]
 Suppressed = Annotated[
     Path | None,
-    typer.Option(
-        "--suppressions",
-        metavar="FILE",
-        exists=True,
-        dir_okay=False,
-        readable=True,
-        help="More suppressions, `allow` and its list, beside the policy's.",
+    _file(
+        "--suppressions", "FILE", "More suppressions, `allow` and its list, beside the policy's."
     ),
 ]
 Earlier = Annotated[
     Path | None,
-    typer.Option(
-        "--baseline",
-        metavar="REPORT.json",
-        exists=True,
-        dir_okay=False,
-        readable=True,
-        help="An earlier report: findings are told new, existing or fixed.",
+    _file(
+        "--baseline", "REPORT.json", "An earlier report: findings are told new, existing or fixed."
     ),
 ]
 OnlyNew = Annotated[
@@ -152,14 +144,7 @@ Destination = Annotated[
 Depth = Annotated[Profile | None, typer.Option("--profile", help="How deep to look [standard].")]
 Data = Annotated[
     Path | None,
-    typer.Option(
-        "--data",
-        metavar="BATCH.npz",
-        exists=True,
-        dir_okay=False,
-        readable=True,
-        help="Arrays named as the inputs, and `target` or `y`.",
-    ),
+    _file("--data", "BATCH.npz", "Arrays named as the inputs, and `target` or `y`."),
 ]
 TrainedWith = Annotated[
     Optimizer | None, typer.Option("--optimizer", help="What it will be trained with.")
