@@ -358,9 +358,7 @@ def _warnings(
 
 def _idle_options(options: AnalysisOptions) -> list[tuple[str, str]]:
     """Options this version, or the profile, accepts and does not act on."""
-    asked = ["reinitialize"]
-    if options.profile == "quick":
-        asked.append("target_dtypes")
+    asked = ["target_dtypes"] if options.profile == "quick" else []
     idle = [name for name in asked if name in options.model_fields_set and getattr(options, name)]
     return [("W_OPTION_UNUSED", f"this version does not act on option {name!r}") for name in idle]
 

@@ -16,6 +16,7 @@ from gradgauge.graph.model import Graph
 from gradgauge.graph.read_onnx import read_onnx
 from gradgauge.graph.read_spec import read_spec
 from gradgauge.graph.reading import Reading, read
+from gradgauge.graph.redraw import redrawn
 from gradgauge.ops.chance import drawn_from
 from gradgauge.remedy.patched import Patched, Wanted
 from gradgauge.remedy.patched import patched as made_of
@@ -99,6 +100,7 @@ def analyze(
         clock.lap("read")
         planned = plan(options, reading, budget)
         forward = _forward(graph, reading, planned, runtime, clock)
+        graph = _start(graph, options)
         assessment = assess(graph, reading, planned, forward=forward, on_progress=tell)
         clock.lap("measure")
         if options.remediate:
@@ -127,7 +129,13 @@ def patched(
     with drawn_from(options.seed):
         graph, reading = load(source, options, budget)
         planned = plan(options, reading, budget)
-        return made_of(assess(graph, reading, planned, on_progress=on_progress), wanted)
+        assessment = assess(_start(graph, options), reading, planned, on_progress=on_progress)
+        return made_of(assessment, wanted)
+
+
+def _start(graph: Graph, options: AnalysisOptions) -> Graph:
+    """The graph that is judged: as stored, or its weights drawn anew where that was asked."""
+    return redrawn(graph, options.seed) if options.reinitialize else graph
 
 
 def _forward(

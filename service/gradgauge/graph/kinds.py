@@ -66,7 +66,8 @@ NORMS = frozenset(
         "EmbedLayerNormalization",
     ]
 )
-RECURRENT = frozenset({"RNN", "LSTM", "GRU"})
+GATES = {"RNN": 1, "LSTM": 4, "GRU": 3}  # matrices that a cell stacks
+RECURRENT = frozenset(GATES)
 POOLING = frozenset(
     [
         "MaxPool",

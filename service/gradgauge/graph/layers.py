@@ -8,7 +8,17 @@ from dataclasses import dataclass, replace
 
 import onnx_ir
 
-from gradgauge.graph.kinds import BY_OP, FLOATS, LINEAR, PLUMBING, RANDOM, RECURRENT, Kind
+from gradgauge.graph.init import fans
+from gradgauge.graph.kinds import (
+    BY_OP,
+    CHANNELS_SECOND,
+    FLOATS,
+    LINEAR,
+    PLUMBING,
+    RANDOM,
+    RECURRENT,
+    Kind,
+)
 
 # of a weight's axes the one that counts units (a layer's outputs): (0, 1) with the op's transB
 _UNIT_AXIS = {"Conv": 0, "FusedConv": 0, "ConvTranspose": 1, "MatMul": -1, "Gemm": 1}
@@ -131,6 +141,15 @@ def constant_values(graph: onnx_ir.Graph) -> set[str]:
 def first_output(node: onnx_ir.Node) -> str:
     """The name of the node's first output that is not left out: its key in an `Edge`."""
     return next((v.name for v in node.outputs if v.name), "")
+
+
+def fans_of(layer: Layer, shape: tuple[int, ...]) -> tuple[int, int]:
+    """(fan_in, fan_out) of a linear layer's weight of `shape`, from where it is stored."""
+    if layer.op in CHANNELS_SECOND:
+        return fans(shape, layout="conv")
+    if len(shape) < 2:
+        return math.prod(shape), 1
+    return fans(shape[-2:], layout="in_out" if layer.unit_axis in {1, -1} else "out_in")
 
 
 def parameters(graph: onnx_ir.Graph) -> dict[str, onnx_ir.Value]:

@@ -24,8 +24,8 @@ class Graph:
 
     `model` is topologically sorted, shape-inferred as far as ONNX can, its model-local functions
     inlined; every node has a unique non-empty name. `laws` maps an initializer's name to the law it
-    was drawn from, `spec` is what it was built from (both of specs only). `sha256` is of the bytes
-    as given.
+    was drawn from (of specs, and of graphs drawn anew), `spec` is what it was built from. `sha256`
+    is of the bytes as given.
     """
 
     model: onnx_ir.Model

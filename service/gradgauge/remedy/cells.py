@@ -6,12 +6,12 @@ import numpy as np
 
 from gradgauge.assess import Assessment
 from gradgauge.graph.init import Law
+from gradgauge.graph.kinds import GATES
 from gradgauge.graph.layers import Layer
 from gradgauge.remedy.patch import Change, Fill, Rewire, Store
 from gradgauge.remedy.places import is_shared, node_of, shape_of, stored_input
 from gradgauge.schema.report import Finding
 
-GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 # which gate keeps the state: of an LSTM's i, o, f, c the third, of a GRU's z, r, h the first
 KEEPS = {"LSTM": 2, "GRU": 0}
 WRITES = {"LSTM": 0}

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from gradgauge.assess import Assessment
+from gradgauge.graph.kinds import GATES
 from gradgauge.graph.layers import Layer
 from gradgauge.remedy.cells import (
-    GATES,
     KEEPS,
     bias_at,
     chrono,

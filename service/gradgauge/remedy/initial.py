@@ -5,12 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from gradgauge.assess import Assessment
 from gradgauge.graph.init import Law, LawKind, std
-from gradgauge.graph.layers import Layer
+from gradgauge.graph.layers import Layer, fans_of
 from gradgauge.remedy.patch import Change, Patch, Redraw
 from gradgauge.remedy.places import (
     activation_of,
     bias_of,
-    fans_of,
     heads_of,
     is_normalised,
     is_zero,

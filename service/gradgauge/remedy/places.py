@@ -1,14 +1,12 @@
 """Where remedies act: the layers behind a finding's origins, and the tensors that are theirs."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir
 
 from gradgauge.assess import Assessment
-from gradgauge.graph.init import Law, fans
-from gradgauge.graph.kinds import CHANNELS_SECOND
+from gradgauge.graph.init import Law
 from gradgauge.graph.layers import Layer
 from gradgauge.remedy.patch import Change, Redraw
 from gradgauge.risk.signals import FOLLOWERS
@@ -168,15 +166,6 @@ def stored_input(node: onnx_ir.Node, index: int, assessment: Assessment) -> str 
     value = node.inputs[index] if len(node.inputs) > index else None
     name = value.name if value is not None else None
     return name if name in assessment.graph.model.graph.initializers else None
-
-
-def fans_of(head: Layer, shape: tuple[int, ...]) -> tuple[int, int]:
-    """(fan_in, fan_out) of a head's weight, from where it is stored."""
-    if head.op in CHANNELS_SECOND:
-        return fans(shape, layout="conv")
-    if len(shape) < 2:
-        return math.prod(shape), 1
-    return fans(shape[-2:], layout="in_out" if head.unit_axis in {1, -1} else "out_in")
 
 
 def zeros(name: str, assessment: Assessment) -> list[Change]:

@@ -6,9 +6,9 @@ import numpy as np
 
 from gradgauge.assess import Assessment
 from gradgauge.graph.init import Law
+from gradgauge.graph.kinds import GATES
 from gradgauge.graph.layers import Layer
 from gradgauge.remedy.cells import (
-    GATES,
     bias_at,
     chrono,
     gate_bias,

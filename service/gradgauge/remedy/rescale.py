@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import onnx_ir
 
 from gradgauge.assess import Assessment
-from gradgauge.graph.layers import Layer
+from gradgauge.graph.layers import Layer, fans_of
 from gradgauge.remedy.patch import Change, Patch, Scale, Shift
 from gradgauge.remedy.places import (
     alike,
     bias_of,
-    fans_of,
     heads_of,
     is_normalised,
     is_shared,

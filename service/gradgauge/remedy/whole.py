@@ -6,8 +6,9 @@ from typing import Final
 
 from gradgauge.assess import Assessment
 from gradgauge.graph.init import Law
+from gradgauge.graph.kinds import GATES
 from gradgauge.graph.layers import Layer
-from gradgauge.remedy.cells import GATES, KEEPS, bias_at, gate_bias, nodes_at, sizes_of, weight_of
+from gradgauge.remedy.cells import KEEPS, bias_at, gate_bias, nodes_at, sizes_of, weight_of
 from gradgauge.remedy.initial import family_of, gain_of, law_of, law_snippets
 from gradgauge.remedy.patch import Change, Patch, Redraw
 from gradgauge.remedy.places import heads_of, is_output, is_zero, own_bias, zeros

@@ -38,8 +38,12 @@ def judge(graph: Graph, layers: Sequence[Layer]) -> tuple[State, str]:
     matrix is compared with a normal, a truncated normal and a uniform law of its own mean and
     variance (Kolmogorov-Smirnov): weights under long training leave them, fresh ones follow one.
     """
-    if graph.format == "spec":
-        return "fresh", "drawn from the spec's own initial laws"
+    spec = graph.format == "spec"
+    if spec or graph.laws:
+        return (
+            "fresh",
+            "drawn from the spec's own initial laws" if spec else "drawn anew, as was asked",
+        )
     if _trained_statistics(graph.model):
         return "trained", "running statistics of BatchNormalization differ from (0, 1)"
     if _scales_differ(graph.model):
