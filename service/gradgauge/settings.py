@@ -140,6 +140,27 @@ class Settings(BaseSettings):
         description="Whether analyses that end are told to webhooks: at public addresses only, or "
         "at any, which lets tenants reach what this machine can.",
     )
+    fetch_from: str = Field(
+        "",
+        description="Hosts and S3 folders that models may be fetched from by reference, such as "
+        "`models.example.com *.hf.co s3://zoo/onnx`; without any none is fetched.",
+    )
+    fetch_private: bool = Field(
+        default=False,
+        description="Fetch from those hosts although their addresses are not public ones.",
+    )
+    fetch_time_limit_s: float = Field(600, gt=0, description="Wall clock of one such fetch.")
+    hub_url: str = Field(
+        "https://huggingface.co", description="The hub that hf:// references are read from."
+    )
+    mlflow_url: str | None = Field(
+        None,
+        description="MLflow tracking server that models:/ references are read from, at whatever "
+        "address; every project may read what it holds.",
+    )
+    mlflow_token: SecretStr | None = Field(
+        None, description="Bearer token sent to that server and nowhere else."
+    )
     upload_hours: float = Field(
         24, gt=0, description="How long an upload in parts waits for its next part."
     )

@@ -19,7 +19,8 @@ def main():
         pid = os.fork()
         if pid == 0:
             be_worker(json.loads(line))
-        print(pid, flush=True)
+        sys.stdout.write(f"{pid}\n")
+        sys.stdout.flush()
 
 
 def be_worker(environment):

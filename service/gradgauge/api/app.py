@@ -24,6 +24,7 @@ from gradgauge.api import (
     policies,
     problems,
     rates,
+    references,
     reports,
     sign_in,
     webhooks,
@@ -32,6 +33,7 @@ from gradgauge.api.deps import Services, State
 from gradgauge.api.gate import Gate
 from gradgauge.api.guard import Guard
 from gradgauge.jobs import quotas
+from gradgauge.jobs.fetch import Fetcher
 from gradgauge.jobs.progress import Hub
 from gradgauge.jobs.queue import Queue
 from gradgauge.settings import Settings
@@ -57,6 +59,7 @@ def create_app(settings: Settings, stopping: asyncio.Event | None = None) -> Fas
     for each in (
         models,
         parts,
+        references,
         architectures,
         analyses,
         reports,
@@ -86,6 +89,8 @@ def _lifespan(
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[State]]:
     @asynccontextmanager
     async def open_all(_app: FastAPI) -> AsyncIterator[State]:
+        blobs = BlobStore.open(settings)
+        fetcher = Fetcher(settings, blobs)
         database = await Database.open(settings)
         hub = Hub(database.conninfo)
         hub.start()
@@ -94,9 +99,10 @@ def _lifespan(
                 services=Services(
                     settings=settings,
                     database=database,
-                    blobs=BlobStore.open(settings),
+                    blobs=blobs,
                     queue=Queue(quotas.usual(settings)),
                     hub=hub,
+                    fetcher=fetcher,
                     stopping=stopping,
                 )
             )
