@@ -50,6 +50,28 @@ class Settings(BaseSettings):
         default=False,
         description="Ask every request for an API key; only then may the host be no loopback one.",
     )
+    oidc_issuer: str | None = Field(
+        None,
+        description="OpenID Connect issuer whose bearer tokens open what keys do; its URL, as the "
+        "tokens' `iss` has it.",
+    )
+    oidc_audience: str = Field(
+        "gradgauge", description="What the `aud` of such a token has to hold."
+    )
+    oidc_project_claim: str | None = Field(
+        None,
+        description="Claim that names a token's project, a path with dots where it is nested; "
+        "without it all are of project `default`.",
+    )
+    oidc_scope_claim: str = Field(
+        "scope", description="Claim that holds a token's scopes: words, or a list of them."
+    )
+    oidc_scope_prefix: str = Field(
+        "gradgauge:", description="What is before `read`, `write` or `admin` there."
+    )
+    oidc_skew_s: float = Field(
+        30, ge=0, le=300, description="How far the issuer's clock may be from ours."
+    )
     allow_unsandboxed: bool = Field(
         default=False, description="Start although a layer of the sandbox is missing."
     )
@@ -192,6 +214,13 @@ class Settings(BaseSettings):
     def _demo_has_no_key(self) -> Self:
         if self.demo and self.require_keys:
             msg = "GRADGAUGE_DEMO uploads without a key, which GRADGAUGE_REQUIRE_KEYS forbids"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _tokens_are_asked_for(self) -> Self:
+        if self.oidc_issuer is not None and not self.require_keys:
+            msg = "GRADGAUGE_OIDC_ISSUER needs GRADGAUGE_REQUIRE_KEYS: else nothing is asked for"
             raise ValueError(msg)
         return self
 

@@ -32,6 +32,8 @@ from gradgauge.api import (
 from gradgauge.api.deps import Services, State
 from gradgauge.api.gate import Gate
 from gradgauge.api.guard import Guard
+from gradgauge.api.issuer import Issuer
+from gradgauge.api.tokens import Tokens
 from gradgauge.jobs import quotas
 from gradgauge.jobs.fetch import Fetcher
 from gradgauge.jobs.progress import Hub
@@ -78,7 +80,10 @@ def create_app(settings: Settings, stopping: asyncio.Event | None = None) -> Fas
     pages.install(app)
     problems.install(app)
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)
-    app.add_middleware(Gate, require_keys=settings.require_keys, rates=rates.of(settings))
+    issued = Tokens(Issuer(settings)) if settings.oidc_issuer is not None else None
+    app.add_middleware(
+        Gate, require_keys=settings.require_keys, rates=rates.of(settings), tokens=issued
+    )
     app.add_middleware(Guard, loopback_only=not settings.require_keys)
     app.openapi = lambda: contract.document(app)  # type: ignore[method-assign]  # FastAPI's documented hook
     return app
