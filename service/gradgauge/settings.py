@@ -84,6 +84,12 @@ class Settings(BaseSettings):
         "auto", description="One JSON object per line, or coloured text; auto asks the terminal."
     )
 
+    otel_endpoint: str | None = Field(
+        None,
+        validation_alias=AliasChoices("GRADGAUGE_OTEL_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        description="OpenTelemetry collector that traces go to, by OTLP over HTTP; without it none "
+        "are made. Headers and sampling come from OTEL_*.",
+    )
     worker_metrics_port: int | None = Field(
         None,
         ge=1,
