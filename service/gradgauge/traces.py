@@ -16,7 +16,7 @@ import structlog
 try:
     from opentelemetry import trace
     from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+    from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 except ImportError:  # pragma: no cover - an extra
@@ -56,8 +56,8 @@ def set_up(endpoint: str | None, part: str) -> None:
     log.info("traces_on", endpoint=endpoint)
 
 
-def install(processor: "SpanProcessor", part: str) -> None:
-    """Have every span of this process, which is called `part`, go to `processor`."""
+def install(processor: Any, part: str) -> None:
+    """Have every span of this process, which is called `part`, go to a span processor."""
     global _provider  # noqa: PLW0603 - as a process's metrics are its own, so are its spans
     resource = Resource.create({"service.name": "gradgauge", "gradgauge.part": part})
     _provider = TracerProvider(resource=resource, shutdown_on_exit=False)
