@@ -4,7 +4,7 @@
 `service` is a whole service with real children: a dozen little analyses, and ten kills spread over
 API, worker, the worker's zygote, the running child and the database. A round of `fleet` is three
 workers with folders of their own on one PostgreSQL and one S3 server (a test double), with scripted
-children: 100 jobs, 10 workers killed or frozen. Every job has to end once, succeeded, its report
+children: 100 jobs, 40 workers killed or frozen. Every job has to end once, succeeded, its report
 readable. A finished round is a line of the journal: started again, the run goes on. Exits 1 where
 a round lost or doubled anything.
 """
@@ -25,7 +25,8 @@ import httpx2
 from tests.faults import fleet
 from tests.service import HASTY, QUICK, SPEC, children, serving, until
 
-KILLS, JOBS = 10, 12
+KILLS, JOBS = 10, 12  # of a round of `service`
+STRIKES, FLEET_JOBS = 40, 100  # of a round of `fleet`
 PARTS = ("api", "worker", "zygote", "child", "postmaster")
 PATIENCE_S = 600.0
 
@@ -98,7 +99,7 @@ def sound(row):
 def opened(what):
     """How a round of this kind is run."""
     if what == "fleet":
-        yield lambda seed: fleet.trial(jobs=100, kills=KILLS, seed=seed)
+        yield lambda seed: fleet.trial(jobs=FLEET_JOBS, kills=STRIKES, seed=seed)
         return
     with serving(**HASTY, max_deaths=1000) as service:
         yield lambda seed: service_round(service, seed)

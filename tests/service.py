@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -75,6 +76,7 @@ class Service:
         self.process = None
         self.client = None
         self.url = ""
+        self.near = None  # the port on this machine that it fetches models from
 
     def start(self):
         command = [sys.executable, "-m", "gradgauge.cli", "serve", "--port", "0", *self.flags]
@@ -204,11 +206,21 @@ def until(found, limit_s=60.0):
         time.sleep(0.03)
 
 
+def free_port():
+    """A port that nobody listens at."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return held.getsockname()[1]
+
+
 @pytest.fixture(scope="session")
 def service():
     """One service for all tests of a session that only talk to it."""
     limits = {"max_upload_bytes": 4 << 20, "max_json_bytes": 1 << 20}
+    near = free_port()
+    limits |= {"fetch_from": f"http://127.0.0.1:{near}", "fetch_private": True}
     with serving(**HASTY, **limits, webhooks="any") as started:
+        started.near = near
         yield started
 
 

@@ -143,6 +143,10 @@ class Unavailable(GradgaugeError):
     """The database, the store or another part cannot be reached or started."""
 
 
+class FetchFailed(GradgaugeError):
+    """What a reference leads to could not be had; the message says why and names no address."""
+
+
 class QuotaExceeded(Conflict):
     """The project would hold more than it may; what it holds has to be deleted first."""
 

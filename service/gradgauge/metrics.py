@@ -29,7 +29,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 OTHER = "other"
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_STAGES = ("read", "inspect", "analytic", "sampled", "remedy")
+STAGES = ("read", "inspect", "analytic", "sampled", "remedy")
 _CODE = re.compile(r"[a-z][a-z_]{0,39}")
 _MOST_CODES = 100
 _MIB = 1 << 20
@@ -76,10 +76,14 @@ class Gauge:
     samples: Sequence[tuple[tuple[str, ...], float]]
 
 
-def request(method: str, route: str | None, status: int, seconds: float) -> None:
+def request(verb: str, route: str | None, status: int, seconds: float) -> None:
     """Count a request; `route` is its template, None where it met none."""
-    method = method if method in _METHODS else OTHER
-    _REQUESTS.labels(method, route or OTHER, str(status)).observe(seconds)
+    _REQUESTS.labels(method(verb), route or OTHER, str(status)).observe(seconds)
+
+
+def method(told: str) -> str:
+    """A method as a label: one of those that there are, or `other`."""
+    return told if told in _METHODS else OTHER
 
 
 def uploaded(size_bytes: int) -> None:
@@ -119,7 +123,7 @@ class StageClock:
     def stop(self) -> None:
         """The child is at its end, or in another stage."""
         if self._stage is not None:
-            stage = self._stage if self._stage in _STAGES else OTHER
+            stage = self._stage if self._stage in STAGES else OTHER
             _STAGE.labels(stage).observe(time.monotonic() - self._began)
             self._stage = None
 

@@ -50,6 +50,28 @@ class Settings(BaseSettings):
         default=False,
         description="Ask every request for an API key; only then may the host be no loopback one.",
     )
+    oidc_issuer: str | None = Field(
+        None,
+        description="OpenID Connect issuer whose bearer tokens open what keys do; its URL, as the "
+        "tokens' `iss` has it.",
+    )
+    oidc_audience: str = Field(
+        "gradgauge", description="What the `aud` of such a token has to hold."
+    )
+    oidc_project_claim: str | None = Field(
+        None,
+        description="Claim that names a token's project, a path with dots where it is nested; "
+        "without it all are of project `default`.",
+    )
+    oidc_scope_claim: str = Field(
+        "scope", description="Claim that holds a token's scopes: words, or a list of them."
+    )
+    oidc_scope_prefix: str = Field(
+        "gradgauge:", description="What is before `read`, `write` or `admin` there."
+    )
+    oidc_skew_s: float = Field(
+        30, ge=0, le=300, description="How far the issuer's clock may be from ours."
+    )
     allow_unsandboxed: bool = Field(
         default=False, description="Start although a layer of the sandbox is missing."
     )
@@ -62,6 +84,12 @@ class Settings(BaseSettings):
         "auto", description="One JSON object per line, or coloured text; auto asks the terminal."
     )
 
+    otel_endpoint: str | None = Field(
+        None,
+        validation_alias=AliasChoices("GRADGAUGE_OTEL_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        description="OpenTelemetry collector that traces go to, by OTLP over HTTP; without it none "
+        "are made. Headers and sampling come from OTEL_*.",
+    )
     worker_metrics_port: int | None = Field(
         None,
         ge=1,
@@ -140,6 +168,27 @@ class Settings(BaseSettings):
         description="Whether analyses that end are told to webhooks: at public addresses only, or "
         "at any, which lets tenants reach what this machine can.",
     )
+    fetch_from: str = Field(
+        "",
+        description="Hosts and S3 folders that models may be fetched from by reference, such as "
+        "`models.example.com *.hf.co s3://zoo/onnx`; without any none is fetched.",
+    )
+    fetch_private: bool = Field(
+        default=False,
+        description="Fetch from those hosts although their addresses are not public ones.",
+    )
+    fetch_time_limit_s: float = Field(600, gt=0, description="Wall clock of one such fetch.")
+    hub_url: str = Field(
+        "https://huggingface.co", description="The hub that hf:// references are read from."
+    )
+    mlflow_url: str | None = Field(
+        None,
+        description="MLflow tracking server that models:/ references are read from, at whatever "
+        "address; every project may read what it holds.",
+    )
+    mlflow_token: SecretStr | None = Field(
+        None, description="Bearer token sent to that server and nowhere else."
+    )
     upload_hours: float = Field(
         24, gt=0, description="How long an upload in parts waits for its next part."
     )
@@ -171,6 +220,13 @@ class Settings(BaseSettings):
     def _demo_has_no_key(self) -> Self:
         if self.demo and self.require_keys:
             msg = "GRADGAUGE_DEMO uploads without a key, which GRADGAUGE_REQUIRE_KEYS forbids"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _tokens_are_asked_for(self) -> Self:
+        if self.oidc_issuer is not None and not self.require_keys:
+            msg = "GRADGAUGE_OIDC_ISSUER needs GRADGAUGE_REQUIRE_KEYS: else nothing is asked for"
             raise ValueError(msg)
         return self
 

@@ -7,13 +7,16 @@ import pytest
 
 from gradgauge.store.database import Database
 from gradgauge.store.repository import keys
-from tests.service import HASTY, serving
+from tests.service import HASTY, free_port, serving
 
 
 @pytest.fixture(scope="session")
 def keyed():
     """A service without a worker: what is queued stays so."""
-    with serving(**HASTY, require_keys=True, extra=("--api-only",)) as started:
+    port = free_port()
+    tokens = {"oidc_issuer": f"http://127.0.0.1:{port}/realm", "oidc_project_claim": "project"}
+    with serving(**HASTY, **tokens, require_keys=True, extra=("--api-only",)) as started:
+        started.issuer = port  # where a test may be the issuer of tokens
         yield started
 
 

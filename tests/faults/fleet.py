@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from unittest import mock
 
@@ -32,7 +32,7 @@ from gradgauge.store.schema import migrate
 from gradgauge.store.tables import FINAL_STATES
 from tests.postgres import open_folder
 from tests.rows import analysis_of, ready_model
-from tests.service import HASTY
+from tests.service import HASTY, gone, until
 
 ROOT = Path(__file__).parents[2]
 AWS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "us-east-1"}
@@ -45,44 +45,52 @@ class Fleet:
     def __init__(self, folder, size, shared):
         self.folder = folder
         self.shared = shared
+        with (folder / "workers.log").open("ab") as log:
+            self.nursery = subprocess.Popen(
+                [sys.executable, "-m", "tests.faults.nursery"],
+                cwd=ROOT,
+                env={"PATH": os.getenv("PATH", ""), "PYTHONPATH": f"{ROOT / 'service'}:{ROOT}"},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
         self.workers = [self._started(number) for number in range(size)]
         self.frozen = {}
 
     def _started(self, number):
         own = {"GRADGAUGE_DATA_DIR": str(self.folder / f"worker-{number}")}
-        with (self.folder / "workers.log").open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "tests.jobs.worker_process"],
-                cwd=ROOT,
-                env={
-                    "PATH": os.getenv("PATH", ""),
-                    "PYTHONPATH": f"{ROOT / 'service'}:{ROOT}",
-                    **self.shared,
-                    **own,
-                },
-                stdout=log,
-                stderr=log,
-            )
+        environment = {"PATH": os.getenv("PATH", ""), **self.shared, **own}
+        self.nursery.stdin.write(json.dumps(environment) + "\n")
+        self.nursery.stdin.flush()
+        return int(self.nursery.stdout.readline())
 
     def kill(self, number):
-        self.workers[number].kill()
-        self.workers[number].wait()
+        self._end(self.workers[number])
         self.workers[number] = self._started(number)
 
     def freeze(self, number):
-        self.workers[number].send_signal(signal.SIGSTOP)
+        os.kill(self.workers[number], signal.SIGSTOP)
         self.frozen[number] = time.monotonic()
 
     def thaw(self, older_s):
         for number, since in list(self.frozen.items()):
             if time.monotonic() - since >= older_s:
-                self.workers[number].send_signal(signal.SIGCONT)
+                os.kill(self.workers[number], signal.SIGCONT)
                 del self.frozen[number]
 
     def close(self):
-        for worker in self.workers:
-            worker.kill()
-            worker.wait()
+        for pid in self.workers:
+            self._end(pid)
+        self.nursery.stdin.close()
+        self.nursery.wait()
+        self.nursery.stdout.close()
+
+    @staticmethod
+    def _end(pid):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: gone(pid))
 
 
 @contextmanager

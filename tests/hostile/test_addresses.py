@@ -7,6 +7,7 @@ import pytest
 
 from gradgauge.errors import InvalidInput
 from gradgauge.jobs import post
+from gradgauge.jobs.addresses import is_public, target
 
 PRIVATE = [
     "127.0.0.1",
@@ -65,28 +66,28 @@ NO_URLS = [
 
 @pytest.mark.parametrize("address", PRIVATE)
 def test_an_address_inside_is_not_public(address):
-    assert not post.is_public(address)
+    assert not is_public(address)
     host = f"[{address}]" if ":" in address else address
     with pytest.raises(InvalidInput):
-        post.refuse_private(post.target(f"http://{host}/"))
+        post.refuse_private(target(f"http://{host}/"))
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2001:4860:4860::8888", "::ffff:8.8.8.8"])
 def test_an_address_outside_is(address):
-    assert post.is_public(address)
+    assert is_public(address)
 
 
 @pytest.mark.parametrize("url", NO_URLS)
 def test_what_is_no_web_address_is_refused(url):
     with pytest.raises(InvalidInput) as told:
-        post.target(url)
+        target(url)
     assert told.value.code == "invalid_url"
 
 
 @pytest.mark.parametrize("host", SPELLINGS)
 def test_another_spelling_of_this_machine_is_refused_once_it_is_looked_up(host):
     with pytest.raises(post.NotSent) as told:
-        asyncio.run(post.post(post.target(f"http://{host}:9/"), {}, b""))
+        asyncio.run(post.post(target(f"http://{host}:9/"), {}, b""))
     assert told.value.code in {"webhook_address_refused", "webhook_unreachable"}
     assert "127" not in told.value.message
 
@@ -110,7 +111,7 @@ def resolver(monkeypatch, *answers):
 def test_one_address_inside_is_one_too_many(monkeypatch, addresses):
     resolver(monkeypatch, addresses)
     with pytest.raises(post.NotSent) as told:
-        asyncio.run(post.post(post.target("http://rebind.example/"), {}, b""))
+        asyncio.run(post.post(target("http://rebind.example/"), {}, b""))
     assert told.value.code == "webhook_address_refused"
 
 
@@ -124,5 +125,5 @@ def test_a_name_is_looked_up_once_and_that_address_is_the_one_connected_to(monke
 
     monkeypatch.setattr(asyncio, "open_connection", open_connection)
     with pytest.raises(post.NotSent):
-        asyncio.run(post.post(post.target("https://rebind.example/"), {}, b""))
+        asyncio.run(post.post(target("https://rebind.example/"), {}, b""))
     assert (asked, went) == (["rebind.example"], [("8.8.8.8", 443)])

@@ -12,6 +12,7 @@ import pytest
 
 from gradgauge.errors import Conflict, NotFound
 from gradgauge.jobs import post
+from gradgauge.jobs.addresses import target
 from gradgauge.jobs.webhooks import BACKOFF_S, Dispatcher
 from gradgauge.store.repository import analyses, webhooks
 from tests.rows import analysis_of, new_project, ready_model
@@ -61,7 +62,7 @@ def test_the_signature_is_the_standard_s():
 
 async def test_a_redirect_is_an_answer_and_not_a_way():
     with listening(302) as (url, seen):
-        assert await post.post(post.target(url), {}, b"x", private=True) == 302
+        assert await post.post(target(url), {}, b"x", private=True) == 302
     assert [path for path, _, _ in seen] == ["/hook?a=b"]
 
 
@@ -71,7 +72,7 @@ async def test_a_redirect_is_an_answer_and_not_a_way():
 )
 async def test_what_does_not_answer_as_a_server_does_is_not_read_on(head):
     with listening(200, head=head) as (url, _), pytest.raises(post.NotSent):
-        await post.post(post.target(url), {}, b"x", private=True)
+        await post.post(target(url), {}, b"x", private=True)
 
 
 async def test_silence_ends(monkeypatch):
@@ -85,7 +86,7 @@ async def test_silence_ends(monkeypatch):
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     with pytest.raises(post.NotSent) as told:
-        await post.post(post.target(f"http://127.0.0.1:{port}/"), {}, b"x", private=True)
+        await post.post(target(f"http://127.0.0.1:{port}/"), {}, b"x", private=True)
     assert told.value.code == "webhook_timeout"
     over.set()
     server.close()

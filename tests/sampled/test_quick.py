@@ -13,7 +13,7 @@ from torch.nn import functional
 from gradgauge.graph.layers import find_layers
 from gradgauge.graph.read_onnx import read_onnx
 from gradgauge.graph.reading import read
-from gradgauge.sampled import looks, measure
+from gradgauge.sampled import looks, measure, passes
 from gradgauge.sampled.budget import Budget
 from gradgauge.sampled.case import Measured, compiled
 from gradgauge.sampled.frame import Setting, find_frame
@@ -285,3 +285,9 @@ def test_a_graph_of_a_fixed_batch_and_very_many_layers_is_run_less_often(monkeyp
     assert profiled(fixed)[1].seeds == tuple(range(10))
     assert profiled(fixed, samples=12)[1].seeds == tuple(range(12))
     assert profiled(small_net())[1].seeds == tuple(range(2))
+
+
+def test_a_pass_that_wants_no_gradient_is_none():
+    """As of a graph without parameters in which nothing is seen on the way from its inputs."""
+    x = torch.ones(3, requires_grad=True)
+    assert passes.backward([2 * x], [], [torch.ones(3)]) == ()

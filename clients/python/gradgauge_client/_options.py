@@ -84,6 +84,20 @@ Service = Annotated[
     str | None,
     typer.Option("--url", metavar="URL", help="Have a service analyse [GRADGAUGE_URL]."),
 ]
+Reference = Annotated[
+    str,
+    typer.Argument(
+        metavar="REFERENCE",
+        help="https://..., s3://..., hf://owner/repository/path or models:/name/version.",
+        show_default=False,
+    ),
+]
+FetchedName = Annotated[
+    str | None, typer.Option("--name", metavar="NAME", help="What the model is to be called.")
+]
+Hash = Annotated[
+    str | None, typer.Option("--sha256", metavar="HEX", help="What the model has to have.")
+]
 Patience = Annotated[
     float,
     typer.Option(

@@ -93,6 +93,20 @@ class Remote:
         return report
 
 
+def fetch(
+    client: Client, reference: str, *, name: str | None, sha256: str | None, console: Console
+) -> int:
+    """Have the service fetch a model and print its id; the exit code."""
+    try:
+        model = client.models.fetch(reference, name=name, sha256=sha256)
+    except GradgaugeError as error:
+        problem = _problem(error)
+        _local.say(console, reference, problem)
+        return int(problem["exit"])
+    print(model.id)  # noqa: T201 - what the command is for
+    return _exit.PASSED
+
+
 def _unreadable(path: str, reason: str) -> Json:
     return {
         "code": "unreadable_file",

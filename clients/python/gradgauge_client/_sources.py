@@ -1,6 +1,7 @@
 """What is analysed: models, uploaded unless the service holds them, and architecture specs."""
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,8 @@ SPEC_TYPES = {
     ".yaml": "application/yaml",
     ".yml": "application/yaml",
 }
+FETCH_S = 3600.0
+"""How long the service may take to fetch a model: it has a limit of its own."""
 _CHUNK = 1 << 20
 _EMPTY = {
     "code": "model_empty",
@@ -84,6 +87,23 @@ class Models:
                     on_begin(step.id)
                     on_begin = None
         raise APIResponseError(f"{file.name} was sent and became no model")
+
+    def fetch(self, reference: str, *, name: str | None = None, sha256: str | None = None) -> Model:
+        """The service's model of what `reference` leads to, fetched by the service itself.
+
+        That is `https://host/path`, `s3://bucket/key`, `hf://owner/repository/path` or
+        `models:/name/version` (MLflow), as far as the service allows it. A model of another hash
+        than `sha256` is not kept. It waits until the service has the whole model.
+
+        Raises:
+            UnprocessableEntityError: it is no reference, or leads where the service does not go.
+            ConflictError: the service fetches no models.
+            APIStatusError: with status 424, nothing whole came from there.
+        """
+        body = {"reference": reference, "name": name, "sha256": sha256}
+        asked = posted("/v1/models:fetch", {key: value for key, value in body.items() if value})
+        with self._http.stream(asked, read_s=FETCH_S) as answer:
+            return validated(Model, json.loads(answer.read()))
 
     def retrieve(self, model_id: str) -> Model:
         """The model; raises NotFoundError where the project holds none of this id."""

@@ -87,6 +87,25 @@ def check(
     raise typer.Exit(_code(outcomes, on_error))
 
 
+@app.command()
+def fetch(
+    *,
+    reference: given.Reference,
+    url: given.Service = None,
+    name: given.FetchedName = None,
+    sha256: given.Hash = None,
+) -> None:
+    """Have a service fetch a model from elsewhere, and print the model's id.
+
+    Exit: 0 it has, 2 usage or a reference that will not do, 4 the service unreachable or closed
+    to us, or nothing came from there.
+    """
+    with _client(given.place(local=False, url=url, data=None)) as client:
+        console = _console()
+        code = _remote.fetch(client, reference, name=name, sha256=sha256, console=console)
+    raise typer.Exit(code)
+
+
 _server.register(app)
 
 
@@ -111,12 +130,15 @@ def _desk(url: str | None, judge: _gate.Judge | None, timeout: float) -> Iterato
     if url is None:
         yield _local.Local(judge, console)
         return
+    with _client(url) as client:
+        yield _remote.Remote(client, timeout, judge, console)
+
+
+def _client(url: str | None) -> Client:
     try:
-        client = Client(url)
+        return Client(url)
     except ValueError as bad:
         raise typer.BadParameter(str(bad)) from bad
-    with client:
-        yield _remote.Remote(client, timeout, judge, console)
 
 
 def _write(

@@ -13,6 +13,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import Field, model_validator
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from gradgauge import traces
 from gradgauge.api.architectures import of_document, stored
 from gradgauge.api.contract import SPEC, refusals
 from gradgauge.api.deps import REFERENCE, Cursor, Here, Id, Limit, Of, Project, Services
@@ -177,6 +178,7 @@ async def _new(
         options=asked.options.model_dump(mode="json", exclude_unset=True),
         cache_key=hashlib.sha256(json.dumps(told).encode()).hexdigest(),
         request_id=request_id,
+        traceparent=traces.traceparent(),
         **source,
     )
 

@@ -24,6 +24,7 @@ from gradgauge.api import (
     policies,
     problems,
     rates,
+    references,
     reports,
     sign_in,
     webhooks,
@@ -31,7 +32,10 @@ from gradgauge.api import (
 from gradgauge.api.deps import Services, State
 from gradgauge.api.gate import Gate
 from gradgauge.api.guard import Guard
+from gradgauge.api.issuer import Issuer
+from gradgauge.api.tokens import Tokens
 from gradgauge.jobs import quotas
+from gradgauge.jobs.fetch import Fetcher
 from gradgauge.jobs.progress import Hub
 from gradgauge.jobs.queue import Queue
 from gradgauge.settings import Settings
@@ -57,6 +61,7 @@ def create_app(settings: Settings, stopping: asyncio.Event | None = None) -> Fas
     for each in (
         models,
         parts,
+        references,
         architectures,
         analyses,
         reports,
@@ -75,7 +80,10 @@ def create_app(settings: Settings, stopping: asyncio.Event | None = None) -> Fas
     pages.install(app)
     problems.install(app)
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)
-    app.add_middleware(Gate, require_keys=settings.require_keys, rates=rates.of(settings))
+    issued = Tokens(Issuer(settings)) if settings.oidc_issuer is not None else None
+    app.add_middleware(
+        Gate, require_keys=settings.require_keys, rates=rates.of(settings), tokens=issued
+    )
     app.add_middleware(Guard, loopback_only=not settings.require_keys)
     app.openapi = lambda: contract.document(app)  # type: ignore[method-assign]  # FastAPI's documented hook
     return app
@@ -86,6 +94,8 @@ def _lifespan(
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[State]]:
     @asynccontextmanager
     async def open_all(_app: FastAPI) -> AsyncIterator[State]:
+        blobs = BlobStore.open(settings)
+        fetcher = Fetcher(settings, blobs)
         database = await Database.open(settings)
         hub = Hub(database.conninfo)
         hub.start()
@@ -94,9 +104,10 @@ def _lifespan(
                 services=Services(
                     settings=settings,
                     database=database,
-                    blobs=BlobStore.open(settings),
+                    blobs=blobs,
                     queue=Queue(quotas.usual(settings)),
                     hub=hub,
+                    fetcher=fetcher,
                     stopping=stopping,
                 )
             )

@@ -7,6 +7,7 @@ from typing import Annotated, TypedDict
 from fastapi import Depends, Path, Query, Request
 
 from gradgauge.api.gate import Principal
+from gradgauge.jobs.fetch import Fetcher
 from gradgauge.jobs.progress import Hub
 from gradgauge.jobs.queue import Queue
 from gradgauge.settings import Settings
@@ -23,6 +24,7 @@ class Services:
     blobs: BlobStore
     queue: Queue
     hub: Hub
+    fetcher: Fetcher
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the process is told to stop: whoever streams comes to an end."""
 

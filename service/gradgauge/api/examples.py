@@ -114,6 +114,7 @@ class Example:
 
 EXAMPLES: dict[str, Example] = {
     "upload_model": Example(response=_MODEL),
+    "fetch_model": Example({"reference": "hf://onnx-community/resnet-18/model.onnx"}, _MODEL),
     "get_model": Example(response=_MODEL),
     "list_models": Example(response={"items": [_MODEL], "next_cursor": None}),
     "create_architecture": Example(_SPEC, _ARCHITECTURE),

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gradgauge.api import problems
 from gradgauge.api.rates import Rates
 from gradgauge.api.sign_in import COOKIE, page
+from gradgauge.api.tokens import Tokens
 from gradgauge.errors import GradgaugeError
 from gradgauge.store import keys
 from gradgauge.store.database import Database
@@ -36,7 +37,8 @@ OPERATOR = frozenset({"/metrics"})
 READING = frozenset({"GET", "HEAD"})
 COMPUTING = frozenset({"/v1/comparisons"})
 """What changes nothing, whatever its method: for keys of scope read."""
-_RANKS = {"read": 0, "write": 1, "admin": 2}
+KEY_PREFIX = "gg_"
+_RANKS = {"none": -1, "read": 0, "write": 1, "admin": 2}
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,16 @@ class KeyRing:
 class Gate:
     """Lets in who shows a key, tells the routes who that is, and writes down what was written."""
 
-    def __init__(self, app: ASGIApp, *, require_keys: bool, rates: Rates | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        require_keys: bool,
+        rates: Rates | None = None,
+        tokens: Tokens | None = None,
+    ) -> None:
         self._app = app
+        self._tokens = tokens
         self._require_keys = require_keys
         self._rates = rates
         self._ring = KeyRing()
@@ -163,7 +173,15 @@ class Gate:
     async def _asks(self, scope: Scope) -> Principal | None:
         text = credential(scope)
         database: Database = scope["state"]["services"].database
-        return await self._ring.principal(database, text) if text else None
+        if not text:
+            return None
+        if self._tokens is None or text.startswith(KEY_PREFIX):
+            return await self._ring.principal(database, text)
+        held = await self._tokens.holder(database, text)
+        if held is None:
+            return None
+        claims = held.claims
+        return Principal(held.project_id, claims.subject, claims.key_id, claims.scope)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send, principal: Principal) -> None:
         if scope["method"] in READING:

@@ -3,6 +3,7 @@
 import re
 import secrets
 import time
+from contextlib import AbstractContextManager, nullcontext
 from urllib.parse import urlsplit
 
 import structlog
@@ -10,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gradgauge import metrics
+from gradgauge import metrics, traces
 from gradgauge.api.problems import document
 
 log = structlog.get_logger()
@@ -62,7 +63,11 @@ class Guard:
                     added.setdefault(name, value)
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        quiet = scope["path"] in _UNLOGGED
+        with (
+            nullcontext() if quiet else _traced(headers),
+            structlog.contextvars.bound_contextvars(request_id=request_id, **traces.ids()),
+        ):
             try:
                 refusal = _refusal(scope, headers, loopback_only=self._loopback_only)
                 if scope["method"] == "HEAD" and not scope["path"].endswith("/events"):
@@ -73,8 +78,9 @@ class Guard:
                 seconds = time.perf_counter() - started
                 route = getattr(scope.get("route"), "path", None)
                 metrics.request(scope["method"], route, status, seconds)
-                if scope["path"] not in _UNLOGGED:
+                if not quiet:
                     _log(scope, route, status, seconds)
+                    _trace(scope, route, status, request_id)
 
 
 def _request_id(told: str | None) -> str:
@@ -104,6 +110,25 @@ def _refusal(scope: Scope, headers: Headers, *, loopback_only: bool) -> Response
             scope, 403, "forbidden_origin", "pages of other origins may not use this service"
         )
     return None
+
+
+def _traced(headers: Headers) -> AbstractContextManager[None]:
+    """The request's span, of the trace that its sender is in."""
+    told = headers.get("traceparent", "")
+    parent = told if traces.TRACEPARENT.fullmatch(told) else None
+    return traces.span("request", kind="server", parent=parent)
+
+
+def _trace(scope: Scope, route: str | None, status: int, request_id: str) -> None:
+    method = metrics.method(scope["method"])
+    attributes: dict[str, str | int | None] = {
+        "http.request.method": method,
+        "http.response.status_code": status,
+        "http.route": route,
+        "request_id": request_id,
+    }
+    failed = str(status) if status >= 500 else None
+    traces.note(name=f"{method} {route or metrics.OTHER}", failed=failed, **attributes)
 
 
 def _host(told: str | None) -> str | None:

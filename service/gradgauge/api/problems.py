@@ -32,6 +32,7 @@ STATUSES: dict[type[Exception], int] = {
     errors.LimitExceeded: 413,
     errors.NotFound: 404,
     errors.Conflict: 409,
+    errors.FetchFailed: 424,
     errors.TooManyWaiting: 429,
     errors.StorageFull: 507,
     errors.Unavailable: 503,

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 from typing_extensions import override
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from gradgauge import telemetry
+from gradgauge import telemetry, traces
 from gradgauge.api.app import create_app
 from gradgauge.api.guard import LOOPBACK, MOST_HEADER_BYTES
 from gradgauge.api.problems import MEDIA_TYPE
@@ -179,8 +179,12 @@ def run(settings: Settings, descriptor: int) -> int:
     """Serve on an inherited listening socket until SIGTERM or SIGINT; 1 where it did not start."""
     telemetry.set_up(level=settings.log_level, form=settings.log_format)
     check_address(settings)
-    with socket.socket(fileno=descriptor) as listening:
-        return serve(settings, listening)
+    traces.set_up(settings.otel_endpoint, "api")
+    try:
+        with socket.socket(fileno=descriptor) as listening:
+            return serve(settings, listening)
+    finally:
+        traces.shut_down()
 
 
 def serve(settings: Settings, listening: socket.socket) -> int:

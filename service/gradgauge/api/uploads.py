@@ -1,6 +1,7 @@
 """A model on its way in: a raw body or a form's file, streamed into the store's spool."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,17 +68,27 @@ async def receive_part(request: Request, here: Services, project: str) -> Receiv
 async def _received(
     request: Request, here: Services, project: str, chunks: AsyncIterator[bytes], overhead: int
 ) -> Received:
+    async with bounded(here, project, _announced(request)) as limit:
+        _refuse_announced(request, limit + overhead, limit)
+        return await here.blobs.receive(chunks, limit=limit)
+
+
+@asynccontextmanager
+async def bounded(here: Services, project: str, wanted: int | None = None) -> AsyncIterator[int]:
+    """How many bytes may come: the settings' limit, or what the project has room for.
+
+    Raises:
+        QuotaExceeded: no room, or, in the place of a LimitExceeded, too little.
+    """
     async with here.database.session() as session:
         room = await quotas.room(session, project, here.queue.usual)
     limit = here.settings.max_upload_bytes
     narrow = room if room is not None and room.left < limit else None
-    limit = narrow.left if narrow else limit
     try:
-        _refuse_announced(request, limit + overhead, limit)
-        return await here.blobs.receive(chunks, limit=limit)
+        yield narrow.left if narrow else limit
     except LimitExceeded as error:
         if narrow:
-            raise narrow.refusal(_announced(request)) from error
+            raise narrow.refusal(wanted) from error
         raise
 
 

@@ -14,6 +14,7 @@ from gradgauge.api.deps import Cursor, Here, Id, Limit, Project
 from gradgauge.api.json_body import StrictRoute
 from gradgauge.errors import Conflict
 from gradgauge.jobs import post
+from gradgauge.jobs.addresses import target
 from gradgauge.schema.strict import Strict
 from gradgauge.schema.wire import Block, Count, Text
 from gradgauge.store.repository import webhooks as rows
@@ -91,7 +92,7 @@ async def create_webhook(
             "this service sends no webhooks",
             hint="whoever runs it may set GRADGAUGE_WEBHOOKS=public",
         )
-    to = post.target(asked.url)
+    to = target(asked.url)
     if here.settings.webhooks == "public":
         post.refuse_private(to)
     secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()

@@ -12,7 +12,7 @@ from procrastinate import JobContext
 from procrastinate.job_context import AbortReason
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gradgauge import metrics
+from gradgauge import metrics, traces
 from gradgauge.errors import StorageFull, Unavailable
 from gradgauge.jobs import faults
 from gradgauge.jobs.connection import through_outage
@@ -42,6 +42,8 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
+_CODE = 40
+
 
 class Handler:
     """The bodies of the two tasks, over one runner."""
@@ -66,8 +68,18 @@ class Handler:
         row = await self._write(lambda s: attempts.start_analysis(s, row_id, job_id))
         if row is None or row.token is None:
             return
-        with structlog.contextvars.bound_contextvars(
-            analysis=row.id, project=row.project_id, request_id=row.request_id
+        with (
+            traces.span(
+                ANALYSE,
+                kind="consumer",
+                parent=row.traceparent,
+                analysis=row.id,
+                project=row.project_id,
+                attempt=row.attempts,
+            ),
+            structlog.contextvars.bound_contextvars(
+                analysis=row.id, project=row.project_id, request_id=row.request_id, **traces.ids()
+            ),
         ):
             await self._analyse(context, row, row.token)
 
@@ -75,6 +87,7 @@ class Handler:
         log.info("analysis_started", attempt=row.attempts)
         if row.attempts == 1 and row.started_at is not None:
             metrics.waited(ANALYSE, (row.started_at - row.created_at).total_seconds())
+            traces.told("wait", row.created_at.timestamp(), row.started_at.timestamp())
         try:
             while token is not None:
                 token = await self._attempt_analysis(row, token)
@@ -157,8 +170,17 @@ class Handler:
         row = await self._write(lambda s: attempts.start_inspection(s, row_id, job_id))
         if row is None or row.token is None:
             return
-        with structlog.contextvars.bound_contextvars(
-            model=row.id, project=row.project_id, request_id=row.request_id
+        with (
+            traces.span(
+                INSPECT,
+                kind="consumer",
+                parent=row.traceparent,
+                model=row.id,
+                project=row.project_id,
+            ),
+            structlog.contextvars.bound_contextvars(
+                model=row.id, project=row.project_id, request_id=row.request_id, **traces.ids()
+            ),
         ):
             await self._inspect(context, row, row.token)
 
@@ -275,6 +297,11 @@ def _counted(task: str) -> Iterator[_Counted]:
         yield seen
     finally:
         metrics.ended(task, seen.outcome, seen.code, time.monotonic() - began)
+        traces.note(
+            outcome=seen.outcome,
+            code=seen.code and seen.code[:_CODE],
+            failed=None if seen.outcome == "succeeded" else seen.outcome,
+        )
 
 
 class _Away(Exception):

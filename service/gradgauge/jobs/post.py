@@ -4,60 +4,20 @@ import asyncio
 import base64
 import hashlib
 import hmac
-import ipaddress
-import socket
 import ssl
-from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import h11
 
 from gradgauge.errors import GradgaugeError, InvalidInput
+from gradgauge.jobs.addresses import NotPublic, Target, is_public, resolved
 
 TIMEOUT_S = 5.0
 MOST_BYTES = 64 << 10
 _PREFIX = "whsec_"
-_PORTS = {"http": 80, "https": 443}
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-_COMPATIBLE = ipaddress.ip_network("::/96")
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class NotSent(GradgaugeError):
     """The message was not sent, or nothing came back; it may be tried again."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where a message goes."""
-
-    secure: bool
-    host: str
-    port: int
-    path: str
-
-
-def target(url: str) -> Target:
-    """The parts of a webhook's URL.
-
-    Raises:
-        InvalidInput: it is no http or https URL, or holds a name, a password or a fragment.
-    """
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port, parts = None, None, urlsplit("")
-    plain = url.isascii() and url.isprintable() and " " not in url and "\\" not in url
-    if not (plain and parts.scheme in _PORTS and host) or parts.fragment or "@" in parts.netloc:
-        raise InvalidInput(
-            "invalid_url",
-            "a webhook's url is http:// or https://, a host and a path, without a user or fragment",
-            where="url",
-        )
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return Target(parts.scheme == "https", host, port or _PORTS[parts.scheme], path)
 
 
 def signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
@@ -65,12 +25,6 @@ def signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
     key = base64.b64decode(secret.removeprefix(_PREFIX))
     told = f"{message_id}.{timestamp}.".encode() + body
     return "v1," + base64.b64encode(hmac.digest(key, told, hashlib.sha256)).decode()
-
-
-def is_public(address: str) -> bool:
-    """Whether an address is out in the world; one that carries another is as public as that."""
-    found = ipaddress.ip_address(address.partition("%")[0])
-    return found.is_global and not found.is_multicast and all(map(_is_out, _carried(found)))
 
 
 def refuse_private(to: Target) -> None:
@@ -98,22 +52,14 @@ async def post(to: Target, headers: dict[str, str], body: bytes, *, private: boo
     """
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            address = await _resolved(to, private=private)
+            address = await resolved(to, private=private)
             return await _exchange(to, address, headers, body)
+    except NotPublic as error:
+        raise NotSent("webhook_address_refused", error.message) from error
     except TimeoutError as error:
         raise NotSent("webhook_timeout", f"no answer within {TIMEOUT_S:g} s") from error
     except (OSError, h11.ProtocolError) as error:
         raise NotSent("webhook_unreachable", f"no answer ({type(error).__name__})") from error
-
-
-async def _resolved(to: Target, *, private: bool) -> str:
-    """The address to connect to; all the name has are to be public: which is taken is chance."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(to.host, to.port, type=socket.SOCK_STREAM)
-    addresses = [str(each[4][0]) for each in found]
-    if not addresses or not (private or all(map(is_public, addresses))):
-        raise NotSent("webhook_address_refused", "the host's address is not a public one")
-    return addresses[0]
 
 
 async def _exchange(to: Target, address: str, headers: dict[str, str], body: bytes) -> int:
@@ -125,13 +71,11 @@ async def _exchange(to: Target, address: str, headers: dict[str, str], body: byt
     try:
         connection = h11.Connection(h11.CLIENT)
         told = {
-            "Host": f"[{to.host}]" if ":" in to.host else to.host,
+            "Host": to.authority,
             "Content-Length": str(len(body)),
             "Connection": "close",
             **headers,
         }
-        if to.port not in _PORTS.values():
-            told["Host"] += f":{to.port}"
         request = h11.Request(method="POST", target=to.path, headers=list(told.items()))
         for event in (request, h11.Data(data=body), h11.EndOfMessage()):
             writer.write(connection.send(event) or b"")
@@ -156,17 +100,3 @@ async def _status(connection: h11.Connection, reader: asyncio.StreamReader) -> i
             connection.receive_data(piece)
         elif not isinstance(event, h11.InformationalResponse):
             raise NotSent("webhook_unreachable", "the connection was closed without an answer")
-
-
-def _carried(address: Address) -> list[Address]:
-    if isinstance(address, ipaddress.IPv4Address):
-        return []
-    inner: list[Address | None] = [address.ipv4_mapped, address.sixtofour]
-    inner += address.teredo or ()
-    if address in _NAT64 or address in _COMPATIBLE:
-        inner.append(ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF))
-    return [each for each in inner if each is not None]
-
-
-def _is_out(address: Address) -> bool:
-    return address.is_global and not address.is_multicast

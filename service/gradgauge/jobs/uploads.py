@@ -1,5 +1,6 @@
 """An upload's way into the store and out of it: the blob first, the row that names it after."""
 
+from gradgauge import traces
 from gradgauge.errors import QuotaExceeded
 from gradgauge.jobs import quotas
 from gradgauge.jobs.queue import Queue
@@ -41,6 +42,7 @@ async def accept(
         size_bytes=received.size_bytes,
         blob_key=key,
         request_id=request_id,
+        traceparent=traces.traceparent(),
     )
     try:
         async with database.session() as session:

@@ -10,6 +10,7 @@ import structlog
 
 from gradgauge.errors import GradgaugeError, Unavailable
 from gradgauge.jobs import post
+from gradgauge.jobs.addresses import target
 from gradgauge.settings import Settings
 from gradgauge.store.database import Database
 from gradgauge.store.repository import webhooks as rows
@@ -82,7 +83,7 @@ class Dispatcher:
             "webhook-timestamp": str(now),
             "webhook-signature": post.signature(due.secret, name, now, body),
         }
-        to = post.target(due.url)
+        to = target(due.url)
         return await post.post(to, headers, body, private=self._settings.webhooks == "any")
 
     async def _failed(self, message: rows.DeliveryRow, answer: str) -> None:

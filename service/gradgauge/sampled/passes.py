@@ -82,6 +82,8 @@ def backward(
     Raises:
         AnalysisFailed: it failed.
     """
+    if not wanted:  # nothing is seen on the way to what could be differentiated
+        return ()
     try:
         return torch.autograd.grad(outputs, wanted, sent, allow_unused=True, retain_graph=keep)
     except RuntimeError as fault:

@@ -63,7 +63,7 @@ class BlobStore:
             spool = make_folder(settings.spool_dir)
             _sweep(spool)
             if url is not None and urlsplit(url).scheme in {"s3", "s3a"}:
-                return cls(_s3(url, settings.storage_endpoint), folder=None, spool=spool)
+                return cls(s3_store(url, settings.storage_endpoint), folder=None, spool=spool)
             folder = settings.blob_dir if url is None else _folder_of(url)
             return cls(LocalStore(make_folder(folder)), folder=folder, spool=spool)
 
@@ -181,7 +181,12 @@ class BlobStore:
         await self.delete(key)
 
 
-def _s3(url: str, endpoint: str | None) -> S3Store:
+def s3_store(url: str, endpoint: str | None) -> S3Store:
+    """The bucket, or the folder of one, that an s3:// URL names.
+
+    Raises:
+        Unavailable: it is no such URL.
+    """
     # Everything else (keys, region, roles) obstore reads from the usual AWS_ variables.
     plain = bool(endpoint and endpoint.startswith("http://"))
     store = from_url(

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 import structlog
 from prometheus_client import start_http_server
 
-from gradgauge import telemetry
+from gradgauge import telemetry, traces
 from gradgauge.errors import GradgaugeError, Unavailable
 from gradgauge.jobs.work import Work
 from gradgauge.settings import Settings
@@ -28,11 +28,14 @@ log = structlog.get_logger()
 def run(settings: Settings) -> int:
     """Work until SIGTERM or SIGINT; 1 where the worker cannot start."""
     telemetry.set_up(level=settings.log_level, form=settings.log_format)
+    traces.set_up(settings.otel_endpoint, "worker")
     try:
         asyncio.run(work(settings))
     except GradgaugeError as error:
         log.error("worker_not_started", code=error.code, reason=str(error))  # noqa: TRY400 - said whole
         return 1
+    finally:
+        traces.shut_down()
     return 0
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
-from gradgauge import metrics
+from gradgauge import metrics, traces
 from gradgauge.jobs.outcome import (
     AnalysisJob,
     Died,
@@ -149,15 +149,23 @@ class ConfinedRunner:
     async def _answer(
         self, request: Request, wall_s: float, tell: Tell
     ) -> dict[str, Any] | Failed | Died:
+        with traces.span("child", task=request.task):
+            return await self._judged(request, wall_s, tell)
+
+    async def _judged(
+        self, request: Request, wall_s: float, tell: Tell
+    ) -> dict[str, Any] | Failed | Died:
         try:
             outcome = await self._followed(request, wall_s, tell)
         except ZygoteLost as lost:
             return Died(lost.message)
+        traces.note(pid=outcome.pid, peak_bytes=outcome.peak_bytes)
         metrics.child(_QUEUES.get(request.task, request.task), outcome.peak_bytes)
         log.info("child_ended", task=request.task, pid=outcome.pid, peak_bytes=outcome.peak_bytes)
         if outcome.problem is None:
             return outcome.result or {}
         _note(outcome, outcome.problem)
+        traces.note(failed=outcome.problem.code[:40])
         if outcome.problem.code in _DEATHS:
             return Died(outcome.problem.message)
         return Failed(outcome.problem.model_dump(exclude={"exit"}))
@@ -189,13 +197,16 @@ class _News:
         self._some = asyncio.Event()
         self._latest = ("read", 0.0)
         self._clock = metrics.StageClock()
+        self._spans = traces.StageSpans()
 
     def stop(self) -> None:
         """There is no more news."""
         self._clock.stop()
+        self._spans.emit(metrics.STAGES)
 
     def put(self, stage: str, fraction: float) -> None:
         self._clock.tell(stage)
+        self._spans.tell(stage)
         self._loop.call_soon_threadsafe(self._set, stage, fraction)
 
     def _set(self, stage: str, fraction: float) -> None:

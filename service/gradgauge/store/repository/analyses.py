@@ -29,6 +29,7 @@ class NewAnalysis:
     model_id: str | None = None
     architecture_id: str | None = None
     request_id: str | None = None
+    traceparent: str | None = None
 
 
 async def add(session: AsyncSession, new: NewAnalysis) -> Analysis:

@@ -22,6 +22,7 @@ class NewModel:
     size_bytes: int
     blob_key: str
     request_id: str | None = None
+    traceparent: str | None = None
 
 
 async def add(session: AsyncSession, new: NewModel) -> tuple[Model, bool]:
