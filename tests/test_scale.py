@@ -12,6 +12,7 @@ from gradgauge import compose
 from gradgauge.graph.layers import find_layers
 from gradgauge.pipeline import load, plan
 from gradgauge.remedy.patch import apply
+from gradgauge.remedy.residual import branches, post_norms
 from gradgauge.remedy.rules import REMEDIES
 from gradgauge.remedy.search import answering
 from gradgauge.risk.case import Case
@@ -108,3 +109,36 @@ def test_findings_report_and_remedies_take_so_many_times_the_work_as_there_are_l
     assert max(len(f.origins) + len(f.affected) for f in found) > FEW
     for few, many in zip(small, large, strict=True):
         assert many < 1.2 * TIMES * few, (few, many)
+
+
+def stream(count, *, normed):
+    """Residual branches of two dense layers, with a norm behind each addition or without any."""
+    rng = np.random.default_rng(0)
+    stored = {"one": np.ones(8), "none": np.zeros(8)}
+    nodes, last = [], "x"
+    for i in range(count):
+        stored |= {f"{k}{i}": rng.normal(size=(8, 8)) / 4 for k in "UV"}
+        nodes += [
+            node("MatMul", f"{last} U{i}", f"u{i}"),
+            node("Relu", f"u{i}", f"r{i}"),
+            node("MatMul", f"r{i} V{i}", f"v{i}"),
+            node("Add", f"{last} v{i}", f"s{i}"),
+        ]
+        last = f"s{i}"
+        if normed:
+            nodes.append(node("LayerNormalization", f"s{i} one none", f"n{i}"))
+            last = f"n{i}"
+    nodes.append(node("Tanh", last, "y"))
+    return made(nodes, {"x": ["N", 8]}, "y", stored)
+
+
+@pytest.mark.parametrize(("normed", "places"), [(False, branches), (True, post_norms)])
+def test_residual_branches_are_found_in_so_many_times_the_work_as_there_are(normed, places):
+    took = []
+    for count in (FEW // 2, TIMES * FEW // 2):
+        graph, reading = load(stream(count, normed=normed), QUICK)
+        held = assessing.assess(graph, reading, plan(QUICK, reading))
+        assert len(places(held)) >= count - 1  # the first may read the graph's input
+        took.append(calls(lambda held=held: places(held)))
+    few, many = took
+    assert many < 1.2 * TIMES * few, (few, many)

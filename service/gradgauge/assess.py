@@ -95,6 +95,22 @@ class Assessment:
         return {key: tuple(layers) for key, layers in found.items()}
 
     @cached_property
+    def by_id(self) -> Mapping[str, Layer]:
+        """The layers by id, in their order."""
+        return {layer.id: layer for layer in self.layers}
+
+    @cached_property
+    def places(self) -> Mapping[str, int]:
+        """Where in the layers' order each stands, by id: behind all that it is computed from."""
+        return {layer.id: place for place, layer in enumerate(self.layers)}
+
+    @cached_property
+    def made_at(self) -> Mapping[str, int]:
+        """By value name the place of the node that makes it: behind the makers of all it reads."""
+        nodes = enumerate(self.graph.model.graph)
+        return {value.name or "": place for place, node in nodes for value in node.outputs}
+
+    @cached_property
     def holders(self) -> Counter[str]:
         """How many layers have each parameter."""
         return Counter(name for layer in self.layers for name in dict.fromkeys(layer.params))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from gradgauge.ops import chance
 from gradgauge.sampled.frame import feed
 from gradgauge.sampled.passes import differentiable
 from gradgauge.sampled.precision import (
@@ -129,3 +130,18 @@ def test_of_large_tensors_the_largest_element_is_never_missed():
     x[3 * ELEMENTS + 5] = -1e6
     assert _some(x).max() == 1e6
     assert len(_some(x)) <= ELEMENTS + 1
+
+
+def test_a_run_in_a_format_draws_the_masks_of_the_first_run(monkeypatch):
+    """Of 4,000 elements, half dropped: two draws of masks would agree in half of them."""
+    stored = {"W": orthogonal(20, 0), "half": np.array(0.5), "on": np.array(1).astype(bool)}
+    nodes = [node("MatMul", "x W", "h"), node("Dropout", "h half on", "y")]
+    case, exe = staged(made(nodes, {"x": ["N", 20]}, "y", stored), batch=200, dtype=torch.float32)
+    drawn, uniform = [], chance.uniform
+    monkeypatch.setattr(chance, "uniform", lambda *a: drawn.append(uniform(*a)) or drawn[-1])
+    before = torch.get_rng_state()
+    precision(case, exe, ["fp16", "bf16"])
+    assert len(drawn) == 3
+    assert torch.equal(drawn[0], drawn[1])
+    assert torch.equal(drawn[0], drawn[2])
+    assert torch.equal(torch.get_rng_state(), before)

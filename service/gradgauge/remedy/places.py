@@ -17,8 +17,7 @@ NORMALISED = "normalisation"
 
 def heads_of(assessment: Assessment, ids: Sequence[str]) -> list[Layer]:
     """The dense and convolution layers among `ids`, or feeding them, that share no parameter."""
-    layers = {layer.id: layer for layer in assessment.layers}
-    heads = (_head(key, layers, assessment) for key in ids)
+    heads = (_head(key, assessment.by_id, assessment) for key in ids)
     found = {head.id: head for head in heads if head is not None}
     return [head for head in found.values() if not _tied(head, assessment)]
 
@@ -31,7 +30,7 @@ def reached(assessment: Assessment, finding: Finding) -> list[Layer]:
     return heads_of(assessment, [*finding.origins, *finding.affected])
 
 
-def _head(key: str, layers: dict[str, Layer], assessment: Assessment) -> Layer | None:
+def _head(key: str, layers: Mapping[str, Layer], assessment: Assessment) -> Layer | None:
     while True:
         layer = layers[key]
         if layer.kind == "linear":

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from heapq import heapify, heappop, heappush
 
 from gradgauge.assess import Assessment
 from gradgauge.graph.init import Law
@@ -51,15 +52,13 @@ def branches(assessment: Assessment) -> list[Branch]:
 
 
 def _branch(add: Layer, assessment: Assessment) -> Branch | None:
-    layers = {layer.id: layer for layer in assessment.layers}
+    layers = assessment.by_id
     fed = sorted(assessment.before.get(add.id, ()), key=lambda key: layers[key].depth)
     if not fed or len(fed) > 2 or layers[fed[-1]].kind != "linear":
         return None
-    above = _above(fed[-1], assessment)
-    skipped = _above(fed[0], assessment) if len(fed) == 2 else set[str]()
-    if len(fed) == 2 and not (fed[0] in above or skipped - {fed[0]} <= above):
+    inner = _inner(fed[-1], fed[0] if len(fed) == 2 else None, assessment)
+    if inner is None:
         return None
-    inner = [layer.id for layer in assessment.layers if layer.id in above - skipped]
     heads = heads_of(assessment, [key for key in inner if layers[key].kind == "linear"])
     last = layers[fed[-1]]
     if last not in heads or is_normalised(last, assessment):
@@ -68,15 +67,38 @@ def _branch(add: Layer, assessment: Assessment) -> Branch | None:
     return None if index is None else Branch(add, index, tuple(heads))
 
 
-def _above(key: str, assessment: Assessment) -> set[str]:
-    """The layer and all it is computed from."""
-    todo, seen = [key], {key}
-    while todo:
-        for before in assessment.before.get(todo.pop(), ()):
-            if before not in seen:
-                seen.add(before)
-                todo.append(before)
-    return seen
+_BRANCH, _SKIP = 1, 2
+
+
+def _inner(last: str, skip: str | None, assessment: Assessment) -> list[str] | None:
+    """What `last` is computed from and `skip` is not, in order.
+
+    None where `skip` itself is computed from more than that (a projection's one layer is allowed).
+    Both are followed back side by side, latest layers first, only until they have met.
+    """
+    places = assessment.places
+    sides = {last: _BRANCH}
+    if skip is not None:
+        sides[skip] = sides.get(skip, 0) | _SKIP
+    todo = [(-places[key], key) for key in sides]
+    heapify(todo)
+    apart = sum(side != _BRANCH | _SKIP for side in sides.values())
+    inner = []
+    while apart:
+        key = heappop(todo)[1]
+        side = sides[key]
+        apart -= side != _BRANCH | _SKIP
+        if side == _BRANCH:
+            inner.append(key)
+        elif side == _SKIP and key != skip:
+            return None
+        for before in dict.fromkeys(assessment.before.get(key, ())):
+            held = sides.get(before, 0)
+            sides[before] = side | held
+            if not held:
+                heappush(todo, (-places[before], before))
+            apart += (sides[before] != _BRANCH | _SKIP) - (held in {_BRANCH, _SKIP})
+    return inner[::-1]
 
 
 def _check(assessment: Assessment, _finding: Finding) -> str | None:
@@ -167,6 +189,9 @@ def _start(add: Layer, assessment: Assessment) -> tuple[str, int] | None:
 
 
 def _depends(value: str, on: str, assessment: Assessment) -> bool:
+    """Followed back no further than to where `on` is made."""
+    made_at = assessment.made_at
+    start = made_at.get(on, -1)
     todo, seen = [value_of(value, assessment)], set[str]()
     while todo:
         producer = todo.pop().producer()
@@ -177,7 +202,8 @@ def _depends(value: str, on: str, assessment: Assessment) -> bool:
             if name == on:
                 return True
             seen.add(name)
-            todo.append(v)
+            if made_at.get(name, -1) > start:
+                todo.append(v)
     return False
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gradgauge.errors import GradgaugeError
+from gradgauge.ops.chance import drawn_from
 from gradgauge.sampled.case import Found, Measured, compiled, told
 from gradgauge.sampled.executor import Executable
 from gradgauge.sampled.frame import feed
@@ -84,14 +85,16 @@ def precision(case: Measured, exe: Executable, really: Sequence[str]) -> Found:
 
 
 def _run(case: Measured, exe: Executable) -> _Sampled:
+    """Every run draws the same numbers, masks of Dropout too, whatever its number type."""
     seen, generator = _Sampled(), torch.Generator()
     exe.intercept([layer.output for layer in case.layers], seen.look)
     fed = feed(exe, case.setting, case.reading, generator, 0)
-    outputs = differentiable(exe(*fed))
-    target = target_rows(case.reading, case.frame.rows, 0, case.setting.device)
-    sent = cotangents(outputs, case.setting.loss, target=target, generator=generator)
-    leaves = [v for v in exe.initializers.values() if v.requires_grad]
-    backward(outputs, [*leaves, *(x for x in fed if x.requires_grad)], sent)
+    with drawn_from(case.setting.seed):
+        outputs = differentiable(exe(*fed))
+        target = target_rows(case.reading, case.frame.rows, 0, case.setting.device)
+        sent = cotangents(outputs, case.setting.loss, target=target, generator=generator)
+        leaves = [v for v in exe.initializers.values() if v.requires_grad]
+        backward(outputs, [*leaves, *(x for x in fed if x.requires_grad)], sent)
     return seen
 
 
