@@ -22,7 +22,7 @@ from gradgauge.ops.table import lookup
 
 SEED = 11
 BATCH = 32  # inputs to a batch, where its statistics are the norms'
-Closure = Literal["element", "channel", "tensor"]
+Closure = Literal["element", "image", "channel", "tensor"]
 # Kinds that have a rule for activations only: drawn samples reach them as moments.
 COMPUTING = frozenset({"linear", "normalisation", "recurrent", "contraction", "pooling"})
 # Of a constant they keep every element once, and so the mean square of its gradient.
@@ -43,7 +43,10 @@ class Shortcut:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One node carried out. `step` is None where it could not be, and `call` then may be."""
+    """One node carried out. `step` is None where it could not be, and `call` then may be.
+
+    `leans` is whether its gradient may depend on how the one it is given leans.
+    """
 
     name: str
     inputs: tuple[str, ...]
@@ -51,6 +54,7 @@ class Record:
     step: Step | None
     shortcut: Shortcut | None = None
     call: Call | None = None
+    leans: bool = True
 
 
 @dataclass(slots=True)
@@ -151,6 +155,7 @@ def _visit(
                 batch_statistics,
                 _bases(names, trace),
                 trace.batch,
+                trace.closure == "image",
             )
             step, shortcut = _carry_out(call, row.kind, trace, outputs)
         except FAULTS:  # the sampled engine names the fault; here the node is not supported
@@ -160,7 +165,8 @@ def _visit(
     if step is not None:
         trace.covered += 1
         _keep(trace, outputs, step)
-    record = Record(node.name or "", names, outputs, step, shortcut, call)
+    leans = row is None or (row.kind in ELEMENTWISE and node.op_type not in AFFINE)
+    record = Record(node.name or "", names, outputs, step, shortcut, call, leans)
     trace.records.append(record)
     trace.by_name[record.name] = record
     if any(isinstance(trace.values.get(n), Signal) for n in outputs):
@@ -181,7 +187,7 @@ def _keep(trace: Trace, outputs: tuple[str, ...], step: Step) -> None:
     for name, value in zip(outputs, step.outputs, strict=False):
         if not name or (isinstance(value, Signal) and not value.finite):
             continue
-        if isinstance(value, Signal) and trace.closure != "element":
+        if isinstance(value, Signal):
             trace.values[name] = pooled(value, trace.closure)
         else:
             trace.values[name] = value

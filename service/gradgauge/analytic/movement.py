@@ -16,11 +16,39 @@ MIXING = frozenset({"AffineGrid", "Col2Im", "GridSample", "Resize", "RoiAlign", 
 
 
 def identity(call: Call) -> Step | None:
-    """Identity, Cast, Dropout in inference: the value itself."""
+    """Identity, Cast: the value itself."""
     x = call.signal(0)
     if x is None:
         return None
     return Step((x,), single(call, lambda held: [held]))
+
+
+def dropout(call: Call) -> Step | None:
+    """Dropout: the value itself, or in training each element kept with probability p, over p.
+
+    E y^2 = E x^2 / p, and what two elements share stays; so do gradients (THEORY section 1).
+    """
+    x, training = call.signal(0), call.known(2)
+    if x is None or (training is None and len(call.inputs) > 2 and call.inputs[2] is not None):
+        return None
+    ratio = call.known(1)
+    kept = 1.0 - (0.5 if ratio is None else float(ratio))
+    if training is None or not bool(training.any()) or kept == 1.0:
+        return identity(call)
+    if not 0.0 < kept < 1.0 or x.masked is not None:
+        return None
+    more = (1.0 / kept - 1.0) * x.second
+    cov = None if x.cov is None else x.cov + torch.diag(more.expand(x.shape).reshape(-1))
+    out = replace(x, var=x.var + more, cov=cov)
+
+    def back(held: Flow) -> list[Flow | None]:
+        extra = (1.0 / kept - 1.0) * held.g
+        joint = None
+        if held.cov is not None:
+            joint = held.cov + torch.diag(extra.expand(x.shape).reshape(-1))
+        return [replace(held, g=held.g + extra, cov=joint)]
+
+    return Step((out,), single(call, back), ("independent_masks",))
 
 
 def move(call: Call) -> Step | None:

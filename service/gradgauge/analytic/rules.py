@@ -2,6 +2,7 @@
 
 from gradgauge.analytic import (
     binary,
+    convolution,
     linear,
     movement,
     normalisation,
@@ -24,10 +25,10 @@ BY_OP: dict[str, Rule] = {
     "AveragePool": pooling.average_pool,
     "BatchNormalization": normalisation.batch_norm,
     "Cast": movement.identity,
-    "Conv": linear.convolution,
-    "ConvTranspose": linear.convolution,
+    "Conv": convolution.convolution,
+    "ConvTranspose": convolution.convolution,
     "Div": binary.div,
-    "Dropout": lambda call: None if pointwise.drops(call) else movement.identity(call),
+    "Dropout": movement.dropout,
     "GRU": recurrent.gru,
     "Gemm": linear.gemm,
     "GlobalAveragePool": pooling.global_average_pool,
