@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gradgauge.analytic.call import Call, single
-from gradgauge.analytic.linear import LARGE, NOTES, Linear, scaled
+from gradgauge.analytic.linear import BLOCK, LARGE, NOTES, Linear, scaled
 from gradgauge.analytic.moments import ALIKE, Flow, Signal, Step, flow, signal
 from gradgauge.ops.window import Window, resolve
 
@@ -96,19 +96,22 @@ def _per_channel(call: Call, x: Signal, W: Tensor) -> Made:
     """
     rest = dict(call.attributes)
     groups = int(rest.get("group", 1))
-    names = ("strides", "dilations", "pads", "auto_pad")
-    given = {"strides": None, "dilations": None, "pads": None, "auto_pad": "NOTSET"}
-    given |= {name: rest[name] for name in names if name in rest}
-    window = resolve(x.shape[2:], tuple(W.shape[2:]), **given)
+    window = resolve(
+        x.shape[2:],
+        tuple(W.shape[2:]),
+        rest.get("strides"),
+        rest.get("dilations"),
+        rest.get("pads"),
+        rest.get("auto_pad", "NOTSET"),
+    )
     shape = (1, W.shape[0], *window.outputs(ceil=False))
     both = _coverage(window, shape[2:])
     share = both.diagonal()
     taps = W.to(torch.float32).reshape(groups, W.shape[0] // groups, W.shape[1], -1)
-    squares = taps * taps
     if taps.shape[3] == 1:
-        met_squares = coherent = squares[..., 0] * float(share[0])
+        met_squares = coherent = taps[..., 0].square() * float(share[0])
     else:
-        met_squares = squares @ share.float()
+        met_squares = _tap_squares(taps, share.float())
         coherent = taps.sum(3).square()
     average = float(share.mean())
     dense = all(s == 1 for s in window.strides)
@@ -129,6 +132,13 @@ def _per_channel(call: Call, x: Signal, W: Tensor) -> Made:
         return average * float(q.mean()) * float(g.mean()) * math.prod(shape[2:])
 
     return Made(shape, mean.reshape(line), var, spread, transposed, met)
+
+
+def _tap_squares(taps: Tensor, share: Tensor) -> Tensor:
+    """Sum over taps of W^2 by their shares, a block at a time: no second W is held."""
+    flat = taps.reshape(-1, taps.shape[-1])
+    blocks = [b.square() @ share for b in torch.split(flat, max(BLOCK // taps.shape[-1], 1))]
+    return torch.cat(blocks).reshape(taps.shape[:-1])
 
 
 def _coverage(window: Window, outputs: tuple[int, ...]) -> Tensor:
@@ -187,8 +197,8 @@ class Spread:
 def _spread(call: Call, W: Tensor) -> Spread:
     groups = int(call.attributes.get("group", 1))
     taps = W.flatten(2)
-    sums = taps.sum(2).to(torch.float64).square()
-    squares = taps.square().sum(2).to(torch.float64)
+    squares = taps.square().sum(2)
+    sums = squares if taps.shape[2] == 1 else taps.sum(2).square()
     if call.op == "Conv":
         split = [t.reshape(groups, t.shape[0] // groups, -1) for t in (sums, squares)]
     else:

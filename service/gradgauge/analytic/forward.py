@@ -30,6 +30,7 @@ KEEPING = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "
 AFFINE = frozenset({"Add", "Identity", "Mul", "Neg", "Sub"})  # and Div by a constant
 ELEMENTWISE = frozenset({"pointwise", "binary"})
 MOST = 1 << 29  # elements of one value
+KEPT = 1 << 28  # bytes of weights that are kept once read
 FAULTS = (RuntimeError, IndexError, ValueError, TypeError, ArithmeticError)  # ops.row.Row.run's
 
 
@@ -79,10 +80,10 @@ def run(
     model: onnx_ir.Model, reading: Reading, closure: Closure = "element", batch: int = BATCH
 ) -> Trace:
     """Carry every node out in order; what depends on a node that cannot be is left out."""
-    trace, latest = Trace(closure, batch), _Latest()
+    trace, read = Trace(closure, batch), _Read()
     for name, value in model.graph.initializers.items():
         if value.const_value is not None and value.dtype != onnx_ir.DataType.STRING:
-            trace.values[name] = Known(partial(latest.tensor, value.const_value))
+            trace.values[name] = Known(partial(read.tensor, value.const_value))
     generator = np.random.default_rng(SEED)
     for name, plan in reading.inputs.items():
         trace.values[name] = _input(plan, generator)
@@ -93,19 +94,32 @@ def run(
 
 
 @dataclass(slots=True)
-class _Latest:
-    """The stored tensor that was read last: a node asks for its weight several times."""
+class _Read:
+    """Stored tensors as they were read: a node asks for its weight several times.
 
+    The first ones are kept, up to KEPT bytes in all; of the others the one that was read last.
+    """
+
+    kept: dict[int, torch.Tensor] = field(default_factory=dict)
+    room: int = KEPT
     stored: onnx_ir.TensorProtocol | None = None
     read: torch.Tensor | None = None
 
     def tensor(self, stored: onnx_ir.TensorProtocol) -> torch.Tensor:
-        """The tensor, read anew unless it is the latest."""
+        """The tensor, read anew unless it is kept or the latest."""
+        kept = self.kept.get(id(stored))
+        if kept is not None:
+            return kept
         held = self.read
         if held is None or self.stored is not stored:
             self.stored = self.read = None  # two are never held at once
             held = attributes.tensor(stored)
-            self.stored, self.read = stored, held
+            size = held.numel() * held.element_size()
+            if size <= min(self.room, KEPT // 4):
+                self.kept[id(stored)] = held
+                self.room -= size
+            else:
+                self.stored, self.read = stored, held
         return held
 
 

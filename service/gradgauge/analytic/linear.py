@@ -24,6 +24,7 @@ from gradgauge.analytic.moments import (
 )
 
 NOTES = ("weights_independent_of_activations",)
+BLOCK = 1 << 18  # elements of a matrix that are squared at a time
 LARGE = 1 << 15  # elements from which products are taken in float32
 Linear = Callable[[Tensor], Tensor]
 
@@ -78,15 +79,15 @@ class Weights:
         """W x along `axis`."""
         return along(x, self.read(), axis)
 
-    def apply_squares(self, x: Tensor, axis: int) -> Tensor:
-        """(W.W) x along `axis`."""
+    def apply_squares(self, axis: int, *given: Tensor) -> list[Tensor]:
+        """(W.W) x along `axis` for each x."""
         W = self.read()
-        return along(x, W * W if W.dtype == torch.float64 else W.float().square(), axis)
+        return [_squared(x, W, axis, back=False) for x in given]
 
-    def apply_squares_back(self, x: Tensor, axis: int) -> Tensor:
-        """(W.W)^T x along `axis`."""
+    def apply_squares_back(self, axis: int, *given: Tensor) -> list[Tensor]:
+        """(W.W)^T x along `axis` for each x."""
         W = self.read()
-        return along(x, (W * W if W.dtype == torch.float64 else W.float().square()).T, axis)
+        return [_squared(x, W, axis, back=True) for x in given]
 
     def sums(self) -> Tensor:
         """Sum over inputs, per output."""
@@ -105,6 +106,32 @@ def along(x: Tensor, W: Tensor, axis: int) -> Tensor:
     else:
         made = scaled(moved, lambda t: t @ W.T.to(t.dtype), large=W.numel() > LARGE)
     return made.movedim(-1, axis)
+
+
+def _squared(x: Tensor, W: Tensor, axis: int, *, back: bool) -> Tensor:
+    """`along` with (W.W), or its transpose, squared a block at a time: no second W is held."""
+    if W.numel() <= BLOCK:
+        squares = W * W if W.dtype == torch.float64 else W.float().square()
+        return along(x, squares.T if back else squares, axis)
+    # Blocks of what lies together in memory.
+    turned = W.stride(0) < W.stride(1)
+    whole = W.T if turned else W
+    rows = max(BLOCK // whole.shape[1], 1)
+    spread, gather = x.movedim(axis, -1), back != turned
+    size = whole.shape[0 if gather else 1]
+    spread = spread.expand(*spread.shape[:-1], size)
+
+    def run(t: Tensor) -> Tensor:
+        total = torch.zeros((*t.shape[:-1], whole.shape[1 if gather else 0]), dtype=t.dtype)
+        for first in range(0, whole.shape[0], rows):
+            part = whole[first : first + rows].to(t.dtype).square()
+            if gather:
+                total += t[..., first : first + rows] @ part
+            else:
+                total[..., first : first + rows] = t @ part.T
+        return total
+
+    return scaled(spread, run, large=True).movedim(-1, axis)
 
 
 def scaled(x: Tensor, run: Linear, *, large: bool) -> Tensor:
@@ -134,8 +161,8 @@ def _dense(call: Call, x: Signal, W: Weights, *, place: int, bias: Tensor | None
         cov = V @ held @ V.T
         var, shared = cov.diagonal().clamp_min(0.0).reshape(mean.shape), None
     else:
-        var = W.apply_squares(x.var, axis)
-        shared = W.apply_squares(x.shared, axis) if x.shared.any() else None
+        var, *rest = W.apply_squares(axis, x.var, *([x.shared] if x.shared.any() else []))
+        shared = rest[0] if rest else None
     out = signal(shape, x.axes, mean, var, shared=shared, cov=cov)
     back = _dense_back(call, x, out, W, place)
     return Step((out,), single(call, back), NOTES, width=W.shape[1])
@@ -151,7 +178,7 @@ def _mixed(x: Signal, W: Weights, axis: int) -> tuple[Tensor, Tensor]:
     sums = W.sums()
     line = [1] * len(x.shape)
     line[axis] = len(sums)
-    own = W.apply_squares(x.var - x.shared, axis)
+    (own,) = W.apply_squares(axis, x.var - x.shared)
     var = own + x.shared * (sums * sums).reshape(line)
     return var, x.shared * float((sums * sums).mean())
 
@@ -180,10 +207,9 @@ def _plain_back(held: Flow, x: Signal, out: Signal, W: Weights, axis: int) -> Fl
         cov = V.T @ covariance_of(held, W.shape[0]) @ V
         g = cov.diagonal().clamp_min(0.0).reshape([*x.shape[:-1], -1])
         return Flow(g, torch.zeros_like(g[..., :1]), cov=cov)
-    g = W.apply_squares_back(_wide(held.g, out, axis), axis)
-    shared = torch.zeros([1] * g.ndim, dtype=torch.float64)
-    if held.shared.any():
-        shared = W.apply_squares_back(_wide(held.shared, out, axis), axis)
+    moving = [held.g, held.shared] if held.shared.any() else [held.g]
+    g, *rest = W.apply_squares_back(axis, *(_wide(t, out, axis) for t in moving))
+    shared = rest[0] if rest else torch.zeros([1] * g.ndim, dtype=torch.float64)
     return Flow(g, shared)
 
 
@@ -198,7 +224,7 @@ def _mixed_back(held: Flow, W: Weights, axis: int) -> Flow:
     sums = W.column_sums()
     size = [-1] * held.g.ndim
     size[axis] = W.shape[0]
-    own = W.apply_squares_back((held.g - held.shared).expand(size), axis)
+    (own,) = W.apply_squares_back(axis, (held.g - held.shared).expand(size))
     line = [1] * held.g.ndim
     line[axis] = len(sums)
     common = held.shared * (sums * sums).reshape(line)

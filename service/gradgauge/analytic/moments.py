@@ -74,7 +74,7 @@ class Signal:
     @property
     def finite(self) -> bool:
         """Whether every number can still be computed with."""
-        return bool(torch.isfinite(self.mean).all() and torch.isfinite(self.var).all())
+        return math.isfinite(float(self.mean.sum()) + float(self.var.sum()))
 
 
 def signal(
@@ -260,7 +260,8 @@ def pooled(value: Signal, closure: str) -> Signal:
     var = _mean(value.var, dims)
     spread = (_mean(value.mean * value.mean, dims) - mean * mean).clamp_min(0.0)
     if closure != "tensor":
-        return replace(value, mean=mean, var=var + spread, cov=None)
+        keyed = None if value.keyed is None else _mean(value.keyed, dims)
+        return replace(value, mean=mean, var=var + spread, keyed=keyed, cov=None)
     pattern = torch.randn(
         [n if a == "f" else 1 for n, a in zip(value.shape, value.axes, strict=True)],
         generator=torch.Generator().manual_seed(1),

@@ -38,6 +38,7 @@ BY_OP: dict[str, Rule] = {
     "LSTM": recurrent.lstm,
     "LayerNormalization": normalisation.layer_norm,
     "MatMul": _matmul,
+    "MaxPool": pooling.max_pool,
     "Mul": binary.mul,
     "RMSNormalization": normalisation.rms_norm,
     "RNN": recurrent.rnn,

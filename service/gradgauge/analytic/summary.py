@@ -102,13 +102,26 @@ def _passed(
     held: Flow | None,
     before: Mapping[str, Signal],
 ) -> float | None:
-    """The same as `_local` of a layer of one node, read off the pass over the whole graph."""
-    given = gradients.passed.get(records[0].name) if len(records) == 1 else None
-    if given is None or held is None or held.log10_g == NOTHING or output in gradients.ghosts:
+    """The same as `_local`, read off the pass over the whole graph where that went the same way.
+
+    It did where no shortcut passed the layer by, no gradient leans where that would count, and none
+    reached a value inside the layer from outside it.
+    """
+    if held is None or held.log10_g == NOTHING:
         return None
-    if records[0].leans and held.lean is not None:
-        return None
-    rows = [(before[name].size, log10_g) for name, log10_g in given if name in before]
+    given: list[tuple[str, float]] = []
+    inside = {n for r in records for n in r.outputs if n != output}
+    for record in records:
+        met = [f for n in record.outputs for f in gradients.flows.get(n, ())]
+        leans = record.leans and any(f.lean is not None for f in met)
+        aside = any(gradients.ghosts.get(n) for n in record.outputs)
+        if leans or aside or record.shortcut is not None:
+            return None
+        given += gradients.passed.get(record.name, [])
+    for name in inside:
+        if len(gradients.flows.get(name, ())) != sum(n == name for n, _ in given):
+            return None
+    rows = [(before[n].size, log10_g) for n, log10_g in given if n in before and n not in inside]
     if not rows:
         return None
     return math.fsum(size * 10.0 ** (log10_g - held.log10_g) for size, log10_g in rows)
