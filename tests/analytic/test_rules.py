@@ -314,6 +314,21 @@ def analysed(model):
     return {layer.name: layer.analytic for layer in analyze(model, options).layers}
 
 
+def test_dropout_in_training_scales_second_moments_and_keeps_what_positions_share():
+    x = law((1, 6, 40), "bpf", shared=0.3)
+    held = [x, Known(torch.tensor(0.25)), Known(torch.tensor(data=True))]
+    step = movement.dropout(call("Dropout", held))
+    (y,) = step.outputs
+    drawn = torch.stack([functional.dropout(draw(x, seeded(i)), 0.25) for i in range(1500)])
+    assert float((drawn.square().mean(0) / y.second - 1).abs().mean()) < 0.05
+    centred = drawn - drawn.mean(0)
+    pair = (centred[:, :, 0] * centred[:, :, 1]).mean()
+    assert float((y.shared - pair).abs().max()) < 0.05
+    given = step.pull([flow(torch.ones(1, 6, 40, dtype=torch.float64), shared=x.shared)])[0]
+    torch.testing.assert_close(given.g, torch.full_like(given.g, 1 / 0.75))
+    torch.testing.assert_close(given.shared, x.shared)
+
+
 def test_dropout_behind_an_activation_is_the_identity_in_inference_and_a_mask_in_training():
     """Kept with probability 1/2 and doubled: mean squares of values and gradients double."""
     plain = dropped(opset=10)
