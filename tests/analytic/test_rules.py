@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from gradgauge.analytic import linear, movement, normalisation, pooling, products
+from gradgauge.analytic import convolution, linear, movement, normalisation, pooling, products
 from gradgauge.analytic.axes import guess, of_input, reshaped, transposed
 from gradgauge.analytic.binary import add, mul
 from gradgauge.analytic.call import Call
@@ -82,7 +82,7 @@ def test_tokens_go_through_a_dense_layer_channel_by_channel():
 def test_a_convolution_is_exact_per_element(stride, padding, groups):
     W = random(8, 4 // groups, 3, 3, seed=2)
     x = law((1, 4, 9, 9), "bfpp")
-    step = linear.convolution(
+    step = convolution.convolution(
         call("Conv", [x, Known(W)], strides=[stride] * 2, pads=[padding] * 4, group=groups)
     )
     out = step.outputs[0]
@@ -100,7 +100,7 @@ def test_a_convolution_is_exact_per_element(stride, padding, groups):
 def test_a_gradient_common_to_all_pixels_meets_the_sum_of_the_taps():
     W = random(6, 4, 3, 3, seed=2)
     x = law((1, 4, 12, 12), "bfpp")
-    step = linear.convolution(call("Conv", [x, Known(W)], pads=[1] * 4))
+    step = convolution.convolution(call("Conv", [x, Known(W)], pads=[1] * 4))
     held = Flow(torch.ones(1, 6, 1, 1).double(), torch.ones(1, 6, 1, 1).double())
     to_x, _ = step.pull([held])
     inner = to_x.g.expand(1, 4, 12, 12)[0, :, 5, 5]
@@ -312,6 +312,21 @@ def dropped(*, opset, training=False):
 def analysed(model):
     options = AnalysisOptions(profile="quick", remediate=False, engines=["analytic"])
     return {layer.name: layer.analytic for layer in analyze(model, options).layers}
+
+
+def test_dropout_in_training_scales_second_moments_and_keeps_what_positions_share():
+    x = law((1, 6, 40), "bpf", shared=0.3)
+    held = [x, Known(torch.tensor(0.25)), Known(torch.tensor(data=True))]
+    step = movement.dropout(call("Dropout", held))
+    (y,) = step.outputs
+    drawn = torch.stack([functional.dropout(draw(x, seeded(i)), 0.25) for i in range(1500)])
+    assert float((drawn.square().mean(0) / y.second - 1).abs().mean()) < 0.05
+    centred = drawn - drawn.mean(0)
+    pair = (centred[:, :, 0] * centred[:, :, 1]).mean()
+    assert float((y.shared - pair).abs().max()) < 0.05
+    given = step.pull([flow(torch.ones(1, 6, 40, dtype=torch.float64), shared=x.shared)])[0]
+    torch.testing.assert_close(given.g, torch.full_like(given.g, 1 / 0.75))
+    torch.testing.assert_close(given.shared, x.shared)
 
 
 def test_dropout_behind_an_activation_is_the_identity_in_inference_and_a_mask_in_training():

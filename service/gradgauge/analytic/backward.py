@@ -15,11 +15,13 @@ class Gradients:
 
     `ghosts` are those of values a shortcut passed by (the sigmoid inside x * sigmoid(x)): read off,
     never passed on to the base. `unknown` are values some of whose gradient could not be followed.
+    `passed` has what each node alone gave its inputs, where no shortcut passed it by.
     """
 
     flows: defaultdict[str, list[Flow]] = field(default_factory=lambda: defaultdict(list))
     ghosts: defaultdict[str, list[Flow]] = field(default_factory=lambda: defaultdict(list))
     unknown: set[str] = field(default_factory=set)
+    passed: dict[str, list[tuple[str, float]]] = field(default_factory=dict)
 
     def at(self, name: str) -> Flow | None:
         """The gradient at a value, or None where it is not known."""
@@ -54,7 +56,9 @@ def _back(record: Record, trace: Trace, found: Gradients, *, direct: bool) -> No
             )
         ghost = [merge(_both(a, b)) if a or b else None for a, b in zip(real, ghost, strict=True)]
         real = [None] * len(real)
-    _pass(record, real, trace, found.flows)
+    given = _pass(record, real, trace, found.flows)
+    if given and ghost == [None] * len(ghost):
+        found.passed[record.name] = given
     _pass(record, ghost, trace, found.ghosts, only=trace.origins)
 
 
@@ -68,21 +72,26 @@ def _pass(
     trace: Trace,
     into: defaultdict[str, list[Flow]],
     only: Container[str] | None = None,
-) -> None:
+) -> list[tuple[str, float]]:
+    """Adds to `into`, and names what it added: log10 of each input's mean square."""
     if record.step is None or all(f is None for f in flows):
-        return
+        return []
     scale = max(f.scale for f in flows if f is not None)
     same = [None if f is None else f.over(scale) for f in flows]
+    given = []
     for name, pulled in zip(record.inputs, record.step.pull(same), strict=False):
         if name and pulled is not None and (only is None or name in only):
-            into[name].append(_settled(pulled, scale, trace, name))
+            settled = _settled(pulled, scale, trace, name)
+            into[name].append(settled)
+            given.append((name, settled.log10_g))
+    return given
 
 
 def _settled(pulled: Flow, scale: float, trace: Trace, name: str) -> Flow:
     """The gradient brought to order 1, so that thousands of layers do not leave the range."""
     value = trace.values.get(name)
-    if isinstance(value, Signal) and trace.closure != "element":
-        pulled = pooled_flow(pulled, value.axes, trace.closure)
+    if isinstance(value, Signal):
+        pulled = pooled_flow(pulled, value, trace.closure)
     top = float(pulled.g.max()) if pulled.g.numel() else 0.0
     if not 0 < top < math.inf:
         return replace(pulled, scale=scale)

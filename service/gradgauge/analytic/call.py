@@ -22,7 +22,7 @@ class Call:
     """A node about to be carried out; `names` are its inputs' names, "" where one is left out.
 
     `bases` has what inputs that went through an activation were before, `batch` how many inputs
-    BatchNormalization takes its statistics from.
+    BatchNormalization takes its statistics from, `pools` whether many positions are kept as one.
     """
 
     op: str
@@ -33,6 +33,7 @@ class Call:
     batch_statistics: bool
     bases: Mapping[str, "Base"] = field(default_factory=dict)
     batch: int = 32
+    pools: bool = False
 
     def signal(self, index: int) -> Signal | None:
         """The input at `index` if it is known by moments only."""

@@ -22,7 +22,7 @@ from gradgauge.ops.table import lookup
 
 SEED = 11
 BATCH = 32  # inputs to a batch, where its statistics are the norms'
-Closure = Literal["element", "channel", "tensor"]
+Closure = Literal["element", "image", "channel", "tensor"]
 # Kinds that have a rule for activations only: drawn samples reach them as moments.
 COMPUTING = frozenset({"linear", "normalisation", "recurrent", "contraction", "pooling"})
 # Of a constant they keep every element once, and so the mean square of its gradient.
@@ -30,6 +30,7 @@ KEEPING = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "
 AFFINE = frozenset({"Add", "Identity", "Mul", "Neg", "Sub"})  # and Div by a constant
 ELEMENTWISE = frozenset({"pointwise", "binary"})
 MOST = 1 << 29  # elements of one value
+KEPT = 1 << 28  # bytes of weights that are kept once read
 FAULTS = (RuntimeError, IndexError, ValueError, TypeError, ArithmeticError)  # ops.row.Row.run's
 
 
@@ -43,7 +44,10 @@ class Shortcut:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One node carried out. `step` is None where it could not be, and `call` then may be."""
+    """One node carried out. `step` is None where it could not be, and `call` then may be.
+
+    `leans` is whether its gradient may depend on how the one it is given leans.
+    """
 
     name: str
     inputs: tuple[str, ...]
@@ -51,6 +55,7 @@ class Record:
     step: Step | None
     shortcut: Shortcut | None = None
     call: Call | None = None
+    leans: bool = True
 
 
 @dataclass(slots=True)
@@ -75,10 +80,10 @@ def run(
     model: onnx_ir.Model, reading: Reading, closure: Closure = "element", batch: int = BATCH
 ) -> Trace:
     """Carry every node out in order; what depends on a node that cannot be is left out."""
-    trace, latest = Trace(closure, batch), _Latest()
+    trace, read = Trace(closure, batch), _Read()
     for name, value in model.graph.initializers.items():
         if value.const_value is not None and value.dtype != onnx_ir.DataType.STRING:
-            trace.values[name] = Known(partial(latest.tensor, value.const_value))
+            trace.values[name] = Known(partial(read.tensor, value.const_value))
     generator = np.random.default_rng(SEED)
     for name, plan in reading.inputs.items():
         trace.values[name] = _input(plan, generator)
@@ -89,19 +94,32 @@ def run(
 
 
 @dataclass(slots=True)
-class _Latest:
-    """The stored tensor that was read last: a node asks for its weight several times."""
+class _Read:
+    """Stored tensors as they were read: a node asks for its weight several times.
 
+    The first ones are kept, up to KEPT bytes in all; of the others the one that was read last.
+    """
+
+    kept: dict[int, torch.Tensor] = field(default_factory=dict)
+    room: int = KEPT
     stored: onnx_ir.TensorProtocol | None = None
     read: torch.Tensor | None = None
 
     def tensor(self, stored: onnx_ir.TensorProtocol) -> torch.Tensor:
-        """The tensor, read anew unless it is the latest."""
+        """The tensor, read anew unless it is kept or the latest."""
+        kept = self.kept.get(id(stored))
+        if kept is not None:
+            return kept
         held = self.read
         if held is None or self.stored is not stored:
             self.stored = self.read = None  # two are never held at once
             held = attributes.tensor(stored)
-            self.stored, self.read = stored, held
+            size = held.numel() * held.element_size()
+            if size <= min(self.room, KEPT // 4):
+                self.kept[id(stored)] = held
+                self.room -= size
+            else:
+                self.stored, self.read = stored, held
         return held
 
 
@@ -151,6 +169,7 @@ def _visit(
                 batch_statistics,
                 _bases(names, trace),
                 trace.batch,
+                trace.closure == "image",
             )
             step, shortcut = _carry_out(call, row.kind, trace, outputs)
         except FAULTS:  # the sampled engine names the fault; here the node is not supported
@@ -160,7 +179,8 @@ def _visit(
     if step is not None:
         trace.covered += 1
         _keep(trace, outputs, step)
-    record = Record(node.name or "", names, outputs, step, shortcut, call)
+    leans = row is None or (row.kind in ELEMENTWISE and node.op_type not in AFFINE)
+    record = Record(node.name or "", names, outputs, step, shortcut, call, leans)
     trace.records.append(record)
     trace.by_name[record.name] = record
     if any(isinstance(trace.values.get(n), Signal) for n in outputs):
@@ -181,7 +201,7 @@ def _keep(trace: Trace, outputs: tuple[str, ...], step: Step) -> None:
     for name, value in zip(outputs, step.outputs, strict=False):
         if not name or (isinstance(value, Signal) and not value.finite):
             continue
-        if isinstance(value, Signal) and trace.closure != "element":
+        if isinstance(value, Signal):
             trace.values[name] = pooled(value, trace.closure)
         else:
             trace.values[name] = value

@@ -1,4 +1,4 @@
-"""Dense and convolutional layers with their actual weights: W carries means, W squared variances.
+"""Dense layers with their actual weights: W carries means, W squared variances.
 
 Where a vector is small enough its whole covariance goes through W Sigma W^T, and its gradient's
 through W^T G W (THEORY section 1).
@@ -24,6 +24,7 @@ from gradgauge.analytic.moments import (
 )
 
 NOTES = ("weights_independent_of_activations",)
+BLOCK = 1 << 18  # elements of a matrix that are squared at a time
 LARGE = 1 << 15  # elements from which products are taken in float32
 Linear = Callable[[Tensor], Tensor]
 
@@ -78,15 +79,15 @@ class Weights:
         """W x along `axis`."""
         return along(x, self.read(), axis)
 
-    def apply_squares(self, x: Tensor, axis: int) -> Tensor:
-        """(W.W) x along `axis`."""
+    def apply_squares(self, axis: int, *given: Tensor) -> list[Tensor]:
+        """(W.W) x along `axis` for each x."""
         W = self.read()
-        return along(x, W * W if W.dtype == torch.float64 else W.float().square(), axis)
+        return [_squared(x, W, axis, back=False) for x in given]
 
-    def apply_squares_back(self, x: Tensor, axis: int) -> Tensor:
-        """(W.W)^T x along `axis`."""
+    def apply_squares_back(self, axis: int, *given: Tensor) -> list[Tensor]:
+        """(W.W)^T x along `axis` for each x."""
         W = self.read()
-        return along(x, (W * W if W.dtype == torch.float64 else W.float().square()).T, axis)
+        return [_squared(x, W, axis, back=True) for x in given]
 
     def sums(self) -> Tensor:
         """Sum over inputs, per output."""
@@ -105,6 +106,32 @@ def along(x: Tensor, W: Tensor, axis: int) -> Tensor:
     else:
         made = scaled(moved, lambda t: t @ W.T.to(t.dtype), large=W.numel() > LARGE)
     return made.movedim(-1, axis)
+
+
+def _squared(x: Tensor, W: Tensor, axis: int, *, back: bool) -> Tensor:
+    """`along` with (W.W), or its transpose, squared a block at a time: no second W is held."""
+    if W.numel() <= BLOCK:
+        squares = W * W if W.dtype == torch.float64 else W.float().square()
+        return along(x, squares.T if back else squares, axis)
+    # Blocks of what lies together in memory.
+    turned = W.stride(0) < W.stride(1)
+    whole = W.T if turned else W
+    rows = max(BLOCK // whole.shape[1], 1)
+    spread, gather = x.movedim(axis, -1), back != turned
+    size = whole.shape[0 if gather else 1]
+    spread = spread.expand(*spread.shape[:-1], size)
+
+    def run(t: Tensor) -> Tensor:
+        total = torch.zeros((*t.shape[:-1], whole.shape[1 if gather else 0]), dtype=t.dtype)
+        for first in range(0, whole.shape[0], rows):
+            part = whole[first : first + rows].to(t.dtype).square()
+            if gather:
+                total += t[..., first : first + rows] @ part
+            else:
+                total[..., first : first + rows] = t @ part.T
+        return total
+
+    return scaled(spread, run, large=True).movedim(-1, axis)
 
 
 def scaled(x: Tensor, run: Linear, *, large: bool) -> Tensor:
@@ -134,8 +161,8 @@ def _dense(call: Call, x: Signal, W: Weights, *, place: int, bias: Tensor | None
         cov = V @ held @ V.T
         var, shared = cov.diagonal().clamp_min(0.0).reshape(mean.shape), None
     else:
-        var = W.apply_squares(x.var, axis)
-        shared = W.apply_squares(x.shared, axis) if x.shared.any() else None
+        var, *rest = W.apply_squares(axis, x.var, *([x.shared] if x.shared.any() else []))
+        shared = rest[0] if rest else None
     out = signal(shape, x.axes, mean, var, shared=shared, cov=cov)
     back = _dense_back(call, x, out, W, place)
     return Step((out,), single(call, back), NOTES, width=W.shape[1])
@@ -151,7 +178,7 @@ def _mixed(x: Signal, W: Weights, axis: int) -> tuple[Tensor, Tensor]:
     sums = W.sums()
     line = [1] * len(x.shape)
     line[axis] = len(sums)
-    own = W.apply_squares(x.var - x.shared, axis)
+    (own,) = W.apply_squares(axis, x.var - x.shared)
     var = own + x.shared * (sums * sums).reshape(line)
     return var, x.shared * float((sums * sums).mean())
 
@@ -180,10 +207,9 @@ def _plain_back(held: Flow, x: Signal, out: Signal, W: Weights, axis: int) -> Fl
         cov = V.T @ covariance_of(held, W.shape[0]) @ V
         g = cov.diagonal().clamp_min(0.0).reshape([*x.shape[:-1], -1])
         return Flow(g, torch.zeros_like(g[..., :1]), cov=cov)
-    g = W.apply_squares_back(_wide(held.g, out, axis), axis)
-    shared = torch.zeros([1] * g.ndim, dtype=torch.float64)
-    if held.shared.any():
-        shared = W.apply_squares_back(_wide(held.shared, out, axis), axis)
+    moving = [held.g, held.shared] if held.shared.any() else [held.g]
+    g, *rest = W.apply_squares_back(axis, *(_wide(t, out, axis) for t in moving))
+    shared = rest[0] if rest else torch.zeros([1] * g.ndim, dtype=torch.float64)
     return Flow(g, shared)
 
 
@@ -198,7 +224,7 @@ def _mixed_back(held: Flow, W: Weights, axis: int) -> Flow:
     sums = W.column_sums()
     size = [-1] * held.g.ndim
     size[axis] = W.shape[0]
-    own = W.apply_squares_back((held.g - held.shared).expand(size), axis)
+    (own,) = W.apply_squares_back(axis, (held.g - held.shared).expand(size))
     line = [1] * held.g.ndim
     line[axis] = len(sums)
     common = held.shared * (sums * sums).reshape(line)
@@ -214,146 +240,3 @@ def _to_weight(held: Flow, x: Signal, out: Signal, axis: int) -> Flow:
     if out.axes[axis] == "f" and rows > 1:
         total += rows * (rows - 1) * float(held.shared.mean()) * float(x.pair().mean())
     return flow(max(total, 0.0))
-
-
-def convolution(call: Call) -> Step | None:
-    """Conv and ConvTranspose: the op itself on means with W and on variances with W.W."""
-    x, W = call.signal(0), call.known(1)
-    if x is None or W is None:
-        return None
-    run, rest = call.run, call.attributes
-    large = W.numel() * x.size > LARGE
-    dtype = torch.float32 if large else torch.float64
-    W = W.to(dtype)
-    bias = call.exact(2)
-    mean = scaled(x.mean.expand(x.shape), lambda t: run(t, W, **rest), large=large)
-    mean = mean if bias is None else mean + bias.reshape([1, -1, *[1] * (mean.ndim - 2)])
-    top = max(float(x.var.max()), 1e-300)
-    leaf = (x.var.expand(x.shape) / top).to(dtype).detach().requires_grad_()
-    squares = W * W
-    with torch.enable_grad():
-        made = run(leaf, squares, **rest)
-    var = made.detach().to(torch.float64) * top
-    spread = _spread(call, W)
-    axes = x.axes[0] + "f" + "p" * (mean.ndim - 2)
-    shared = _conv_shared(x, var, spread)
-    out = signal(tuple(mean.shape), axes, mean, var, shared=shared)
-
-    def transposed(g: Tensor) -> Tensor:
-        peak = max(float(g.max()), 1e-300)
-        wide = (g.expand(out.shape) / peak).to(dtype)
-        (found,) = torch.autograd.grad(made, leaf, wide, retain_graph=True)
-        return found.to(torch.float64) * peak
-
-    # Channels alone: the taps see patches that overlap, and are not so many inputs of their own.
-    width = W.shape[1] if call.op == "Conv" else W.shape[0]
-    back = _conv_back(call, x, out, transposed, spread)
-    return Step((out,), single(call, back), NOTES, width=width)
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """Sums over taps of a kernel, squared, and of its squares: [out, in] for one group.
-
-    `dense` is whether every position meets every tap (stride 1), `taps` their number.
-    """
-
-    sums: Tensor
-    squares: Tensor
-    groups: int
-    dense: bool
-    taps: int
-
-    def forward(self, x: Tensor, *, coherent: bool) -> Tensor:
-        """Per channel [1, C, 1...] through the squared sums, or through the sums of squares."""
-        return self._apply(x, self.sums if coherent else self.squares)
-
-    def backward(self, g: Tensor, *, coherent: bool) -> Tensor:
-        """The transpose."""
-        held = self.sums if coherent else self.squares
-        return self._apply(g, held.transpose(1, 2))
-
-    def _apply(self, x: Tensor, held: Tensor) -> Tensor:
-        per = x.reshape(-1).expand(held.shape[0] * held.shape[2]).reshape(held.shape[0], -1, 1)
-        made = held @ per
-        return made.reshape(1, -1, *[1] * (x.ndim - 2))
-
-
-def _spread(call: Call, W: Tensor) -> Spread:
-    groups = int(call.attributes.get("group", 1))
-    taps = W.flatten(2)
-    sums = taps.sum(2).to(torch.float64).square()
-    squares = taps.square().sum(2).to(torch.float64)
-    if call.op == "Conv":
-        split = [t.reshape(groups, t.shape[0] // groups, -1) for t in (sums, squares)]
-    else:
-        split = [t.reshape(groups, t.shape[0] // groups, -1).mT for t in (sums, squares)]
-    dense = all(s == 1 for s in call.attributes.get("strides") or [1])
-    return Spread(split[0], split[1], groups, dense, taps.shape[2])
-
-
-def _conv_shared(x: Signal, var: Tensor, spread: Spread) -> Tensor:
-    """Covariance of two positions: what they share, and taps that read the same inputs."""
-    places = list(range(2, len(x.shape)))
-    positions = math.prod(var.shape[2:])
-    shared = _channels(x.shared)
-    found = torch.zeros([1] * var.ndim, dtype=torch.float64)
-    if shared.any():
-        found = spread.forward(shared, coherent=True)
-    if spread.dense and positions > 1:
-        own = _channels((x.var - x.shared).mean(places, keepdim=True))
-        lag = spread.forward(own, coherent=True) - spread.forward(own, coherent=False)
-        found = found + lag / (positions - 1)
-    top = var.mean(places, keepdim=True)
-    return torch.maximum(torch.minimum(found, top), -top / max(positions - 1, 1))
-
-
-def _channels(t: Tensor) -> Tensor:
-    return t.mean(list(range(2, t.ndim)), keepdim=True)
-
-
-def _conv_back(
-    call: Call, x: Signal, out: Signal, transposed: Linear, spread: Spread
-) -> Callable[[Flow], list[Flow | None]]:
-    places = list(range(2, len(x.shape)))
-    kept = min(out.positions / max(x.positions, 1), 1.0)
-
-    def back(held: Flow) -> list[Flow | None]:
-        g = transposed(held.g)
-        common = _channels(held.shared)
-        shared = torch.zeros([1] * g.ndim, dtype=torch.float64)
-        if common.any():
-            # What the taps add beyond the sum of squares; a stride lets each phase meet its own.
-            coherent = spread.backward(common, coherent=True)
-            extra = coherent - spread.backward(common, coherent=False)
-            g = (g + extra * kept if spread.dense else g).clamp_min(0.0)
-            shared = coherent * kept
-        if spread.dense and x.positions > 1:
-            own = _channels((held.g - held.shared).mean(places, keepdim=True))
-            lag = spread.backward(own, coherent=True) - spread.backward(own, coherent=False)
-            shared = shared + lag / (x.positions - 1)
-        top = g.mean(places, keepdim=True)
-        shared = torch.maximum(torch.minimum(shared, top), -top / max(x.positions - 1, 1))
-        bias = out.positions * (held.g + (out.positions - 1) * held.shared).mean()
-        return [Flow(g, shared), _to_kernel(call, x, out, held, spread), flow(bias.clamp_min(0.0))]
-
-    return back
-
-
-def _to_kernel(call: Call, x: Signal, out: Signal, held: Flow, spread: Spread) -> Flow:
-    """Mean over the kernel of E (sum over positions of g x)^2, channels averaged beforehand."""
-    ones = torch.ones((1, 1, *_kernel(call)), dtype=torch.float64)
-    rest = {**call.attributes, "group": 1}
-    q = x.second.expand(x.shape).mean(1, keepdim=True)
-    g = held.g.expand(out.shape).mean(1, keepdim=True)
-    with torch.no_grad():
-        met = call.run(q, ones, **rest)
-    total = float((met * g).sum()) / spread.taps
-    uses = out.positions if call.op == "Conv" else x.positions
-    pairs = uses * (uses - 1) * float(held.shared.mean()) * float(x.pair().mean())
-    return flow(max(total + pairs, 0.0))
-
-
-def _kernel(call: Call) -> tuple[int, ...]:
-    W = call.known(1)
-    return () if W is None else tuple(W.shape[2:])

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 NOTHING = -math.inf  # log10 of a mean square that is exactly zero
+ALIKE = 128  # positions from which one stands for all in an image
 WIDE = 640  # features beyond which no covariance between them is kept: it costs their cube
 
 
@@ -73,7 +74,7 @@ class Signal:
     @property
     def finite(self) -> bool:
         """Whether every number can still be computed with."""
-        return bool(torch.isfinite(self.mean).all() and torch.isfinite(self.var).all())
+        return math.isfinite(float(self.mean.sum()) + float(self.var.sum()))
 
 
 def signal(
@@ -247,16 +248,20 @@ def measure(sample: Tensor, axes: str, draws: int) -> Signal:
 def pooled(value: Signal, closure: str) -> Signal:
     """The signal as a coarser theory sees it: per channel, or one mean and overlap per tensor.
 
-    Per tensor, a mean of random sign carries the overlap: only its square is ever used.
+    The closure "image" is per channel where there are many positions, else per element. Per tensor,
+    a mean of random sign carries the overlap: only its square is ever used.
     """
-    dims = value.places() if closure == "channel" else list(range(len(value.shape)))
+    if closure == "element" or (closure == "image" and value.positions < ALIKE):
+        return value
+    dims = list(range(len(value.shape))) if closure == "tensor" else value.places()
     if not dims:
         return replace(value, cov=None)
     mean = _mean(value.mean, dims)
     var = _mean(value.var, dims)
     spread = (_mean(value.mean * value.mean, dims) - mean * mean).clamp_min(0.0)
-    if closure == "channel":
-        return replace(value, mean=mean, var=var + spread, cov=None)
+    if closure != "tensor":
+        keyed = None if value.keyed is None else _mean(value.keyed, dims)
+        return replace(value, mean=mean, var=var + spread, keyed=keyed, cov=None)
     pattern = torch.randn(
         [n if a == "f" else 1 for n, a in zip(value.shape, value.axes, strict=True)],
         generator=torch.Generator().manual_seed(1),
@@ -268,14 +273,19 @@ def pooled(value: Signal, closure: str) -> Signal:
     return replace(value, mean=mean, var=var, shared=_mean(value.shared, dims), cov=None)
 
 
-def pooled_flow(held: Flow, axes: str, closure: str) -> Flow:
-    """The gradient as the same coarser theory sees it."""
-    if held.g.ndim != len(axes):
+def pooled_flow(held: Flow, value: Signal, closure: str) -> Flow:
+    """The gradient at a value as the same coarser theory sees it."""
+    if closure == "element" or (closure == "image" and value.positions < ALIKE):
+        return held
+    if held.g.ndim != len(value.axes):
         return replace(held, cov=None, lean=None)
-    dims = [i for i, a in enumerate(axes) if closure != "channel" or a == "p"]
+    dims = list(range(len(value.axes))) if closure == "tensor" else value.places()
     g = _mean(held.g, dims) if dims else held.g
     shared = _mean(held.shared, dims) if dims else held.shared
-    return replace(held, g=g, shared=shared, cov=None, lean=None)
+    lean = None
+    if closure == "image" and held.lean is not None:
+        lean = held.lean if not dims else _mean(held.lean * held.g, dims) / g.clamp_min(1e-300)
+    return replace(held, g=g, shared=shared, cov=None, lean=lean)
 
 
 def _mean(value: Tensor, dims: Sequence[int]) -> Tensor:

@@ -12,15 +12,44 @@ from gradgauge.analytic import axes
 from gradgauge.analytic.call import Call, single
 from gradgauge.analytic.moments import Flow, Known, Signal, Step, Value, flow, measure, signal
 
+BLOCK = 1024  # rows of a table at a time
 MIXING = frozenset({"AffineGrid", "Col2Im", "GridSample", "Resize", "RoiAlign", "Upsample"})
 
 
 def identity(call: Call) -> Step | None:
-    """Identity, Cast, Dropout in inference: the value itself."""
+    """Identity, Cast: the value itself."""
     x = call.signal(0)
     if x is None:
         return None
     return Step((x,), single(call, lambda held: [held]))
+
+
+def dropout(call: Call) -> Step | None:
+    """Dropout: the value itself, or in training each element kept with probability p, over p.
+
+    E y^2 = E x^2 / p, and what two elements share stays; so do gradients (THEORY section 1).
+    """
+    x, training = call.signal(0), call.known(2)
+    if x is None or (training is None and len(call.inputs) > 2 and call.inputs[2] is not None):
+        return None
+    ratio = call.known(1)
+    kept = 1.0 - (0.5 if ratio is None else float(ratio))
+    if training is None or not bool(training.any()) or kept == 1.0:
+        return identity(call)
+    if not 0.0 < kept < 1.0 or x.masked is not None:
+        return None
+    more = (1.0 / kept - 1.0) * x.second
+    cov = None if x.cov is None else x.cov + torch.diag(more.expand(x.shape).reshape(-1))
+    out = replace(x, var=x.var + more, cov=cov)
+
+    def back(held: Flow) -> list[Flow | None]:
+        extra = (1.0 / kept - 1.0) * held.g
+        joint = None
+        if held.cov is not None:
+            joint = held.cov + torch.diag(extra.expand(x.shape).reshape(-1))
+        return [replace(held, g=held.g + extra, cov=joint)]
+
+    return Step((out,), single(call, back), ("independent_masks",))
 
 
 def move(call: Call) -> Step | None:
@@ -79,16 +108,25 @@ def embedding(call: Call) -> Step | None:
     rows = table.tensor
     if int(call.attributes.get("axis", 0)) != 0 or not rows.is_floating_point():
         return None
-    rows = rows.to(torch.float64) if rows.numel() < 1 << 22 else rows.float()
     shape = (*indices.tensor.shape, *rows.shape[1:])
     line = [*[1] * indices.tensor.ndim, *rows.shape[1:]]
-    mean = rows.mean(0).to(torch.float64)
-    var = rows.var(0, correction=0).to(torch.float64)
+    mean, var = _over_rows(rows)
     roles = axes.guess(shape)
     out = signal(shape, roles, mean.reshape(line), var.reshape(line))
     # Each occurrence adds its gradient to its row; rows that do not occur get none.
     per_row = indices.tensor.numel() / max(rows.shape[0], 1)
     return Step((out,), single(call, lambda held: [flow(float(held.g.mean()) * per_row), None]))
+
+
+def _over_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance over the first axis, a block of rows at a time."""
+    flat = rows.reshape(rows.shape[0], -1)
+    blocks = [b.to(torch.float64).sum(0) for b in torch.split(flat, BLOCK)]
+    mean = torch.stack(blocks).sum(0) / flat.shape[0]
+    centre = mean.to(flat.dtype if flat.dtype == torch.float32 else torch.float64)
+    apart = [(b.to(centre.dtype) - centre).square().sum(0) for b in torch.split(flat, BLOCK)]
+    var = torch.stack(apart).to(torch.float64).sum(0) / flat.shape[0]
+    return mean.reshape(rows.shape[1:]), var.reshape(rows.shape[1:])
 
 
 def as_signal(value: Value | None) -> Value | None:

@@ -1,12 +1,16 @@
-"""Averages over windows, positions or features; maxima are probed."""
+"""Averages over windows, positions or features; maxima are probed, of a large image in a part."""
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from gradgauge.analytic.call import Call, single
-from gradgauge.analytic.moments import Flow, Signal, Step, signal
+from gradgauge.analytic.moments import ALIKE, Flow, Signal, Step, signal
+from gradgauge.analytic.probe import probe
+
+PART = 32  # positions along one axis that are drawn of a large image
 
 
 def average_pool(call: Call) -> Step | None:
@@ -43,6 +47,50 @@ def average_pool(call: Call) -> Step | None:
         return [Flow(own_g + common, shared)]
 
     return Step((out,), single(call, back))
+
+
+def max_pool(call: Call) -> Step | None:
+    """MaxPool of an image of alike positions, probed on a part of it; None for others."""
+    x = call.signal(0)
+    if x is None or not call.pools or x.mean.numel() > x.shape[1] or x.var.numel() > x.shape[1]:
+        return None
+    shape = [*x.shape[:2], *(min(n, PART) for n in x.shape[2:])]
+    if x.positions < ALIKE or len(shape) < 4 or math.prod(shape) == x.size:
+        return None
+    base = call.bases.get(call.names[0])
+    bases = {} if base is None else {call.names[0]: replace(base, signal=_part(base.signal, shape))}
+    part = probe(replace(call, inputs=(_part(x, shape), *call.inputs[1:]), bases=bases))
+    some = part.outputs[0]
+    if not isinstance(some, Signal):
+        return None
+    sizes = call.run(torch.zeros((1, 1, *x.shape[2:])), **call.attributes)
+    full = (sizes[0] if isinstance(sizes, tuple | list) else sizes).shape[2:]
+    mean, var = (_over_places(t, some) for t in (some.mean, some.var))
+    met, seen = math.prod(full), math.prod(shape[2:])
+    # What all positions share stays; what neighbours share is of fewer pairs in the whole image.
+    lasting = torch.minimum(x.shared * var / x.var.clamp_min(1e-300), some.shared)
+    fewer = (some.positions - 1) / max(met - 1, 1)
+    shared = lasting + (some.shared - lasting) * fewer
+    out = signal([*x.shape[:2], *full], x.axes, mean, var, shared=shared)
+
+    def back(held: Flow) -> list[Flow | None]:
+        lone = replace(held, g=_over_places(held.g, out), lean=None)
+        (found,) = part.pull([lone, *[None] * (len(part.outputs) - 1)])[:1]
+        if found is None:
+            return [None]
+        lasting = held.shared * (met / x.positions) ** 2
+        near = (found.shared - lasting) * ((seen - 1) / (x.positions - 1))
+        return [Flow(_over_places(found.g, x), lasting + near, lean=found.lean)]
+
+    return Step((out,), single(call, back), part.assumptions, probed=True)
+
+
+def _part(x: Signal, shape: list[int]) -> Signal:
+    return replace(x, shape=tuple(shape))
+
+
+def _over_places(t: Tensor, x: Signal) -> Tensor:
+    return t.mean(x.places(), keepdim=True)
 
 
 def global_average_pool(call: Call) -> Step | None:

@@ -17,6 +17,7 @@ from gradgauge.analytic.moments import Flow, Signal, Step, between, signal
 
 SEED = 20_240_229
 DRAWN = 1 << 19  # logits drawn for one softmax
+ROWS = 32  # of one head, where all have one law
 
 
 def product(call: Call) -> Step | None:
@@ -188,13 +189,14 @@ def softmax(call: Call) -> Step | None:
 def _weights(x: Signal, axis: int) -> tuple[Tensor, Tensor, Tensor]:
     """E A, E A^2 and the mean square of its Jacobian, per element."""
     shared = torch.zeros_like(x.var) if x.keyed is None else x.keyed
-    spread = (x.var - shared).clamp_min(0.0).expand(x.shape)
-    mean = x.mean.expand(x.shape)
     rounds = min(max(DRAWN // max(x.size, 1), 2), 64)
+    shape = _few_rows(x, axis)
+    spread = (x.var - shared).clamp_min(0.0).expand(shape)
+    mean = x.mean.expand(shape)
     generator = torch.Generator().manual_seed(SEED)
-    total = torch.zeros((3, *x.shape), dtype=torch.float64)
+    total = torch.zeros((3, *shape), dtype=torch.float64)
     for _ in range(rounds):
-        z = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+        z = torch.randn(shape, generator=generator, dtype=torch.float64)
         logits = mean + spread.sqrt() * z
         if x.masked is not None:
             logits = logits.masked_fill(x.masked, -math.inf)
@@ -204,6 +206,9 @@ def _weights(x: Signal, axis: int) -> tuple[Tensor, Tensor, Tensor]:
         total[1] += square
         total[2] += square * (1 - 2 * rows + square.sum(axis, keepdim=True))
     found = total / rounds
+    if shape != x.shape:  # rows of one law: their mean is each one's
+        found = found.mean(-2, keepdim=True)
+        mean, spread = mean[..., :1, :], spread[..., :1, :]
     # Elements a few draws do not tell apart: the mean of Gaussians' exponentials, normalised.
     smooth = mean + 0.5 * spread
     if x.masked is not None:
@@ -213,3 +218,10 @@ def _weights(x: Signal, axis: int) -> tuple[Tensor, Tensor, Tensor]:
     square = first * first
     ratio = found[1].mean(axis, keepdim=True) / square.mean(axis, keepdim=True).clamp_min(1e-300)
     return first, square * ratio.clamp_min(1.0), found[2]
+
+
+def _few_rows(x: Signal, axis: int) -> tuple[int, ...]:
+    """The shape to draw: where rows of one head have one law, a part of them tells as much."""
+    held = [x.mean, x.var, *(t for t in (x.keyed, x.masked) if t is not None)]
+    alike = axis == len(x.shape) - 1 > 0 and all(t.ndim > 1 and t.shape[-2] == 1 for t in held)
+    return (*x.shape[:-2], ROWS, x.shape[-1]) if alike and x.shape[-2] > ROWS else x.shape

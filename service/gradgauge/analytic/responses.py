@@ -16,7 +16,8 @@ from torch.nn import functional
 from gradgauge.analytic.expectations import Pointwise, grid, renormalised, with_slope
 
 DIRECT = 600  # elements that are integrated one by one
-MEANS, SPREADS = 49, 13  # points of a table
+MEANS, SPREADS = 49, 13  # points of a table, at most
+STEP = 0.05  # between them, where fewer do: of means in deviations, of deviations in their log
 ORDER = 8  # nodes of each panel
 SERIES = 8  # terms of a Hermite series
 
@@ -125,8 +126,8 @@ def _interpolate(phi: Pointwise, mean: Tensor, spread: Tensor) -> list[Tensor]:
     log = size.log()
     low, high = float(log.min()), float(log.max())
     first, last = float(mean.min()), float(mean.max())
-    rows = 1 if high - low < 1e-9 else SPREADS
-    columns = 1 if last - first < 1e-9 * math.exp(high) else MEANS
+    rows = _points((high - low) / STEP, SPREADS)
+    columns = _points((last - first) / (STEP * math.exp(low)), MEANS)
     means = torch.linspace(first, last, columns, dtype=torch.float64)
     spreads = torch.linspace(low, high, rows, dtype=torch.float64).exp()
     table = _integrate(phi, means.repeat(rows), spreads[:, None].expand(rows, columns).reshape(-1))
@@ -135,6 +136,11 @@ def _interpolate(phi: Pointwise, mean: Tensor, spread: Tensor) -> list[Tensor]:
     at = torch.stack(places, -1)[None, None]
     made = functional.grid_sample(held, at, padding_mode="border", align_corners=True)
     return list(made[0, :, 0])
+
+
+def _points(steps: float, most: int) -> int:
+    """Points of one side of a table so many steps long."""
+    return 1 if steps < 1e-7 else max(min(math.ceil(steps) + 1, most), 2)
 
 
 def _place(x: Tensor, low: float, high: float, n: int) -> Tensor:

@@ -13,6 +13,8 @@ from gradgauge.analytic.moments import NOTHING, Flow, Known, Signal, flow
 from gradgauge.graph.layers import Layer
 from gradgauge.schema.profile import AnalyticLayer
 
+ROW = 4096  # elements of one norm in float32
+LEAST, MOST = 1e-14, 1e18  # a norm in float32 between these has lost nothing
 HANIN = 0.217  # 1 / (2 ln 10): from the deviation of ln of a square to decades of a root
 
 
@@ -42,7 +44,9 @@ def of_layer(
     before = _inputs(layer, trace)
     n_in = sum(signal.size for signal in before.values())
     q_in = sum(signal.q * signal.size for signal in before.values()) / max(n_in, 1)
-    spread = _local(records, trace, layer.output, met, before)
+    spread = _passed(records, gradients, layer.output, met, before)
+    if spread is None:
+        spread = _local(records, trace, layer.output, met, before)
     chi = None if spread is None or not out.size else spread / out.size
     grad = _param(layer, trace, gradients)
     return AnalyticLayer(
@@ -75,6 +79,13 @@ def _of_constant(layer: Layer, out: Known, trace: Trace, gradients: Gradients) -
 
 def _rms(tensor: torch.Tensor) -> float:
     held = tensor if tensor.is_floating_point() else tensor.to(torch.float64)
+    if held.dtype == torch.float32 and held.numel() >= ROW and held.is_contiguous():
+        whole = held.numel() // ROW * ROW
+        rows = torch.linalg.vector_norm(held.reshape(-1)[:whole].reshape(-1, ROW), dim=1)
+        if float(rows.min()) > LEAST and float(rows.max()) < MOST:  # squares keep the range
+            rest = torch.linalg.vector_norm(held.reshape(-1)[whole:], dtype=torch.float64)
+            total = float(rows.to(torch.float64).square().sum()) + float(rest) ** 2
+            return math.sqrt(total / held.numel())
     norm = torch.linalg.vector_norm(held, dtype=torch.float64)
     return float(norm) / math.sqrt(max(tensor.numel(), 1))
 
@@ -82,6 +93,38 @@ def _rms(tensor: torch.Tensor) -> float:
 def _inputs(layer: Layer, trace: Trace) -> dict[str, Signal]:
     found = {name: trace.values.get(name) for name in layer.inputs}
     return {name: value for name, value in found.items() if isinstance(value, Signal)}
+
+
+def _passed(
+    records: Sequence[Record],
+    gradients: Gradients,
+    output: str,
+    held: Flow | None,
+    before: Mapping[str, Signal],
+) -> float | None:
+    """The same as `_local`, read off the pass over the whole graph where that went the same way.
+
+    It did where no shortcut passed the layer by, no gradient leans where that would count, and none
+    reached a value inside the layer from outside it.
+    """
+    if held is None or held.log10_g == NOTHING:
+        return None
+    given: list[tuple[str, float]] = []
+    inside = {n for r in records for n in r.outputs if n != output}
+    for record in records:
+        met = [f for n in record.outputs for f in gradients.flows.get(n, ())]
+        leans = record.leans and any(f.lean is not None for f in met)
+        aside = any(gradients.ghosts.get(n) for n in record.outputs)
+        if leans or aside or record.shortcut is not None:
+            return None
+        given += gradients.passed.get(record.name, [])
+    for name in inside:
+        if len(gradients.flows.get(name, ())) != sum(n == name for n, _ in given):
+            return None
+    rows = [(before[n].size, log10_g) for n, log10_g in given if n in before and n not in inside]
+    if not rows:
+        return None
+    return math.fsum(size * 10.0 ** (log10_g - held.log10_g) for size, log10_g in rows)
 
 
 def _local(
