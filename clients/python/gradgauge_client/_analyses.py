@@ -101,9 +101,12 @@ class Analysis(_models.Analysis):
             raise APIResponseError(f"the report of {self.id} is not an object")
         return told
 
-    def render(self, form: str) -> str:
-        """Its report as `html` or `markdown`, written by the service."""
-        return self._http.send(self._report(form)).text
+    def render(self, form: str, *, path: str | None = None) -> str:
+        """Its report as `html`, `markdown`, `sarif`, `junit`, `gitlab` or `github`, by the service.
+
+        Formats of pipelines tell the model's `path` in its repository, else its name.
+        """
+        return self._http.send(self._report(form, path)).text
 
     def layers(self, **filters: str | int) -> Iterator[LayerBlock]:
         """Its report's layers, page after page; `filters` such as `role="origin"`, `op="Gemm"`."""
@@ -128,8 +131,9 @@ class Analysis(_models.Analysis):
         request = Request("GET", f"{_PATH}/{self.id}/gate", params=params)
         return validated(Evaluation, self._http.json(request))
 
-    def _report(self, form: str) -> Request:
-        return Request("GET", f"{_PATH}/{self.id}/report", params={"format": form})
+    def _report(self, form: str, path: str | None = None) -> Request:
+        params = {"format": form} if path is None else {"format": form, "path": path}
+        return Request("GET", f"{_PATH}/{self.id}/report", params=params)
 
     def _poll(self, deadline: _watch.Deadline, tell: OnProgress) -> "Analysis":
         pause, heard = _FIRST_POLL_S, time.monotonic()

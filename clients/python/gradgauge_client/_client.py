@@ -20,6 +20,7 @@ from gradgauge_client._errors import (
 from gradgauge_client._exit import INVALID, of_fault
 from gradgauge_client._gate import regate
 from gradgauge_client._http import RETRIES, TIMEOUT_S, Http, Request, posted
+from gradgauge_client._keys import Keys
 from gradgauge_client._models import Capabilities, Comparison, Report
 from gradgauge_client._policies import Policies
 from gradgauge_client._sources import Architectures, Models, is_spec
@@ -57,6 +58,7 @@ class Client:
         self.architectures = Architectures(self._http)
         self.analyses = Analyses(self._http)
         self.policies = Policies(self._http)
+        self.keys = Keys(self._http)
         self.webhooks = Webhooks(self._http)
 
     def __enter__(self) -> Self:

@@ -81,6 +81,34 @@ class AnalyticBlock(BaseModel):
     stable_rank: float | None
 
 
+class ApiKey(BaseModel):
+    """A key of the project; its text is told once, when it is made."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    created_at: AwareDatetime
+    expires_at: AwareDatetime | None
+    id: str
+    last_used_at: AwareDatetime | None
+    """To the minute."""
+    principal: str
+    revoked_at: AwareDatetime | None
+    scope: Literal["read", "write", "admin"]
+
+
+class ApiKeyPage(BaseModel):
+    """A page of keys by id; `next_cursor` is null on the last."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    items: list[ApiKey]
+    next_cursor: str | None
+
+
 class Architecture(BaseModel):
     """A validated spec."""
 
@@ -338,6 +366,24 @@ class ModelFacts(BaseModel):
     unsupported_ops: list[str]
     """Operators that an analysis could not run."""
     warnings: list[Caution]
+
+
+class NewApiKey(BaseModel):
+    """A key and its text, which is told this once."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    created_at: AwareDatetime
+    expires_at: AwareDatetime | None
+    id: str
+    key: str
+    last_used_at: AwareDatetime | None
+    """To the minute."""
+    principal: str
+    revoked_at: AwareDatetime | None
+    scope: Literal["read", "write", "admin"]
 
 
 class NewWebhook(BaseModel):

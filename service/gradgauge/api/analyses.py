@@ -17,6 +17,7 @@ from gradgauge.api.architectures import of_document, stored
 from gradgauge.api.contract import SPEC, refusals
 from gradgauge.api.deps import REFERENCE, Cursor, Here, Id, Limit, Of, Project, Services
 from gradgauge.api.json_body import StrictRoute
+from gradgauge.api.paging import paged
 from gradgauge.errors import InvalidOptions, Unavailable
 from gradgauge.jobs import quotas, uploads
 from gradgauge.jobs.progress import follow
@@ -190,6 +191,7 @@ async def list_analyses(
     state: Annotated[
         Literal["queued", "running", "succeeded", "failed", "cancelled"] | None, Query()
     ] = None,
+    verdict: Annotated[Literal["pass", "warn", "fail", "inconclusive"] | None, Query()] = None,
     model_id: Of = None,
     architecture_id: Of = None,
 ) -> resources.AnalysisPage:
@@ -201,11 +203,11 @@ async def list_analyses(
             limit=limit + 1,
             before=cursor,
             state=state,
+            verdict=verdict,
             model_id=model_id,
             architecture_id=architecture_id,
         )
-    more = found[limit - 1].id if len(found) > limit else None
-    return resources.AnalysisPage(items=[wire(row) for row in found[:limit]], next_cursor=more)
+    return paged(resources.AnalysisPage, found, limit, wire)
 
 
 async def existing(analysis_id: Id, here: Here, project: Project) -> resources.Analysis:

@@ -16,6 +16,7 @@ from gradgauge.api import (
     comparisons,
     contract,
     health,
+    keys,
     layers,
     measures,
     models,
@@ -66,6 +67,7 @@ def create_app(settings: Settings, stopping: asyncio.Event | None = None) -> Fas
         webhooks,
         capabilities,
         audit,
+        keys,
         health,
         measures,
         sign_in,
@@ -74,7 +76,13 @@ def create_app(settings: Settings, stopping: asyncio.Event | None = None) -> Fas
     app.include_router(parts.strict)
     pages.install(app)
     problems.install(app)
-    app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)
+    app.add_middleware(
+        GZipMiddleware,
+        minimum_size=1024,
+        compresslevel=5,
+        # Events go out one by one; weights hardly shrink, and to try would hold up others.
+        exclude_content_types=("text/event-stream", "application/octet-stream"),
+    )
     app.add_middleware(Gate, require_keys=settings.require_keys, rates=rates.of(settings))
     app.add_middleware(Guard, loopback_only=not settings.require_keys)
     app.openapi = lambda: contract.document(app)  # type: ignore[method-assign]  # FastAPI's documented hook

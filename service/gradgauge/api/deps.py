@@ -58,6 +58,8 @@ REFERENCE = r"^[\x21-\x7e]{1,80}$"
 
 Id = Annotated[str, Path(pattern=REFERENCE)]
 Of = Annotated[str | None, Query(pattern=REFERENCE)]
+# Of secrets told once no copy stays on the way.
+UNSTORED = {"Cache-Control": "no-store"}
 Limit = Annotated[int, Query(ge=1, le=200, description="Items of a page.")]
 Cursor = Annotated[
     str | None,

@@ -81,6 +81,16 @@ _WEBHOOK = {
     "url": "https://ci.example.com/gradgauge",
     "created_at": _WHEN,
 }
+_KEY = {
+    "id": "7q3m9x0c5e2g8j1k",
+    "principal": "ci",
+    "scope": "write",
+    "created_at": _WHEN,
+    "expires_at": "2027-02-24T16:00:00Z",
+    "revoked_at": None,
+    "last_used_at": None,
+}
+_NEW_KEY = _KEY | {"key": "gg_7q3m9x0c5e2g8j1k_..."}
 _ALLOWED = {
     "fingerprint": "b1c0e8f27a4411aa",
     "reason": "known, mended in the next version",
@@ -199,13 +209,17 @@ EXAMPLES: dict[str, Example] = {
             "next_cursor": None,
         }
     ),
+    "create_key": Example({"principal": "ci", "scope": "write", "days": 90}, _NEW_KEY),
+    "list_keys": Example(response={"items": [_KEY], "next_cursor": None}),
+    "rotate_key": Example({"overlap_hours": 24}, _NEW_KEY),
+    "revoke_key": Example(response=_KEY | {"revoked_at": _WHEN}),
     "get_capabilities": Example(
         response={
             "versions": {"service": "0.1.0", "report_schema": "1.0", "spec": 1},
             "profiles": ["quick", "standard", "deep"],
             "engines": ["analytic", "sampled"],
             "target_dtypes": ["fp16", "bf16"],
-            "report_formats": ["json", "markdown", "html"],
+            "report_formats": ["json", "markdown", "html", "sarif", "junit", "gitlab", "github"],
             "ops": [{"domain": "", "op": "Gemm", "since": [1, 7], "kind": "linear"}],
             "limits": {"max_upload_bytes": 2147483648},
             "workers": 1,

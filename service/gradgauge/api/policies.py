@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from gradgauge.api.contract import refusals
 from gradgauge.api.deps import Here, Limit, Project, Services
 from gradgauge.api.json_body import StrictRoute
+from gradgauge.api.paging import paged
 from gradgauge.errors import NotFound
 from gradgauge.schema.report import FailOn
 from gradgauge.schema.strict import Strict, refused
@@ -130,8 +131,7 @@ async def list_policies(
     """List policies by name."""
     async with here.database.session() as session:
         found = await rows.page(session, project, limit=limit + 1, after=cursor)
-    more = found[limit - 1].name if len(found) > limit else None
-    return PolicyPage(items=[wire(row) for row in found[:limit]], next_cursor=more)
+    return paged(PolicyPage, found, limit, wire, by="name")
 
 
 @router.get("/{name}", responses=refusals("policy_not_found"))

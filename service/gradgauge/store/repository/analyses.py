@@ -78,6 +78,7 @@ async def page(
     limit: int,
     before: str | None = None,
     state: str | None = None,
+    verdict: str | None = None,
     model_id: str | None = None,
     architecture_id: str | None = None,
 ) -> list[Analysis]:
@@ -87,6 +88,7 @@ async def page(
         statement = statement.where(Analysis.id < before)
     wanted = {
         Analysis.state: state,
+        Analysis.verdict: verdict,
         Analysis.model_id: model_id,
         Analysis.architecture_id: architecture_id,
     }
