@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import PrivateAttr
@@ -23,9 +24,10 @@ from gradgauge_client._models import (
     Evaluation,
     LayerBlock,
     LayerPage,
-    Report,
     Spectra,
 )
+from gradgauge_client._report import Report, reported
+from gradgauge_client._sources import Models
 from gradgauge_client._wire import validated
 
 Json = dict[str, Any]
@@ -92,7 +94,22 @@ class Analysis(_models.Analysis):
 
     def report(self) -> Report:
         """Its report; raises ConflictError or NotFoundError where there is none."""
-        return validated(Report, self.report_json())
+        return reported(self.report_json(), self._applied)
+
+    def apply(self, recommendation_id: str) -> "Analysis":
+        """Have a recommendation of its report applied to a copy of what was analysed.
+
+        Once what is returned has succeeded, its `application.model_id` names the new model.
+        Raises NotFoundError, or ConflictError where the recommendation changes no model.
+        """
+        path = f"{_PATH}/{self.id}/recommendations/{recommendation_id}:apply"
+        return _read(self._http, self._http.json(Request("POST", path)))
+
+    def _applied(self, recommendation_id: str, path: Path, timeout: float | None) -> Path:
+        made = self.apply(recommendation_id).wait(timeout)
+        if made.application is None or made.application.model_id is None:
+            raise APIResponseError(f"{made.id} applied {recommendation_id} and made no model")
+        return Models(self._http).download(made.application.model_id, path)
 
     def report_json(self) -> Json:
         """Its report as the service sent it."""

@@ -109,6 +109,25 @@ class ApiKeyPage(BaseModel):
     next_cursor: str | None
 
 
+class Application(BaseModel):
+    """A recommendation applied to what an analysis analysed: `model_id` once that is made."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    action: str
+    analysis_id: str
+    """The analysis that recommends it."""
+    changes: list[str]
+    """What was changed where, as the model's own metadata says (`gradgauge.patch`)."""
+    finding_ids: list[str]
+    function_preserving: bool | None
+    model_id: str | None
+    recommendation_id: str
+    title: str
+
+
 class Architecture(BaseModel):
     """A validated spec."""
 
@@ -715,6 +734,8 @@ class Analysis(BaseModel):
         extra="ignore",
         frozen=True,
     )
+    application: Application | None
+    """The recommendation it applies: it ends with a model then, and has no report."""
     architecture_id: str | None
     cached: bool
     """Whether the report is an earlier analysis's."""

@@ -196,7 +196,7 @@ async def list_analyses(
     architecture_id: Of = None,
 ) -> resources.AnalysisPage:
     """List analyses, newest first."""
-    async with here.database.session() as session:
+    async with here.database.read() as session:
         found = await rows.page(
             session,
             project,
@@ -212,7 +212,7 @@ async def list_analyses(
 
 async def existing(analysis_id: Id, here: Here, project: Project) -> resources.Analysis:
     """The analysis of the path; raises NotFound."""
-    async with here.database.session() as session:
+    async with here.database.read() as session:
         return wire(await rows.get(session, project, analysis_id))
 
 

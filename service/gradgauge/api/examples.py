@@ -36,10 +36,24 @@ _ANALYSIS = {
     "progress": 0.0,
     "cached": False,
     "verdict": None,
+    "application": None,
     "error": None,
     "created_at": _WHEN,
     "started_at": None,
     "finished_at": None,
+}
+_APPLYING = _ANALYSIS | {
+    "id": "ana_01kb0m3t9hq4v6x8z2c5e7g9j6",
+    "application": {
+        "analysis_id": _ANALYSIS_ID,
+        "recommendation_id": "R1",
+        "action": "rescale_init",
+        "title": "Rescale the initial weights",
+        "finding_ids": ["F1"],
+        "model_id": None,
+        "changes": [],
+        "function_preserving": None,
+    },
 }
 _MODEL = {
     "id": _MODEL_ID,
@@ -134,6 +148,7 @@ EXAMPLES: dict[str, Example] = {
     ),
     "get_analysis": Example(response=_ANALYSIS),
     "cancel_analysis": Example(response=_ANALYSIS | {"state": "cancelled", "finished_at": _WHEN}),
+    "apply_recommendation": Example(response=_APPLYING),
     "list_analyses": Example(response={"items": [_ANALYSIS], "next_cursor": None}),
     "create_upload": Example({"name": "net.onnx", "size_bytes": 3355443}, _UPLOAD),
     "get_upload": Example(response=_UPLOAD | {"received_bytes": 1048576, "parts": [_PART]}),

@@ -160,7 +160,7 @@ async def report_key(here: Services, project: str, analysis_id: str) -> str:
         NotFound: there is no such analysis.
         Conflict: it has no report.
     """
-    async with here.database.session() as session:
+    async with here.database.read() as session:
         row = await rows.get(session, project, analysis_id)
     if row.report_key is not None and row.state == "succeeded":
         return row.report_key
@@ -168,6 +168,7 @@ async def report_key(here: Services, project: str, analysis_id: str) -> str:
         "queued": "wait for its end: GET its events",
         "running": "wait for its end: GET its events",
         "failed": "read the analysis's `error`",
+        "succeeded": "it applied a recommendation: read the model that its `application` names",
     }
     raise Conflict(
         "no_report",

@@ -85,6 +85,20 @@ class Queue:
         await analyses.remember(session, new.project_id, key, body, made.id)
         return Submitted(made, created=True)
 
+    async def submit_application(self, session: AsyncSession, new: NewAnalysis) -> Submitted:
+        """Queue the application of a recommendation, or find the earlier one of the same.
+
+        Raises:
+            NotFound: the model is gone.
+            TooManyWaiting, QuotaExceeded: the project may have no other.
+        """
+        if new.model_id is not None:
+            await models.get(session, new.project_id, new.model_id, lock=True)
+        earlier = await analyses.applied(session, new.project_id, new.cache_key)
+        if earlier:
+            return Submitted(earlier, created=False)
+        return Submitted(await self._queued(session, new, ready=True), created=True)
+
     async def recall(
         self, session: AsyncSession, project_id: str, idempotency: Idempotency
     ) -> Submitted | None:
@@ -150,6 +164,9 @@ class Queue:
             earlier = await analyses.answered(session, new.project_id, new.cache_key)
         if earlier:
             return await analyses.add_cached(session, new, earlier)
+        return await self._queued(session, new, ready=ready)
+
+    async def _queued(self, session: AsyncSession, new: NewAnalysis, *, ready: bool) -> Analysis:
         await quotas.enter(session, new.project_id, self.usual)
         made = await analyses.add(session, new)
         if ready:

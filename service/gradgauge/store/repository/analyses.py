@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import and_, func, insert, or_, select, text, update
 from sqlalchemy import delete as sql_delete
-from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gradgauge.errors import Conflict, KeyInFlight, KeyReused, NotFound
 from gradgauge.store.ids import new_id
 from gradgauge.store.repository import webhooks
-from gradgauge.store.tables import FINAL_STATES, Analysis, Event, IdempotencyKey
+from gradgauge.store.tables import FINAL_STATES, Analysis, Event, IdempotencyKey, Model
 
 # One channel for all analyses and models; its payload is an id and nothing else.
 CHANNEL = "gradgauge_changed"
@@ -28,6 +28,7 @@ class NewAnalysis:
     cache_key: str
     model_id: str | None = None
     architecture_id: str | None = None
+    application: dict[str, Any] | None = None
     request_id: str | None = None
 
 
@@ -82,8 +83,10 @@ async def page(
     model_id: str | None = None,
     architecture_id: str | None = None,
 ) -> list[Analysis]:
-    """Return up to `limit` analyses, newest first, older than the id `before`."""
-    statement = select(Analysis).where(Analysis.project_id == project_id)
+    """Return up to `limit` analyses, newest first, older than the id `before`; no applications."""
+    statement = select(Analysis).where(
+        Analysis.project_id == project_id, Analysis.application.is_(None)
+    )
     if before is not None:
         statement = statement.where(Analysis.id < before)
     wanted = {
@@ -112,6 +115,32 @@ async def answered(session: AsyncSession, project_id: str, cache_key: str) -> An
         .order_by(Analysis.id.desc())
         .limit(1)
         .with_for_update(read=True)
+    )
+    return (await session.scalars(statement)).one_or_none()
+
+
+async def applied(session: AsyncSession, project_id: str, cache_key: str) -> Analysis | None:
+    """Return the newest application of the same recommendation that runs or whose model is there.
+
+    Of two that are asked for at the same time the second waits for the first's transaction.
+    """
+    lock = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
+    await session.execute(lock, {"name": f"{project_id}/{cache_key}"})
+    kept = select(Model.id).where(Model.project_id == project_id)
+    made = Analysis.application["model_id"].as_string()
+    statement = (
+        select(Analysis)
+        .where(
+            Analysis.project_id == project_id,
+            Analysis.cache_key == cache_key,
+            Analysis.application.is_not(None),
+            or_(
+                Analysis.state.in_(("queued", "running")),
+                and_(Analysis.state == "succeeded", made.in_(kept)),
+            ),
+        )
+        .order_by(Analysis.id.desc())
+        .limit(1)
     )
     return (await session.scalars(statement)).one_or_none()
 
@@ -188,15 +217,18 @@ async def record(analysis: Analysis, session: AsyncSession) -> Analysis:
 
     To be called by whoever has just written the row: its lock makes ids grow in commit order.
     """
-    await session.execute(
-        insert(Event).values(
+    event = (
+        insert(Event)
+        .values(
             analysis_id=analysis.id,
             state=analysis.state,
             stage=analysis.stage,
             progress=analysis.progress,
         )
+        .returning(Event.analysis_id)
+        .cte("event")
     )
-    await notify(session, analysis.id)
+    await session.execute(select(func.pg_notify(CHANNEL, event.c.analysis_id)))
     if analysis.state in FINAL_STATES:
         await webhooks.announce(session, analysis)
     return analysis
