@@ -1,5 +1,7 @@
 """Recommendations over HTTP: applied in a confined job, the result a model of the project."""
 
+import json
+
 import onnx
 import onnxruntime
 import pytest
@@ -66,7 +68,7 @@ def test_the_model_is_the_one_that_patch_makes_and_runs(service, told, tmp_path)
     metadata = {each.key: each.value for each in model.metadata_props}
     assert metadata["gradgauge.patch"] == "; ".join(application["changes"])
     assert metadata["gradgauge.recommendation"].startswith(wanted["action"])
-    (tmp_path / "spec.yaml").write_text(__import__("json").dumps(DEEP))
+    (tmp_path / "spec.yaml").write_text(json.dumps(DEEP))
     names = ("id", "action", "title", "finding_ids")
     here = local.patch(
         str(tmp_path / "spec.yaml"), dict(OPTIONS), {name: wanted[name] for name in names}

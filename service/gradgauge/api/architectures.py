@@ -78,7 +78,7 @@ async def list_architectures(
     here: Here, project: Project, limit: Limit = 50, cursor: Cursor = None
 ) -> resources.ArchitecturePage:
     """List architectures, newest first."""
-    async with here.database.read() as session:
+    async with here.database.autocommit() as session:
         found = await rows.page(session, project, limit=limit + 1, before=cursor)
     return paged(resources.ArchitecturePage, found, limit, wire)
 
@@ -88,7 +88,7 @@ async def get_architecture(
     architecture_id: Id, here: Here, project: Project
 ) -> resources.Architecture:
     """Read an architecture."""
-    async with here.database.read() as session:
+    async with here.database.autocommit() as session:
         return wire(await rows.get(session, project, architecture_id))
 
 

@@ -41,7 +41,7 @@ async def list_audit(
     cursor: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
 ) -> AuditPage:
     """List the project's writes, newest first; needs scope admin. Without keys there are none."""
-    async with here.database.read() as session:
+    async with here.database.autocommit() as session:
         found = await rows.page(session, project, limit=limit + 1, before=cursor)
     return paged(AuditPage, found, limit, _entry)
 

@@ -93,7 +93,7 @@ async def list_keys(
     ] = None,
 ) -> ApiKeyPage:
     """List the project's keys by id, revoked and expired ones too, without their texts."""
-    async with here.database.read() as session:
+    async with here.database.autocommit() as session:
         found = await rows.page(session, project, limit=limit + 1, after=cursor)
     return paged(ApiKeyPage, found, limit, _wire)
 

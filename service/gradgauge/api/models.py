@@ -90,7 +90,7 @@ async def list_models(
     state: Annotated[Literal["inspecting", "ready", "rejected"] | None, Query()] = None,
 ) -> resources.ModelPage:
     """List models, newest first."""
-    async with here.database.read() as session:
+    async with here.database.autocommit() as session:
         found = await rows.page(session, project, limit=limit + 1, before=cursor, state=state)
     return paged(resources.ModelPage, found, limit, wire)
 
@@ -98,7 +98,7 @@ async def list_models(
 @router.get("/{model_id}", responses=refusals("model_not_found"))
 async def get_model(model_id: Id, here: Here, project: Project) -> resources.Model:
     """Read a model by its id, or by its content as `sha256:` and 64 hex digits."""
-    async with here.database.read() as session:
+    async with here.database.autocommit() as session:
         if not model_id.startswith(_BY_CONTENT):
             return wire(await rows.get(session, project, model_id))
         held = await rows.by_sha256(session, project, model_id.removeprefix(_BY_CONTENT).lower())
@@ -120,7 +120,7 @@ async def get_content(
     if_none_match: Annotated[str | None, Header(max_length=1000)] = None,
 ) -> Response:
     """Read a model's file as it was uploaded or made: an .onnx or, with external data, a .zip."""
-    async with here.database.read() as session:
+    async with here.database.autocommit() as session:
         row = await rows.get(session, project, model_id)
     headers = {
         "ETag": f'"{row.sha256}"',

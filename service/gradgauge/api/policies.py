@@ -129,7 +129,7 @@ async def list_policies(
     ] = None,
 ) -> PolicyPage:
     """List policies by name."""
-    async with here.database.read() as session:
+    async with here.database.autocommit() as session:
         found = await rows.page(session, project, limit=limit + 1, after=cursor)
     return paged(PolicyPage, found, limit, wire, by="name")
 
@@ -137,7 +137,7 @@ async def list_policies(
 @router.get("/{name}", responses=refusals("policy_not_found"))
 async def get_policy(name: _Name, here: Here, project: Project) -> StoredPolicy:
     """Read a policy."""
-    async with here.database.read() as session:
+    async with here.database.autocommit() as session:
         return wire(await rows.get(session, project, name))
 
 
@@ -154,7 +154,7 @@ async def named(here: Services, project: str, name: str | None) -> Policy:
     Raises:
         NotFound: the project holds no such policy.
     """
-    async with here.database.read() as session:
+    async with here.database.autocommit() as session:
         try:
             row = await rows.get(session, project, name or DEFAULT)
         except NotFound:

@@ -160,7 +160,7 @@ async def report_key(here: Services, project: str, analysis_id: str) -> str:
         NotFound: there is no such analysis.
         Conflict: it has no report.
     """
-    async with here.database.read() as session:
+    async with here.database.autocommit() as session:
         row = await rows.get(session, project, analysis_id)
     if row.report_key is not None and row.state == "succeeded":
         return row.report_key

@@ -67,7 +67,7 @@ async def receive_part(request: Request, here: Services, project: str) -> Receiv
 async def _received(
     request: Request, here: Services, project: str, chunks: AsyncIterator[bytes], overhead: int
 ) -> Received:
-    async with here.database.read() as session:
+    async with here.database.autocommit() as session:
         room = await quotas.room(session, project, here.queue.usual)
     limit = here.settings.max_upload_bytes
     narrow = room if room is not None and room.left < limit else None

@@ -107,7 +107,7 @@ async def list_webhooks(
     here: Here, project: Project, limit: Limit = 50, cursor: Cursor = None
 ) -> WebhookPage:
     """List webhooks, newest first."""
-    async with here.database.read() as session:
+    async with here.database.autocommit() as session:
         found = await rows.page(session, project, limit=limit + 1, before=cursor)
     return paged(WebhookPage, found, limit, wire)
 
@@ -115,7 +115,7 @@ async def list_webhooks(
 @router.get("/{webhook_id}", responses=refusals("webhook_not_found"))
 async def get_webhook(webhook_id: Id, here: Here, project: Project) -> Webhook:
     """Read a webhook, without its secret."""
-    async with here.database.read() as session:
+    async with here.database.autocommit() as session:
         return wire(await rows.get(session, project, webhook_id))
 
 
@@ -128,7 +128,7 @@ async def list_deliveries(
     cursor: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
 ) -> DeliveryPage:
     """List what a webhook was told, newest first, and what came of it."""
-    async with here.database.read() as session:
+    async with here.database.autocommit() as session:
         await rows.get(session, project, webhook_id)
         found = await rows.deliveries(session, webhook_id, limit=limit + 1, before=cursor)
     return paged(DeliveryPage, found, limit, _delivery)

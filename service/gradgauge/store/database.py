@@ -111,8 +111,8 @@ class Database:
                 yield session
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncSession]:
-        """Statements that only read, each for itself: one question, one answer, no transaction.
+    async def autocommit(self) -> AsyncIterator[AsyncSession]:
+        """Statements each for itself: one question, one answer, no transaction around them.
 
         Raises:
             Unavailable: the database cannot be reached.
@@ -123,7 +123,7 @@ class Database:
 
     async def ping(self) -> None:
         """Ask the database something trivial; raises Unavailable where it does not answer."""
-        async with self.read() as session:
+        async with self.autocommit() as session:
             await session.execute(text("SELECT 1"))
 
 
