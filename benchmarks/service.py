@@ -14,6 +14,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx2
@@ -203,10 +204,9 @@ def half_load(service, analysis_id, threads=4, seconds=6):
     def run(rate):
         ends = time.perf_counter() + seconds
         with ThreadPoolExecutor(threads) as pool:
-            told = pool.map(
-                lambda i: asking(service.url, analysis_id, ends, rate, i), range(threads)
-            )
-            return sorted(each for one in told for each in one)
+            one = partial(asking, service.url, analysis_id, ends, rate)
+            told = pool.map(one, range(threads))
+            return sorted(each for latencies in told for each in latencies)
 
     saturated = len(run(None)) / seconds
     late = run(saturated / 2 / threads)

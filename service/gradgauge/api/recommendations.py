@@ -15,7 +15,6 @@ from gradgauge.api.reports import report_key
 from gradgauge.errors import Conflict, NotFound
 from gradgauge.schema import resources
 from gradgauge.store.repository import analyses as rows
-from gradgauge.store.tables import Analysis
 
 router = APIRouter(prefix="/v1/analyses", tags=["reports"])
 
@@ -98,7 +97,7 @@ def _wanted(content: bytes, recommendation_id: str) -> dict[str, Any]:
     }
 
 
-def _new(row: Analysis, wanted: dict[str, Any], request_id: str) -> rows.NewAnalysis:
+def _new(row: rows.Row, wanted: dict[str, Any], request_id: str) -> rows.NewAnalysis:
     if row.model_id is None and row.architecture_id is None:
         raise Conflict(
             "source_deleted",

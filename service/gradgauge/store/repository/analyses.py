@@ -29,6 +29,8 @@ from gradgauge.store.ids import new_id
 from gradgauge.store.repository import webhooks
 from gradgauge.store.tables import FINAL_STATES, Analysis, Event, IdempotencyKey, Model
 
+Row = Analysis
+
 # One channel for all analyses and models; its payload is an id and nothing else.
 CHANNEL = "gradgauge_changed"
 
