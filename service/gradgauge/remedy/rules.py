@@ -7,6 +7,7 @@ from gradgauge.remedy.config import CLIP, LEARNING_RATE, LOSS_SCALE, STANDARDISE
 from gradgauge.remedy.gates import CHRONO, FORGET_BIAS
 from gradgauge.remedy.initial import BREAK_SYMMETRY, GLOROT, HE, LECUN, ORTHOGONAL, ZERO_BIAS
 from gradgauge.remedy.norms import BATCH_NORM, LAYER_NORM, RMS_NORM
+from gradgauge.remedy.optimizer import ADAM
 from gradgauge.remedy.recurrent import (
     IDENTITY,
     IRNN,
@@ -21,6 +22,7 @@ from gradgauge.remedy.whole import REINITIALISE
 
 REMEDIES: Final[tuple[Remedy, ...]] = (
     STANDARDISE,
+    ADAM,
     CLIP,
     LEARNING_RATE,
     LOSS_SCALE,
