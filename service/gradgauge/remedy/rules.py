@@ -18,6 +18,7 @@ from gradgauge.remedy.recurrent import (
 from gradgauge.remedy.rescale import BALANCE, MEND, RESCALE
 from gradgauge.remedy.residual import FIXUP, PRE_NORM, REZERO, SCALE_RESIDUAL
 from gradgauge.remedy.row import Remedy
+from gradgauge.remedy.skip import SKIP
 from gradgauge.remedy.whole import REINITIALISE
 
 REMEDIES: Final[tuple[Remedy, ...]] = (
@@ -47,6 +48,7 @@ REMEDIES: Final[tuple[Remedy, ...]] = (
     LAYER_NORM,
     BATCH_NORM,
     RMS_NORM,
+    SKIP,
     REZERO,
     PRE_NORM,
     SWAP,
