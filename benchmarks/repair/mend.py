@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from benchmarks.repair.cases import Case
-from benchmarks.repair.retrain import RATES, Trained, retrain
+from benchmarks.repair.retrain import Trained, retrain
 from benchmarks.trainability.data import batches, pool
 from benchmarks.trainability.export import export
 from benchmarks.trainability.measure import ROWS
@@ -16,7 +16,7 @@ from benchmarks.trainability.measure import ROWS
 from gradgauge.assess import Assessment, assess
 from gradgauge.pipeline import load, plan
 from gradgauge.remedy.patch import apply
-from gradgauge.remedy.search import Tried, is_serious
+from gradgauge.remedy.search import Tried, asks
 from gradgauge.remedy.verify import reading_of, try_all
 from gradgauge.schema.options import AnalysisOptions
 
@@ -43,7 +43,7 @@ def mend(case: Case, profile: str) -> dict[str, Any]:
     row["trained"] = []
     for one in kept:
         run = _trained(one, found, case)
-        row["trained"].append([one.remedy.action, run.trains, _short(run.progress)])
+        row["trained"].append([one.remedy.action, run.trains, _short(run.progress), run.rate])
         if run.trains:
             break
     return row
@@ -75,17 +75,15 @@ def _told(one: Tried) -> dict[str, Any]:
         "expected": _short(one.expected),
         "after": _short(one.after),
         "risk": [_short(one.risk_before), _short(one.risk_after)],
+        "adam": one.moves,
         "chance": [_short(chance) for chance in one.chances],
-        "serious_left": sum(is_serious(f) for f in one.again.findings) if one.again else None,
+        "serious_left": sum(asks(f) for f in one.again.findings) if one.again else None,
     }
 
 
 def _trained(one: Tried, found: Assessment, case: Case) -> Trained:
     model, reading = apply(found.graph.model, one.patch), reading_of(found, one.patch)
-    trial = one.remedy.recipe(found, one.finding) if one.remedy.recipe is not None else None
-    rates = (trial.lr, *RATES) if trial is not None and trial.clip is None else RATES
-    clip = trial.clip if trial is not None else None
-    return retrain(model, reading, case.spec, case.reference, rates=rates, clip=clip)
+    return retrain(model, reading, case.spec, case.reference, setting=one.trial)
 
 
 def _short(value: float | None) -> float | None:

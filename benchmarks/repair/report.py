@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from benchmarks.repair.cases import Case
+from scipy.stats import binomtest
+
+from gradgauge.remedy.optimizer import RATE as ADAM_RATE
 
 Row = dict[str, Any]
 SERIOUS = {"medium", "high", "critical"}
@@ -17,8 +20,8 @@ def report(rows: Iterable[Row], held: Mapping[str, Case]) -> str:
     known = list(rows)
     failing = [row for row in known if row["fail"]]
     lines = [
-        "| networks | n | told a finding | advised | first | one of three |",
-        "|---|---|---|---|---|---|",
+        "| networks | n | told a finding | advised | first | one of three | first, 95 % |",
+        "|---|---|---|---|---|---|---|",
     ]
     groups: dict[str, list[Row]] = {"all that fail": failing}
     groups["all that were advised"] = [row for row in failing if row["trained"]]
@@ -40,7 +43,9 @@ def _line(name: str, rows: list[Row]) -> str:
     advised = sum(bool(row["trained"]) for row in rows)
     first = sum(bool(row["trained"]) and row["trained"][0][1] for row in rows)
     three = sum(any(t[1] for t in row["trained"]) for row in rows)
-    return f"| {name} | {len(rows)} | {told} | {advised} | {first} | {three} |"
+    low, high = binomtest(first, len(rows)).proportion_ci(method="wilson")
+    counts = " | ".join(map(str, (len(rows), told, advised, first, three)))
+    return f"| {name} | {counts} | {low:.0%} to {high:.0%} |"
 
 
 def _facts(known: list[Row], failing: list[Row], held: Mapping[str, Case]) -> Iterable[str]:
@@ -74,6 +79,13 @@ def _facts(known: list[Row], failing: list[Row], held: Mapping[str, Case]) -> It
     if healthy:
         clean = sum(all(s not in SERIOUS for _, s in row["findings"]) for row in healthy)
         yield f"Networks that train without a serious finding: {clean} of {len(healthy)}."
+    adam = [
+        row["trained"][0] for row in failing if row["trained"] and "adam" in row["trained"][0][0]
+    ]
+    if adam:
+        at = sum(t[1] and t[3] == ADAM_RATE for t in adam)
+        good = sum(t[1] for t in adam)
+        yield f"First advice with Adam: {len(adam)}, trains {good}, at the rate advised {at}."
     worked = Counter(t[0] for row in failing for t in row["trained"] if t[1])
     if worked:
         yield "What mended: " + ", ".join(f"{k} {n}" for k, n in worked.most_common()) + "."

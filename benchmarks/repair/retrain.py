@@ -1,4 +1,4 @@
-"""A model trained by the trainability benchmark's recipe under SGD: the ONNX as it stands."""
+"""A model trained by the trainability benchmark's recipe: the ONNX as it stands."""
 
 import math
 from dataclasses import dataclass
@@ -16,18 +16,20 @@ from torch.nn import functional
 from gradgauge.graph.reading import Reading
 from gradgauge.sampled.case import compiled
 from gradgauge.sampled.frame import Setting
+from gradgauge.sampled.trial import Trial
 
 FIXED = (".mean", ".var", ".variance", ".deviation")  # statistics, which no optimizer moves
-RATES = tuple(lr for name, lr in TRIES if name == "sgd")
+RATES = {kind: tuple(lr for name, lr in TRIES if name == kind) for kind in ("sgd", "adam")}
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Whether the network trains, the best share of the reference's drop, and its losses."""
+    """Whether the network trains, the best share of the reference's drop, its losses, its rate."""
 
     trains: bool
     progress: float
     curve: list[float]
+    rate: float = 0.0
 
 
 def retrain(
@@ -36,10 +38,11 @@ def retrain(
     spec: Spec,
     reference: float,
     *,
-    rates: tuple[float, ...] = RATES,
-    clip: float | None = None,
+    setting: Trial | None = None,
 ) -> Trained:
     """SGD with momentum at each rate in turn until one passes, judged as `labels` judge.
+
+    Under a `setting` with its optimizer, clipped as it says, and at its rate before the usual ones.
 
     A run that after HOPELESS steps has learnt nothing is ended, where `train` ends all six of a
     network together: a late starter is counted as failed.
@@ -47,22 +50,26 @@ def retrain(
     level = chance(spec)
     best = Trained(trains=False, progress=-math.inf, curve=[])
     lost: dict[float, bool] = {}
-    for rate in rates:
-        losses = _run(model, reading, spec, rate, clip)
+    optimizer = setting.optimizer if setting is not None else "sgd"
+    clip = setting.clip if setting is not None else None
+    first = (setting.lr,) if setting is not None and clip is None else ()
+    usual = RATES[optimizer]
+    for rate in dict.fromkeys((*first, *usual)):
+        losses = _run(model, reading, spec, Trial(rate, clip, optimizer))
         end = float(np.mean(losses[-TAIL:])) if math.isfinite(losses[-1]) else math.inf
         lost[rate] = end > level + DIVERGED
         progress = (level - end) / (level - reference)
-        tiny = rate == RATES[2] and lost.get(RATES[1], False)
-        found = Trained(trains=progress >= ENOUGH and not tiny, progress=progress, curve=losses)
+        tiny = optimizer == "sgd" and rate == usual[2] and lost.get(usual[1], False)
+        found = Trained(
+            trains=progress >= ENOUGH and not tiny, progress=progress, curve=losses, rate=rate
+        )
         best = max(best, found, key=lambda one: (one.trains, one.progress))
         if best.trains:
             break
     return best
 
 
-def _run(
-    model: onnx_ir.Model, reading: Reading, spec: Spec, rate: float, clip: float | None
-) -> list[float]:
+def _run(model: onnx_ir.Model, reading: Reading, spec: Spec, trial: Trial) -> list[float]:
     setting = Setting(torch.float32, 0, "cross_entropy", 0, BATCH, torch.device("cpu"))
     exe = compiled(model, reading, setting)
     held = [
@@ -70,7 +77,10 @@ def _run(
         for name, v in exe.initializers.items()
         if v.requires_grad and v.ndim and not name.endswith(FIXED)
     ]
-    moved = [torch.zeros_like(v) for v in held]
+    if trial.optimizer == "adam":
+        mover: torch.optim.Optimizer = torch.optim.Adam(held, lr=trial.lr)
+    else:
+        mover = torch.optim.SGD(held, lr=trial.lr, momentum=MOMENTUM)
     x, y = (torch.from_numpy(v) for v in pool(spec))
     losses: list[float] = []
     for taken in batches(spec, BATCH, STEPS[spec["family"]]):
@@ -79,12 +89,10 @@ def _run(
         if not math.isfinite(losses[-1]) or _hopeless(losses, spec):
             break
         grads = torch.autograd.grad(loss, held, allow_unused=True)
-        share = _share(grads, clip)
-        with torch.no_grad():
-            for v, m, g in zip(held, moved, grads, strict=True):
-                if g is not None:
-                    m.mul_(MOMENTUM).add_(g, alpha=share)
-                    v.sub_(m, alpha=rate)
+        share = _share(grads, trial.clip)
+        for v, g in zip(held, grads, strict=True):
+            v.grad = g if g is None or share == 1.0 else g * share
+        mover.step()
     return losses
 
 

@@ -68,4 +68,5 @@ def test_the_capabilities_name_ops_limits_and_versions(api, service):
     gemm = next(op for op in told["ops"] if (op["domain"], op["op"]) == ("", "Gemm"))
     assert gemm["since"]
     assert told["limits"]["max_upload_bytes"] == service.settings["max_upload_bytes"]
-    assert told["report_formats"] == ["json", "markdown", "html"]
+    formats = ["json", "markdown", "html", "sarif", "junit", "gitlab", "github"]
+    assert told["report_formats"] == formats

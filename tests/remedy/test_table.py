@@ -56,6 +56,7 @@ MENDS = {
     "insert_layer_norm": Case(lambda: nets.drawn(nn.ReLU, 0.6), "GF101"),
     "insert_rms_norm": Case(lambda: nets.drawn(nn.ReLU, 0.6), "GF101"),
     "insert_batch_norm": Case(nets.convolutions, "GF101"),
+    "insert_residual": Case(lambda: nets.drawn(nn.ReLU, 0.6), "GF101"),
     "rnn_to_gru": Case(nets.vanilla, "GF103"),
     "rnn_to_lstm": Case(nets.vanilla, "GF103"),
 }
@@ -84,6 +85,7 @@ REFUSES = {
     "insert_layer_norm": (Case(nets.convolutions, "GF101"), "no hidden dense layer"),
     "insert_rms_norm": (Case(nets.convolutions, "GF101"), "no hidden dense layer"),
     "insert_batch_norm": (Case(nets.sigmoid, "GF101"), "no hidden convolution"),
+    "insert_residual": (Case(nets.residual, "GF102"), "additions already"),
     "rnn_to_gru": (Case(lambda: nets.recurrent("LSTM", 60), "GF103"), "no RNN node"),
     "rnn_to_lstm": (Case(lambda: nets.recurrent("GRU", 60), "GF103"), "no RNN node"),
 }

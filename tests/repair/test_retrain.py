@@ -14,10 +14,13 @@ from benchmarks.trainability.specs import spec
 
 from gradgauge.graph.read_onnx import read_onnx
 from gradgauge.graph.reading import read
+from gradgauge.sampled.trial import Trial
 
 
-@pytest.mark.parametrize("number", [0, 2])
-def test_the_losses_are_those_of_the_stacked_run(number, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("number", "setting", "place"), [
+    (0, Trial(0.01), 1), (2, Trial(0.01), 1), (0, Trial(0.002, optimizer="adam"), 4),
+])  # fmt: skip
+def test_the_losses_are_those_of_the_stacked_run(number, setting, place, tmp_path, monkeypatch):
     one = spec(number)
     for module in (stacked, "benchmarks.repair.retrain"):
         steps = {one["family"]: 12}
@@ -31,9 +34,11 @@ def test_the_losses_are_those_of_the_stacked_run(number, tmp_path, monkeypatch):
     model = read_onnx(export(one)).model
     reading = read(model, data=tmp_path / "batch.npz")
     assert isinstance(model, onnx_ir.Model)
-    own = retrain(model, reading, one, 0.2, rates=(0.01,))
-    theirs = stacked.train(one)["runs"][1]
-    assert (theirs["optimizer"], theirs["lr"]) == ("sgd", 0.01)
+    monkeypatch.setattr("benchmarks.repair.retrain.RATES", {setting.optimizer: (setting.lr,) * 3})
+    own = retrain(model, reading, one, 0.2, setting=setting)
+    assert own.rate == setting.lr
+    theirs = stacked.train(one)["runs"][place]
+    assert (theirs["optimizer"], theirs["lr"]) == (setting.optimizer, setting.lr)
     ours = float(np.mean(own.curve[-stacked.TAIL :]))
     assert math.isfinite(ours)
     assert ours == pytest.approx(theirs["end"], rel=2e-3)

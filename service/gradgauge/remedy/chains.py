@@ -14,6 +14,7 @@ from gradgauge.remedy.recurrent import IDENTITY, TO_GRU, TO_LSTM
 from gradgauge.remedy.rescale import RESCALE
 from gradgauge.remedy.residual import FIXUP, PRE_NORM
 from gradgauge.remedy.row import COSTS, Remedy
+from gradgauge.remedy.skip import SKIP
 from gradgauge.remedy.whole import REINITIALISE, everywhere
 from gradgauge.schema.report import Finding
 
@@ -22,8 +23,10 @@ Chain = tuple[Remedy, ...]
 CHAINS: Final[tuple[Chain, ...]] = (
     (STANDARDISE, RESCALE),
     (STANDARDISE, REINITIALISE, RESCALE),
+    (STANDARDISE, REINITIALISE, SKIP),
     (STANDARDISE, REINITIALISE, BATCH_NORM),
     (STANDARDISE, REINITIALISE, LAYER_NORM),
+    (STANDARDISE, SWAP, SKIP),
     (STANDARDISE, SWAP, RESCALE),
     (STANDARDISE, SWAP, BATCH_NORM),
     (STANDARDISE, SWAP, LAYER_NORM),

@@ -16,7 +16,8 @@ Written by `make remedies` from the table (`service/gradgauge/remedy`); a test h
 
 A remedy is a row: the findings it answers, a check that says why it does not apply, a patch as
 data, its cost, side effects, code for PyTorch, Keras and JAX that names your layers, references.
-For every finding of at least medium severity the rows that answer it are tried, cheapest first, at
+For every finding of at least medium severity, and for an open outlook (GF501, low), the rows that
+answer it are tried, cheapest first, at
 most {per_finding} until {best} of them cure it, and {altogether} in one analysis. *Tried* means:
 the patch is applied to a copy, the copy is analysed at profile quick with the same seeds, and the
 finding's metric, the findings and the calibrated probability of failing are compared.
@@ -28,6 +29,10 @@ finding's metric, the findings and the calibrated probability of failing are com
   learns labels by heart, with and without the setting; `probe_loss` is its last loss over that of
   the best constant answer. It is verified where that is a tenth below what it is without the
   setting, and below 1. The others say **not_verifiable**.
+- Adam in place of SGD is verified where the probe learns under Adam and the calibrated probability
+  of failing under Adam is below that under SGD: `probability_untrainable` is the one before and the
+  other after. Up to {best} copies that Adam alone is likely to train are told with it
+  (`...+train_with_adam`).
 
 A finding about the network as a whole (GF501, or one without an origin) is answered by every row
 that fits its category, applied to all layers.

@@ -8,6 +8,7 @@ import onnx_ir
 from gradgauge.assess import Assessment
 from gradgauge.errors import InvalidInput
 from gradgauge.remedy.chains import chained
+from gradgauge.remedy.optimizer import ADAM, with_adam
 from gradgauge.remedy.patch import Patch, apply, words_of
 from gradgauge.remedy.row import Remedy
 from gradgauge.remedy.rules import REMEDIES
@@ -63,11 +64,14 @@ def patched(assessment: Assessment, wanted: Wanted) -> Patched:
             no row of the table, or its title is another one than the report's.
     """
     names = wanted.action.split("+")
+    moves = len(names) > 1 and names[-1] == ADAM.action
+    names = names[:-1] if moves else names
     found = [f for f in assessment.findings if f.id in wanted.finding_ids]
     if not found:
         raise _refused("unknown_finding", wanted, "this analysis has no such finding")
     finding = acted_on(assessment, found[0])
     remedy, patch = _whole(assessment, finding, [_row(name, wanted) for name in names], wanted)
+    remedy = with_adam(remedy) if moves else remedy
     title = remedy.title(assessment, finding)
     if title != wanted.title:
         raise _refused("another_title", wanted, f"this analysis says {title!r} of it")
@@ -90,7 +94,7 @@ def _whole(
     if len(rows) == 1:
         return rows[0], _changes(assessment, finding, rows[0], wanted)
     remedy, patch = chained(assessment, finding, rows)
-    if remedy.action != wanted.action:
+    if remedy.action != "+".join(row.action for row in rows):
         raise _refused("no_patch", wanted, "a part of it does not apply or changes nothing here")
     return remedy, patch
 

@@ -7,6 +7,7 @@ from gradgauge.remedy.config import CLIP, LEARNING_RATE, LOSS_SCALE, STANDARDISE
 from gradgauge.remedy.gates import CHRONO, FORGET_BIAS
 from gradgauge.remedy.initial import BREAK_SYMMETRY, GLOROT, HE, LECUN, ORTHOGONAL, ZERO_BIAS
 from gradgauge.remedy.norms import BATCH_NORM, LAYER_NORM, RMS_NORM
+from gradgauge.remedy.optimizer import ADAM
 from gradgauge.remedy.recurrent import (
     IDENTITY,
     IRNN,
@@ -17,10 +18,12 @@ from gradgauge.remedy.recurrent import (
 from gradgauge.remedy.rescale import BALANCE, MEND, RESCALE
 from gradgauge.remedy.residual import FIXUP, PRE_NORM, REZERO, SCALE_RESIDUAL
 from gradgauge.remedy.row import Remedy
+from gradgauge.remedy.skip import SKIP
 from gradgauge.remedy.whole import REINITIALISE
 
 REMEDIES: Final[tuple[Remedy, ...]] = (
     STANDARDISE,
+    ADAM,
     CLIP,
     LEARNING_RATE,
     LOSS_SCALE,
@@ -45,6 +48,7 @@ REMEDIES: Final[tuple[Remedy, ...]] = (
     LAYER_NORM,
     BATCH_NORM,
     RMS_NORM,
+    SKIP,
     REZERO,
     PRE_NORM,
     SWAP,

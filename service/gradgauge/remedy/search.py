@@ -11,6 +11,8 @@ from gradgauge.remedy.patch import Patch
 from gradgauge.remedy.row import COSTS, Remedy
 from gradgauge.remedy.whole import acted_on, answers
 from gradgauge.risk.thresholds import WEIGHT
+from gradgauge.risk.unlikely import ID
+from gradgauge.sampled.trial import Trial
 from gradgauge.schema.profile import Interval
 from gradgauge.schema.report import Finding
 
@@ -32,7 +34,8 @@ class Tried:
     `chances` are the calibrated probabilities of failing before and after, None where there are
     none; `threats` put them and the findings into one number each, which the search brings down.
     `also` are ids of further findings that the same patch helps; `share` is how many layers are
-    touched, over how many have parameters.
+    touched, over how many have parameters. `trial` is the setting it was tried under, of one that
+    changes how the network is trained; under another optimizer the chances and threats are its own.
     """
 
     remedy: Remedy
@@ -50,6 +53,12 @@ class Tried:
     again: Assessment | None = None
     also: tuple[str, ...] = ()
     share: float = 0.0
+    trial: Trial | None = None
+
+    @property
+    def moves(self) -> bool:
+        """Whether it trains with another optimizer, so that the leading one's outlook is past."""
+        return self.trial is not None and self.trial.optimizer == "adam"
 
     @property
     def cured(self) -> bool:
@@ -57,11 +66,13 @@ class Tried:
 
         Where no probability is known, neither now nor before: what is left of the metric is small.
         """
-        if self.outcome != "verified" or self.again is None or self.after is None:
-            return False
-        if self.finding.rule_id in {f.rule_id for f in self.again.findings if is_serious(f)}:
-            return False
         before, after = self.chances
+        if self.outcome != "verified" or self.after is None:
+            return False
+        if self.again is None:
+            return self.moves and after is not None and after < LIKELY
+        if self.finding.rule_id in {f.rule_id for f in self._left}:
+            return False
         if after is None:
             return before is None and self.after < CURED
         return after < LIKELY
@@ -69,18 +80,24 @@ class Tried:
     @property
     def healthy(self) -> bool:
         """Cured, and no other serious finding is left that a remedy could answer."""
-        left = self.again.findings if self.again is not None else ()
-        return self.cured and not any(is_serious(f) and f.rule_id != BEYOND for f in left)
+        return self.again is not None and self.cured and not self._left
+
+    @property
+    def _left(self) -> list[Finding]:
+        """Of the copy's findings those that ask for a remedy and can be answered."""
+        found = self.again.findings if self.again is not None else ()
+        past = {BEYOND, ID} if self.moves else {BEYOND}
+        return [f for f in found if asks(f) and f.rule_id not in past]
 
 
-def is_serious(finding: Finding) -> bool:
-    """Whether a finding is of at least medium severity: one that asks for a remedy."""
-    return WEIGHT[finding.severity] >= WEIGHT["medium"]
+def asks(finding: Finding) -> bool:
+    """Whether a finding asks for a remedy: of at least medium severity, or a doubtful outlook."""
+    return WEIGHT[finding.severity] >= WEIGHT["medium"] or finding.rule_id == ID
 
 
 def answering(assessment: Assessment, remedies: Sequence[Remedy], finding: Finding) -> list[Remedy]:
-    """The rows that answer a finding of at least medium severity, cheapest first."""
-    if not is_serious(finding):
+    """The rows that answer a finding that asks for a remedy, cheapest first."""
+    if not asks(finding):
         return []
     acted = acted_on(assessment, finding)
     rows = [
@@ -123,7 +140,8 @@ def merged(ranked: Sequence[Tried]) -> list[Tried]:
     """One for each patch: the best, with the ids of the other findings that it is verified for."""
     found: list[Tried] = []
     for one in ranked:
-        at = next((i for i, t in enumerate(found) if one.patch and t.patch == one.patch), None)
+        alike = (i for i, t in enumerate(found) if (t.patch, t.moves) == (one.patch, one.moves))
+        at = next(alike, None) if one.patch else None
         if at is None:
             found.append(one)
         elif one.outcome == found[at].outcome:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from gradgauge.assess import Assessment
-from gradgauge.risk.calibration import Level
+from gradgauge.risk.calibration import Level, Optimizer
 from gradgauge.risk.features import Evidence, features
 from gradgauge.risk.outlook import SURE, told
 from gradgauge.risk.thresholds import WEIGHT
@@ -19,10 +19,13 @@ def risk_of(findings: Sequence[Finding]) -> float:
     return 1.0 - math.prod(1.0 - WEIGHT[finding.severity] for finding in findings)
 
 
-def probability(assessment: Assessment, level: Level | None = None) -> float | None:
+def probability(
+    assessment: Assessment, level: Level | None = None, optimizer: Optimizer | None = None
+) -> float | None:
     """P(fails to train) by the leading optimizer, as a copy is told it: at most by quick's signals.
 
-    With `level` by that one's signals alone. None where there is none, or little confidence in it.
+    With `level` by that one's signals alone, with `optimizer` by that one. None where there is
+    none, or little confidence in it.
     """
     held = assessment.outlook
     if held is None or held.untrainable is None:
@@ -34,17 +37,21 @@ def probability(assessment: Assessment, level: Level | None = None) -> float | N
         held = told(features(seen), held.asked, held.state, level or "quick")
     if held.untrainable is None:
         return None
-    one = held.untrainable.adam if leading(held) == "adam" else held.untrainable.sgd
+    lead = optimizer or leading(held)
+    one = held.untrainable.adam if lead == "adam" else held.untrainable.sgd
     return one.p if one.confidence >= SURE else None
 
 
-def threat(assessment: Assessment, unknown: float | None = None) -> float:
+def threat(
+    assessment: Assessment, unknown: float | None = None, optimizer: Optimizer | None = None
+) -> float:
     """What the search brings down: one minus health by the findings times P(trains).
 
-    `unknown` stands for a probability that is not known: the original's, which a copy has to beat.
+    `unknown` stands for a probability that is not known: the original's, which a copy has to beat;
+    `optimizer` for the one that leads.
     """
     rest = [finding for finding in assessment.as_copy if finding.rule_id != ID]
-    p = probability(assessment)
+    p = probability(assessment, optimizer=optimizer)
     p = unknown if p is None else p
     return 1.0 - (1.0 - risk_of(rest)) * (1.0 - (p or 0.0))
 

@@ -8,22 +8,26 @@ from gradgauge.assess import Assessment, assess
 from gradgauge.errors import LimitExceeded
 from gradgauge.graph.reading import Reading
 from gradgauge.remedy.chains import CHAINS, adds_batch_norm, chained
+from gradgauge.remedy.optimizer import TRIAL, is_apart, with_adam
 from gradgauge.remedy.patch import Patch, apply
 from gradgauge.remedy.row import Remedy
 from gradgauge.remedy.rules import REMEDIES
 from gradgauge.remedy.search import (
+    BEST,
     CHAINED,
+    LIKELY,
+    Outcome,
     Tried,
     answering,
+    asks,
     enough,
     is_late,
-    is_serious,
     layers_of,
     merged,
     rank,
     share_of,
 )
-from gradgauge.remedy.setting import PROBED, probed
+from gradgauge.remedy.setting import HELPS, PROBED, learns, probed
 from gradgauge.remedy.threat import foretold, probability, risk_of, threat
 from gradgauge.remedy.whole import acted_on
 from gradgauge.risk.signals import read_signals
@@ -36,7 +40,7 @@ from gradgauge.schema.report import Interval as WireInterval
 def recommend(
     assessment: Assessment, *, on_progress: Callable[[float], None] | None = None
 ) -> list[Recommendation]:
-    """Try every remedy that answers a finding of at least medium severity; best first."""
+    """Try every remedy that answers a finding that asks for one; best first."""
     tried = try_all(assessment, on_progress=on_progress)
     return [_recommendation(i, t, assessment) for i, t in enumerate(tried, 1)]
 
@@ -58,6 +62,7 @@ def try_all(
         if on_progress is not None:
             on_progress((i + 1) / (len(jobs) + 1))
     tried += _combined(assessment, tried)
+    tried += _moved(assessment, tried)
     if on_progress is not None and jobs:
         on_progress(1.0)
     return merged(sorted(tried, key=rank))
@@ -78,7 +83,7 @@ def _attempt(
 
 def _combined(assessment: Assessment, tried: Sequence[Tried]) -> Iterator[Tried]:
     """Where nothing alone has left the network healthy: chains, until one does."""
-    worst = next((f for f in assessment.findings if is_serious(f)), None)
+    worst = next((f for f in assessment.findings if asks(f)), None)
     if worst is None or any(one.healthy for one in tried):
         return
     left, done = CHAINED, {one.remedy.action for one in tried}
@@ -94,6 +99,47 @@ def _combined(assessment: Assessment, tried: Sequence[Tried]) -> Iterator[Tried]
         yield found
         if found.healthy:
             return
+
+
+def _moved(assessment: Assessment, tried: Sequence[Tried]) -> Iterator[Tried]:
+    """The copies that Adam is likely to train and SGD is not, trained by Adam in the probe.
+
+    The most likely ones, as many as cures are looked for.
+    """
+    if not is_apart(assessment):
+        return
+    held: dict[int, tuple[float, Tried]] = {}
+    for one in tried:
+        chance = probability(one.again, optimizer="adam") if one.again is not None else None
+        if chance is not None and chance < LIKELY and not one.cured:
+            held.setdefault(id(one.again), (chance, one))
+    for chance, one in sorted(held.values(), key=lambda pair: pair[0])[:BEST]:
+        if is_late(assessment):
+            return
+        yield _under_adam(one, chance)
+
+
+def _under_adam(one: Tried, chance: float) -> Tried:
+    """Verified where the finding's metric falls, the threat under Adam, and the probe's loss."""
+    if one.again is None:
+        raise AssertionError("unreachable")
+    whole = one.finding.rule_id == ID
+    after = chance if whole else one.after
+    now, before = threat(one.again, optimizer="adam"), one.threats[0]
+    left = learns(one.again, TRIAL)
+    helps = after is not None and now < before and _better(after, one.before, one.again)
+    outcome: Outcome = "verified" if helps and left is not None and left < HELPS else "refuted"
+    return replace(
+        one,
+        remedy=with_adam(one.remedy),
+        expected=None if whole else one.expected,
+        after=after,
+        interval=None if whole else one.interval,
+        threats=(before, now),
+        chances=(one.chances[0], chance),
+        outcome=outcome if left is not None or not helps else "not_verifiable",
+        trial=TRIAL,
+    )
 
 
 def _chained(
@@ -254,7 +300,7 @@ def _interval(again: Assessment, after: float | None) -> Interval | None:
 def _recommendation(rank: int, tried: Tried, assessment: Assessment) -> Recommendation:
     remedy, finding = tried.remedy, tried.finding
     name = METRICS.get(finding.rule_id)
-    chance = _chance(assessment)
+    chance = CHANCE if tried.moves else _chance(assessment)
     wire = {None: "summary.spread_decades", CHANCE: chance}.get(name, f"{name}")
     unit = UNITS.get(name or "", "decades")
     interval = tried.interval if name is None else None
@@ -303,7 +349,8 @@ def _verified(
         left = [
             v if v is not None and math.isfinite(v) else None for v in (tried.before, tried.after)
         ]
-        return [Verified(metric=PROBED, before=left[0], after=left[1], unit="1", ci_after=None)]
+        told = [Verified(metric=PROBED, before=left[0], after=left[1], unit="1", ci_after=None)]
+        return told + _chances(tried, chance)
     found = [
         Verified(
             metric=wire,
@@ -320,10 +367,15 @@ def _verified(
             ci_after=None,
         ),
     ]
+    return found + (_chances(tried, chance) if wire != chance else [])
+
+
+def _chances(tried: Tried, chance: str) -> list[Verified]:
+    """Of a remedy that changes the optimizer: by the one in use before, and by the new one."""
     before, after = tried.chances
-    if wire != chance and before is not None and after is not None:
-        found.append(Verified(metric=chance, before=before, after=after, unit="1", ci_after=None))
-    return found
+    if before is None or after is None:
+        return []
+    return [Verified(metric=chance, before=before, after=after, unit="1", ci_after=None)]
 
 
 def _wire(interval: Interval | None) -> WireInterval | None:

@@ -19,13 +19,13 @@ from gradgauge.risk.unlikely import ID
 from gradgauge.schema.report import Finding
 from gradgauge.schema.wire import Category
 
-_SHRINKS: Final = frozenset({"GF101", "GF103", "GF105", "GF201", "GF202", "GF203"})
-_GROWS: Final = frozenset({"GF102", "GF104", "GF202", "GF301"})
+SHRINKS: Final = frozenset({"GF101", "GF103", "GF105", "GF201", "GF202", "GF203"})
+GROWS: Final = frozenset({"GF102", "GF104", "GF202", "GF301"})
 # the rules whose rows answer a finding about the whole network, by its category
 STANDS_FOR: Final[Mapping[Category, frozenset[str]]] = {
-    "vanishing": _SHRINKS,
-    "exploding": _GROWS,
-    "initialisation": _SHRINKS | _GROWS,
+    "vanishing": SHRINKS,
+    "exploding": GROWS,
+    "initialisation": SHRINKS | GROWS,
 }
 
 
@@ -65,7 +65,7 @@ def answers(remedy: Remedy, finding: Finding) -> bool:
     """Whether a row is one for the finding: by its rule, or by what its category stands for."""
     if not is_whole(finding):
         return finding.rule_id in remedy.answers
-    wanted = STANDS_FOR.get(finding.category, _SHRINKS | _GROWS) | {finding.rule_id}
+    wanted = STANDS_FOR.get(finding.category, SHRINKS | GROWS) | {finding.rule_id}
     return bool(wanted & remedy.answers) and remedy.action not in _APART
 
 
@@ -155,7 +155,7 @@ def _snippets(a: Assessment, _f: Finding, layers: Sequence[Layer]) -> Mapping[st
 
 REINITIALISE = Remedy(
     action="reinitialise_network",
-    answers=frozenset({ID, *_SHRINKS, *_GROWS}),
+    answers=frozenset({ID, *SHRINKS, *GROWS}),
     cost="init",
     does="draws every layer anew: by the law of its activation, recurrences orthogonal, biases "
     "zero (a gate that keeps a state 1), residual branches over the square root of their number",

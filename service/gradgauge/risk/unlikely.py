@@ -18,6 +18,7 @@ from gradgauge.schema.report import Evidence, Untrainable
 from gradgauge.schema.wire import Category, Severity
 
 ID = "GF501"
+DOUBT = 0.4  # probability from which the outlook is open, below the bound of an alarm
 # what is so whatever training makes of it
 FACTS = frozenset({"GF301", "GF401"})
 NAMES = {"sgd": "SGD", "adam": "Adam"}
@@ -62,6 +63,14 @@ def alarm(held: Outlook) -> Severity:
     return "critical" if _fails(held, "sgd") and _fails(held, "adam") else "high"
 
 
+def doubtful(held: Outlook) -> bool:
+    """Whether it is open that the network trains: no alarm, and no better than a guess."""
+    if held.untrainable is None:
+        return False
+    one = _of(held, leading(held))
+    return one.confidence >= SURE and one.p >= max(DOUBT, held.bounds(leading(held)).trains)
+
+
 def cleared(held: Outlook) -> bool:
     """Whether networks like this one train, so that an alarm is a warning at most."""
     if held.untrainable is None:
@@ -75,9 +84,11 @@ def unlikely(case: Case) -> list[Draft]:
     held = case.outlook
     if held is None or held.untrainable is None or held.categories is None:
         return []
-    level = alarm(held)
+    level, bound = alarm(held), held.bounds(leading(held)).fails
     if level == "none":
-        return []
+        if not doubtful(held):
+            return []
+        level, bound = "low", DOUBT
     lead = leading(held)
     shares = held.categories.model_dump()
     kind = max((name for name in CATEGORIES if name != "trains"), key=lambda name: shares[name])
@@ -85,10 +96,10 @@ def unlikely(case: Case) -> list[Draft]:
     return [
         Draft(
             level,
-            _message(held, lead, kind),
+            _message(held, lead, kind, level),
             origins,
             (),
-            (_evidence(held, lead, ">=", held.bounds(lead).fails),),
+            (_evidence(held, lead, ">=", bound),),
             _of(held, lead).confidence,
             CATEGORY[kind],
         )
@@ -123,13 +134,17 @@ def _lowered(rule: Rule, draft: Draft, held: Outlook) -> Draft:
     )
 
 
-def _message(held: Outlook, lead: Optimizer, kind: str) -> str:
+def _message(held: Outlook, lead: Optimizer, kind: str, level: Severity) -> str:
     lr = held.asked.lr if held.asked.optimizer is not None else None
     rate = "any usual learning rate" if lr is None else f"learning rate {lr:g}"
     other: Optimizer = "adam" if lead == "sgd" else "sgd"
     also = "and" if _fails(held, other) else "but"
+    opening = f"{NAMES[lead]} does not train networks like this one at {rate}"
+    if level == "low":
+        also = "and"
+        opening = f"It is open whether {NAMES[lead]} trains networks like this one at {rate}"
     return (
-        f"{NAMES[lead]} does not train networks like this one at {rate}: {_share(held, lead)}, "
+        f"{opening}: {_share(held, lead)}, "
         f"{also} {_of(held, other).p:.0%} under {NAMES[other]}; most likely {HOW[kind]}"
     )
 

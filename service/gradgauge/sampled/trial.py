@@ -1,8 +1,9 @@
-"""A few dozen steps of SGD under a setting: how much of the labels is learnt by heart."""
+"""A few dozen steps of training under a setting: how much of the labels is learnt by heart."""
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import onnx_ir
 import torch
@@ -27,10 +28,11 @@ from gradgauge.sampled.probes import plan_draws
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """SGD's learning rate, and the norm that the gradient is clipped to."""
+    """A learning rate, the norm that the gradient is clipped to, and whose steps are taken."""
 
     lr: float
     clip: float | None = None
+    optimizer: Literal["sgd", "adam"] = "sgd"
 
 
 def losses_left(
@@ -60,7 +62,7 @@ def losses_left(
         runs = []
         for trial in trials:
             with restored(leaves):
-                runs.append(train(problem, exe, leaves, "sgd", trial.lr, trial.clip))
+                runs.append(train(problem, exe, leaves, trial.optimizer, trial.lr, trial.clip))
         return [_left(losses, problem.constant) for losses in runs]
     except (AnalysisFailed, UnsupportedOps):
         return None
