@@ -58,7 +58,7 @@ def disks():
         folder = stack.enter_context(open_folder())
         (folder / "data").mkdir(mode=0o711)
         places = {
-            "store": stack.enter_context(disk(folder / "store", 4)),
+            "store": stack.enter_context(disk(folder / "store", 48)),
             "spool": stack.enter_context(disk(folder / "data" / "spool", 4)),
             "database": stack.enter_context(disk(folder / "pg", 256)),
         }

@@ -210,7 +210,9 @@ class _Walk:
             if name in names:
                 code = "initializer_overwritten" if name in initializers else "duplicate_output"
                 message = f"{shown(name)} is already defined when the node writes it"
-                raise refusal(code, message, where=where, op=node.op_type)
+                # Not looked at yet: protobuf hands out bytes where a string is not UTF-8.
+                op = node.op_type if isinstance(node.op_type, str) else shown(node.op_type)
+                raise refusal(code, message, where=where, op=op)
             names.add(name)
         return made
 
