@@ -119,7 +119,7 @@ def test_a_full_spool_refuses_uploads_and_keeps_no_piece(disks):
 def test_a_full_database_refuses_and_loses_nothing_that_was_acknowledged(disks):
     service, places = disks
     acknowledged, answers, refused = [], set(), 0
-    with full(places["database"], but=MIB // 2):
+    with full(places["database"]):
         for seed in range(2000):
             if refused == 20:
                 break
