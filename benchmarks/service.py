@@ -12,14 +12,28 @@ import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx2
+import psycopg
 
 from tests.postgres import open_folder
 from tests.service import QUICK, Service, until
 
+# Queued analyses like one that is there, and their jobs, as the service would have written them.
+CROWD = (
+    """INSERT INTO analyses (id, project_id, architecture_id, name, options, cache_key)
+       SELECT 'ana_' || lpad(n::text, 26, '0'), project_id, architecture_id, name, options, 'crowd'
+         FROM analyses, generate_series(1, %(jobs)s) n WHERE id = %(id)s""",
+    """INSERT INTO procrastinate_jobs (queue_name, task_name, priority, args)
+       SELECT 'analyse', 'analyse', -row_number() OVER (), jsonb_build_object('row_id', id)
+         FROM analyses WHERE cache_key = 'crowd'""",
+    """UPDATE analyses SET job_id = job.id FROM procrastinate_jobs job
+        WHERE cache_key = 'crowd' AND job.args ->> 'row_id' = analyses.id""",
+)
 TICK = os.sysconf("SC_CLK_TCK")
 BARE = """
 import hashlib, os, sys, tempfile, threading, asyncio, json
@@ -119,12 +133,15 @@ def paired(ours, theirs, *, turns, each):
     return {"ours": a, "bare": b, "processor_ratio": ratio, "wall_p50_ratio": walls}
 
 
-@contextmanager
-def bare(service, port=18377):
+def database_of(service):
     folder = service.folder / "data" / "postgres"
     lines = (folder / "data" / "postmaster.pid").read_text().splitlines()
-    url = f"postgresql://gradgauge@/gradgauge?host={lines[4]}&port={lines[3]}"
-    command = [sys.executable, "-c", BARE, url, str(port), str(service.folder)]
+    return f"postgresql://gradgauge@/gradgauge?host={lines[4]}&port={lines[3]}"
+
+
+@contextmanager
+def bare(service, port=18377):
+    command = [sys.executable, "-c", BARE, database_of(service), str(port), str(service.folder)]
     process = subprocess.Popen(command)
     client = httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=600)
     try:
@@ -149,7 +166,8 @@ def reads(service, plain, pid):
     cached = Side(api, lambda: service.client.post("/v1/analyses", json=body))
     again = Side(api, lambda: service.client.get(f"/v1/analyses/{done['id']}"))
     told["cached_over_status"] = paired(cached, again, turns=6, each=40)
-    return told, done["architecture_id"]
+    told["half_load"] = half_load(service, done["id"])
+    return told, done
 
 
 def writes(service, plain, pid, architecture):
@@ -159,6 +177,61 @@ def writes(service, plain, pid, architecture):
     submit = Side(api, lambda: service.client.post("/v1/analyses", json=body))
     insert = Side(pid, lambda: plain.post("/insert", json=body))
     return paired(submit, insert, turns=8, each=40)
+
+
+def crowded(service, plain, pid, analysis_id, jobs=10_000):
+    """A status read before and after `jobs` others are queued, each against a point read."""
+    api = service.part("api")
+    url = database_of(service)
+
+    def measured():
+        status = Side(api, lambda: service.client.get(f"/v1/analyses/{analysis_id}"))
+        return paired(status, Side(pid, lambda: plain.get("/point/a")), turns=8, each=60)
+
+    before = measured()
+    with psycopg.connect(url) as connection:
+        for statement in CROWD:
+            connection.execute(statement, {"jobs": jobs, "id": analysis_id})
+    after = measured()
+    ratio = after["wall_p50_ratio"] / before["wall_p50_ratio"]
+    return {"jobs": jobs, "before": before, "after": after, "ratio": round(ratio, 2)}
+
+
+def half_load(service, analysis_id, threads=4, seconds=6):
+    """Status reads at half of the rate at which they saturate the service, counted from when each
+    was due: a request that waits for its turn is late, not absent."""
+
+    def run(rate):
+        ends = time.perf_counter() + seconds
+        with ThreadPoolExecutor(threads) as pool:
+            one = partial(asking, service.url, analysis_id, ends, rate)
+            told = pool.map(one, range(threads))
+            return sorted(each for latencies in told for each in latencies)
+
+    saturated = len(run(None)) / seconds
+    late = run(saturated / 2 / threads)
+    return {
+        "saturation_per_s": round(saturated, 1),
+        "asked_per_s": round(len(late) / seconds, 1),
+        "p50_ms": round(1000 * statistics.median(late), 2),
+        "p99_ms": round(1000 * late[int(0.99 * (len(late) - 1))], 2),
+    }
+
+
+def asking(url, analysis_id, ends, rate, number):
+    """One connection's latencies, at `rate` requests a second or (None) without a pause."""
+    latencies = []
+    with httpx2.Client(base_url=url, timeout=60) as client:
+        due = time.perf_counter() + (number / 4 / rate if rate else 0.0)
+        while time.perf_counter() < ends:
+            if rate is not None:
+                time.sleep(max(0.0, due - time.perf_counter()))
+            else:
+                due = time.perf_counter()
+            assert client.get(f"/v1/analyses/{analysis_id}").status_code == 200
+            latencies.append(time.perf_counter() - due)
+            due += 1 / rate if rate else 0.0
+    return latencies
 
 
 def uploads(service, plain, pid, size, rounds=2):
@@ -206,13 +279,15 @@ def main():
         service = Service(folder, log_level="warning").start()
         try:
             with bare(service) as (pid, plain):
-                told, architecture = reads(service, plain, pid)
+                told, done = reads(service, plain, pid)
             service.stop()
             service.flags = ("--api-only",)
             service.start()
             with bare(service) as (pid, plain):
-                told["submit"] = writes(service, plain, pid, architecture)
-                told["upload"] = uploads(service, plain, pid, asked.upload_mib << 20)
+                told["submit"] = writes(service, plain, pid, done["architecture_id"])
+                if asked.upload_mib:
+                    told["upload"] = uploads(service, plain, pid, asked.upload_mib << 20)
+                told["crowded"] = crowded(service, plain, pid, done["id"])
         finally:
             service.stop()
     text = json.dumps(told, indent=2)

@@ -70,6 +70,35 @@ def test_a_file_goes_up_in_parts_and_goes_on_where_it_broke_off(client, tmp_path
         client.models.upload_in_parts(path)
 
 
+def test_a_model_is_downloaded_whole(client, tmp_path):
+    path = tmp_path / "here.onnx"
+    path.write_bytes(bytes(range(256)) * 30)
+    model = client.models.upload(path)
+    assert (
+        client.models.download(model.id, tmp_path / "there.onnx").read_bytes() == path.read_bytes()
+    )
+    with pytest.raises(gg.NotFoundError):
+        client.models.download("mdl_none", tmp_path / "nowhere.onnx")
+    assert {each.name for each in tmp_path.iterdir()} == {"here.onnx", "there.onnx"}
+
+
+def test_keys_are_made_listed_rotated_and_revoked(client):
+    made = client.keys.create("client", scope="read")
+    assert made.key.startswith("gg_")
+    new = client.keys.rotate(made.id, overlap_hours=0)
+    assert {made.id, new.id} <= {each.id for each in client.keys.list()}
+    assert client.keys.revoke(new.id).revoked_at is not None
+    with pytest.raises(gg.ConflictError):
+        client.keys.rotate(new.id)
+
+
+def test_pipelines_formats_come_from_the_service(client, done):
+    analysis = client.analyses.retrieve(done[0])
+    assert "2.1.0" in analysis.render("sarif", path="models/net.onnx")
+    verdicts = {each.verdict for each in client.analyses.list(verdict=analysis.verdict)}
+    assert verdicts == {analysis.verdict}
+
+
 def test_webhooks_are_made_listed_and_deleted(client):
     hook = client.webhooks.create("http://127.0.0.1:9/")
     assert hook.secret.startswith("whsec_")

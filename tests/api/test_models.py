@@ -57,6 +57,21 @@ def test_a_form_with_a_file_is_as_good_as_the_raw_body(api):
     assert answer.json()["sha256"] == hashlib.sha256(content).hexdigest()
 
 
+def test_a_model_s_file_comes_back_as_it_went_up(api):
+    content = network()
+    told = api.post("/v1/models", params={"name": "th\u00e9 \u202e/x.onnx"}, content=content).json()
+    answer = api.get(f"/v1/models/{told['id']}/content")
+    assert (answer.status_code, answer.content) == (200, content)
+    assert answer.headers["content-length"] == str(len(content))
+    assert "content-encoding" not in answer.headers
+    disposition = answer.headers["content-disposition"]
+    assert disposition == "attachment; filename*=UTF-8''th%C3%A9%20%EF%BF%BD%2Fx.onnx"
+    tag = {"If-None-Match": answer.headers["etag"]}
+    assert api.get(f"/v1/models/{told['id']}/content", headers=tag).status_code == 304
+    assert api.head(f"/v1/models/{told['id']}/content").content == b""
+    problem(api.get("/v1/models/mdl_none/content"), 404, "model_not_found")
+
+
 @pytest.mark.parametrize("pieces", [1, 7, 1000])
 def test_a_form_may_come_in_pieces_of_any_size(api, pieces):
     content = network() + b"\r\n--edg"  # what looks like the boundary's begin, in the content

@@ -4,7 +4,7 @@ import pytest
 
 from gradgauge.api.problems import Refused
 from gradgauge.api.reports import negotiated
-from gradgauge.formats.render import render
+from gradgauge.formats.render import render, render_all
 from tests.api.problem import problem
 from tests.service import SLOW
 
@@ -30,6 +30,30 @@ def test_each_format_is_what_the_formatter_makes_of_the_json(api, path, form, ki
         assert asked.json() == report
     else:
         assert asked.text == render(report, form)
+
+
+@pytest.mark.parametrize(
+    ("form", "kind"),
+    [
+        ("sarif", "application/sarif+json"),
+        ("junit", "application/xml"),
+        ("gitlab", "application/json"),
+        ("github", "text/plain"),
+    ],
+)
+def test_formats_of_pipelines_are_those_of_the_command(api, path, form, kind):
+    report = api.get(path).json()
+    asked = api.get(path, params={"format": form, "path": "models/net.onnx"})
+    assert asked.headers["content-type"].partition(";")[0] == kind
+    assert asked.text == render_all([report], ["models/net.onnx"], form)
+    named = api.get(path, params={"format": form})
+    assert named.text == render_all([report], [report["model"]["name"]], form)
+    assert named.headers["etag"] != asked.headers["etag"]
+
+
+def test_sarif_is_given_to_who_accepts_it(api, path):
+    answer = api.get(path, headers={"Accept": "application/sarif+json"})
+    assert answer.json()["version"] == "2.1.0"
 
 
 def test_html_may_load_nothing_and_run_nothing(api, path):

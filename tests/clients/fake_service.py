@@ -95,6 +95,7 @@ def analysis(number, source, outcome, *, state="queued"):
         "stage": None,
         "progress": 0.0,
         "cached": False,
+        "application": None,
         "verdict": None,
         "error": error and FAULT | {k: v for k, v in error.items() if k != "exit"},
         "created_at": NOW,

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import PrivateAttr
@@ -23,9 +24,10 @@ from gradgauge_client._models import (
     Evaluation,
     LayerBlock,
     LayerPage,
-    Report,
     Spectra,
 )
+from gradgauge_client._report import Report, reported
+from gradgauge_client._sources import Models
 from gradgauge_client._wire import validated
 
 Json = dict[str, Any]
@@ -92,7 +94,22 @@ class Analysis(_models.Analysis):
 
     def report(self) -> Report:
         """Its report; raises ConflictError or NotFoundError where there is none."""
-        return validated(Report, self.report_json())
+        return reported(self.report_json(), self._applied)
+
+    def apply(self, recommendation_id: str) -> "Analysis":
+        """Have a recommendation of its report applied to a copy of what was analysed.
+
+        Once what is returned has succeeded, its `application.model_id` names the new model.
+        Raises NotFoundError, or ConflictError where the recommendation changes no model.
+        """
+        path = f"{_PATH}/{self.id}/recommendations/{recommendation_id}:apply"
+        return _read(self._http, self._http.json(Request("POST", path)))
+
+    def _applied(self, recommendation_id: str, path: Path, timeout: float | None) -> Path:
+        made = self.apply(recommendation_id).wait(timeout)
+        if made.application is None or made.application.model_id is None:
+            raise APIResponseError(f"{made.id} applied {recommendation_id} and made no model")
+        return Models(self._http).download(made.application.model_id, path)
 
     def report_json(self) -> Json:
         """Its report as the service sent it."""
@@ -101,9 +118,12 @@ class Analysis(_models.Analysis):
             raise APIResponseError(f"the report of {self.id} is not an object")
         return told
 
-    def render(self, form: str) -> str:
-        """Its report as `html` or `markdown`, written by the service."""
-        return self._http.send(self._report(form)).text
+    def render(self, form: str, *, path: str | None = None) -> str:
+        """Its report as `html`, `markdown`, `sarif`, `junit`, `gitlab` or `github`, by the service.
+
+        Formats of pipelines tell the model's `path` in its repository, else its name.
+        """
+        return self._http.send(self._report(form, path)).text
 
     def layers(self, **filters: str | int) -> Iterator[LayerBlock]:
         """Its report's layers, page after page; `filters` such as `role="origin"`, `op="Gemm"`."""
@@ -128,8 +148,9 @@ class Analysis(_models.Analysis):
         request = Request("GET", f"{_PATH}/{self.id}/gate", params=params)
         return validated(Evaluation, self._http.json(request))
 
-    def _report(self, form: str) -> Request:
-        return Request("GET", f"{_PATH}/{self.id}/report", params={"format": form})
+    def _report(self, form: str, path: str | None = None) -> Request:
+        params = {"format": form} if path is None else {"format": form, "path": path}
+        return Request("GET", f"{_PATH}/{self.id}/report", params=params)
 
     def _poll(self, deadline: _watch.Deadline, tell: OnProgress) -> "Analysis":
         pause, heard = _FIRST_POLL_S, time.monotonic()

@@ -39,6 +39,7 @@ BROKEN = frozenset(
         "malformed_result",
         "memory_limit",
         "no_gradient_path",
+        "patched_too_large",
         "result_too_large",
         "sandbox_incomplete",
         "source_deleted",

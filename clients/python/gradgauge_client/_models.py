@@ -81,6 +81,53 @@ class AnalyticBlock(BaseModel):
     stable_rank: float | None
 
 
+class ApiKey(BaseModel):
+    """A key of the project; its text is told once, when it is made."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    created_at: AwareDatetime
+    expires_at: AwareDatetime | None
+    id: str
+    last_used_at: AwareDatetime | None
+    """To the minute."""
+    principal: str
+    revoked_at: AwareDatetime | None
+    scope: Literal["read", "write", "admin"]
+
+
+class ApiKeyPage(BaseModel):
+    """A page of keys by id; `next_cursor` is null on the last."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    items: list[ApiKey]
+    next_cursor: str | None
+
+
+class Application(BaseModel):
+    """A recommendation applied to what an analysis analysed: `model_id` once that is made."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    action: str
+    analysis_id: str
+    """The analysis that recommends it."""
+    changes: list[str]
+    """What was changed where, as the model's own metadata says (`gradgauge.patch`)."""
+    finding_ids: list[str]
+    function_preserving: bool | None
+    model_id: str | None
+    recommendation_id: str
+    title: str
+
+
 class Architecture(BaseModel):
     """A validated spec."""
 
@@ -338,6 +385,24 @@ class ModelFacts(BaseModel):
     unsupported_ops: list[str]
     """Operators that an analysis could not run."""
     warnings: list[Caution]
+
+
+class NewApiKey(BaseModel):
+    """A key and its text, which is told this once."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    created_at: AwareDatetime
+    expires_at: AwareDatetime | None
+    id: str
+    key: str
+    last_used_at: AwareDatetime | None
+    """To the minute."""
+    principal: str
+    revoked_at: AwareDatetime | None
+    scope: Literal["read", "write", "admin"]
 
 
 class NewWebhook(BaseModel):
@@ -669,6 +734,8 @@ class Analysis(BaseModel):
         extra="ignore",
         frozen=True,
     )
+    application: Application | None
+    """The recommendation it applies: it ends with a model then, and has no report."""
     architecture_id: str | None
     cached: bool
     """Whether the report is an earlier analysis's."""

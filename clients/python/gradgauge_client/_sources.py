@@ -12,7 +12,7 @@ from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
 from gradgauge_client import _bundle, _parts
 from gradgauge_client._errors import APIResponseError, NotFoundError, UnprocessableModel
-from gradgauge_client._http import Http, Request, posted
+from gradgauge_client._http import TIMEOUT_S, Http, Request, posted
 from gradgauge_client._models import Architecture, Model
 from gradgauge_client._wire import validated
 
@@ -115,6 +115,32 @@ class Models:
             return self.retrieve(f"sha256:{sha256}")
         except NotFoundError:
             return None
+
+    def download(self, model_id: str, path: Path | str) -> Path:
+        """Write the model's file to `path`, whole or not at all; return the path.
+
+        Raises:
+            OSError: the file cannot be written.
+            NotFoundError: the project holds none of this id.
+            APIResponseError: what came is not what the service says it holds.
+        """
+        wanted, target = self.retrieve(model_id), Path(path)
+        request = Request("GET", f"/v1/models/{wanted.id}/content")
+        digest, part = hashlib.sha256(), target.with_name(f".{target.name}.part")
+        try:
+            with self._http.stream(request, read_s=TIMEOUT_S) as answer, part.open("wb") as file:
+                for piece in answer.iter_bytes():
+                    digest.update(piece)
+                    file.write(piece)
+            if digest.hexdigest() != wanted.sha256:
+                raise APIResponseError(
+                    f"model {wanted.id} came with the SHA-256 {digest.hexdigest()}, "
+                    f"{wanted.sha256} was meant: ask again"
+                )
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+        return target
 
     def _sent(self, file: _bundle.File, digest: str, tell: OnBytes) -> Model:
         size = file.path.stat().st_size

@@ -11,6 +11,7 @@ import structlog
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import Field, model_validator
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gradgauge import traces
@@ -18,7 +19,8 @@ from gradgauge.api.architectures import of_document, stored
 from gradgauge.api.contract import SPEC, refusals
 from gradgauge.api.deps import REFERENCE, Cursor, Here, Id, Limit, Of, Project, Services
 from gradgauge.api.json_body import StrictRoute
-from gradgauge.errors import InvalidOptions, Unavailable
+from gradgauge.api.paging import paged
+from gradgauge.errors import InvalidOptions, ModelRejected, Unavailable
 from gradgauge.jobs import quotas, uploads
 from gradgauge.jobs.progress import follow
 from gradgauge.jobs.queue import Idempotency, Submitted
@@ -31,6 +33,8 @@ from gradgauge.store.repository import architectures, models
 router = APIRouter(prefix="/v1/analyses", tags=["analyses"], route_class=StrictRoute)
 
 log = structlog.get_logger()
+
+_VERSION = version("gradgauge")  # read once: it takes a millisecond
 
 FINAL = frozenset({"succeeded", "failed", "cancelled"})
 _Reference = Annotated[str, Field(pattern=REFERENCE)]
@@ -137,6 +141,10 @@ async def submit(
             where="data",
             hint="use gradgauge check --local --data FILE",
         )
+    if idempotency is None and not asked.fresh and asked.architecture is None:
+        answered = await _answered(here, project, asked, request_id)
+        if answered:
+            return answered
     async with here.database.session() as session:
         # A repeated request is answered as its first was, whatever became of the model since.
         known = idempotency and await here.queue.recall(session, project, idempotency)
@@ -146,6 +154,19 @@ async def submit(
         return await here.queue.submit_analysis(
             session, new, idempotency=idempotency, fresh=asked.fresh
         )
+
+
+async def _answered(
+    here: Services, project: str, asked: AnalysisRequest, request_id: str | None
+) -> Submitted | None:
+    """Answer from an earlier result, in two questions to the database; None where there is none."""
+    try:
+        async with here.database.autocommit() as session:
+            new = await _new(session, here, project, asked, request_id)
+            found = await rows.add_cached(session, new)
+    except IntegrityError:  # its model was deleted this moment
+        return None
+    return Submitted(found, created=True) if found else None
 
 
 async def _new(
@@ -158,6 +179,8 @@ async def _new(
     source: dict[str, Any]
     if asked.model_id is not None:
         model = await models.get(session, project, asked.model_id)
+        if model.problem is not None:
+            raise ModelRejected(model.id, model.problem)
         source = {"name": model.name, "model_id": model.id}
         content = model.sha256
     else:
@@ -172,7 +195,7 @@ async def _new(
                 await quotas.kept(session, project, here.queue.usual)
         source = {"name": held.name, "architecture_id": held.id}
         content = held.sha256
-    told = [content, asked.options.digest(), version("gradgauge")]
+    told = [content, asked.options.digest(), _VERSION]
     return rows.NewAnalysis(
         project_id=project,
         options=asked.options.model_dump(mode="json", exclude_unset=True),
@@ -192,27 +215,28 @@ async def list_analyses(
     state: Annotated[
         Literal["queued", "running", "succeeded", "failed", "cancelled"] | None, Query()
     ] = None,
+    verdict: Annotated[Literal["pass", "warn", "fail", "inconclusive"] | None, Query()] = None,
     model_id: Of = None,
     architecture_id: Of = None,
 ) -> resources.AnalysisPage:
     """List analyses, newest first."""
-    async with here.database.session() as session:
+    async with here.database.autocommit() as session:
         found = await rows.page(
             session,
             project,
             limit=limit + 1,
             before=cursor,
             state=state,
+            verdict=verdict,
             model_id=model_id,
             architecture_id=architecture_id,
         )
-    more = found[limit - 1].id if len(found) > limit else None
-    return resources.AnalysisPage(items=[wire(row) for row in found[:limit]], next_cursor=more)
+    return paged(resources.AnalysisPage, found, limit, wire)
 
 
 async def existing(analysis_id: Id, here: Here, project: Project) -> resources.Analysis:
     """The analysis of the path; raises NotFound."""
-    async with here.database.session() as session:
+    async with here.database.autocommit() as session:
         return wire(await rows.get(session, project, analysis_id))
 
 

@@ -16,6 +16,7 @@ from gradgauge.api import (
     comparisons,
     contract,
     health,
+    keys,
     layers,
     measures,
     models,
@@ -24,6 +25,7 @@ from gradgauge.api import (
     policies,
     problems,
     rates,
+    recommendations,
     references,
     reports,
     sign_in,
@@ -65,12 +67,14 @@ def create_app(settings: Settings, stopping: asyncio.Event | None = None) -> Fas
         architectures,
         analyses,
         reports,
+        recommendations,
         layers,
         comparisons,
         policies,
         webhooks,
         capabilities,
         audit,
+        keys,
         health,
         measures,
         sign_in,
@@ -79,7 +83,13 @@ def create_app(settings: Settings, stopping: asyncio.Event | None = None) -> Fas
     app.include_router(parts.strict)
     pages.install(app)
     problems.install(app)
-    app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)
+    app.add_middleware(
+        GZipMiddleware,
+        minimum_size=1024,
+        compresslevel=5,
+        # Events go out one by one; weights hardly shrink, and to try would hold up others.
+        exclude_content_types=("text/event-stream", "application/octet-stream"),
+    )
     issued = Tokens(Issuer(settings)) if settings.oidc_issuer is not None else None
     app.add_middleware(
         Gate, require_keys=settings.require_keys, rates=rates.of(settings), tokens=issued

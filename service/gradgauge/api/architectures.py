@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 from gradgauge.api.contract import SPEC, refusals
 from gradgauge.api.deps import Cursor, Here, Id, Limit, Project
 from gradgauge.api.json_body import read_body
+from gradgauge.api.paging import paged
 from gradgauge.api.problems import NotReadable, Refused
 from gradgauge.jobs import quotas
 from gradgauge.schema import resources
@@ -77,10 +78,9 @@ async def list_architectures(
     here: Here, project: Project, limit: Limit = 50, cursor: Cursor = None
 ) -> resources.ArchitecturePage:
     """List architectures, newest first."""
-    async with here.database.session() as session:
+    async with here.database.autocommit() as session:
         found = await rows.page(session, project, limit=limit + 1, before=cursor)
-    more = found[limit - 1].id if len(found) > limit else None
-    return resources.ArchitecturePage(items=[wire(row) for row in found[:limit]], next_cursor=more)
+    return paged(resources.ArchitecturePage, found, limit, wire)
 
 
 @router.get("/architectures/{architecture_id}", responses=refusals("architecture_not_found"))
@@ -88,7 +88,7 @@ async def get_architecture(
     architecture_id: Id, here: Here, project: Project
 ) -> resources.Architecture:
     """Read an architecture."""
-    async with here.database.session() as session:
+    async with here.database.autocommit() as session:
         return wire(await rows.get(session, project, architecture_id))
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from gradgauge.api.deps import Here, Limit, Project
+from gradgauge.api.paging import paged
 from gradgauge.schema.wire import Block, Text
 from gradgauge.store.repository import audit as rows
 
@@ -40,8 +41,10 @@ async def list_audit(
     cursor: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
 ) -> AuditPage:
     """List the project's writes, newest first; needs scope admin. Without keys there are none."""
-    async with here.database.session() as session:
+    async with here.database.autocommit() as session:
         found = await rows.page(session, project, limit=limit + 1, before=cursor)
-    more = found[limit - 1].id if len(found) > limit else None
-    items = [AuditEntry.model_validate(row, from_attributes=True) for row in found[:limit]]
-    return AuditPage(items=items, next_cursor=more)
+    return paged(AuditPage, found, limit, _entry)
+
+
+def _entry(row: object) -> AuditEntry:
+    return AuditEntry.model_validate(row, from_attributes=True)

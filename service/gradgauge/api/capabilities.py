@@ -57,7 +57,7 @@ class Capabilities(Block):
 @router.get("/capabilities")
 async def get_capabilities(here: Here) -> Capabilities:
     """Tell what this service can do."""
-    async with here.database.session() as session:
+    async with here.database.autocommit() as session:
         present = await workers.present(session, here.settings.stall_s)
     settings = here.settings
     return Capabilities(

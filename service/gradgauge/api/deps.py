@@ -35,21 +35,22 @@ class State(TypedDict):
     services: Services
 
 
-def services(request: Request) -> Services:
+# Coroutines all: what is none would be sent to a thread and back, twice a request.
+async def services(request: Request) -> Services:
     """The process's services."""
     found: Services = request.state.services
     return found
 
 
-def principal(request: Request) -> Principal:
+async def principal(request: Request) -> Principal:
     """Who asks, as the gate found out; a route the gate let pass without a key has no such."""
     found: Principal = request.state.principal
     return found
 
 
-def project(request: Request) -> str:
+async def project(who: Annotated[Principal, Depends(principal)]) -> str:
     """The caller's project: without keys there is one."""
-    return principal(request).project_id
+    return who.project_id
 
 
 Here = Annotated[Services, Depends(services)]
@@ -60,6 +61,8 @@ REFERENCE = r"^[\x21-\x7e]{1,80}$"
 
 Id = Annotated[str, Path(pattern=REFERENCE)]
 Of = Annotated[str | None, Query(pattern=REFERENCE)]
+# Of secrets told once no copy stays on the way.
+UNSTORED = {"Cache-Control": "no-store"}
 Limit = Annotated[int, Query(ge=1, le=200, description="Items of a page.")]
 Cursor = Annotated[
     str | None,

@@ -36,10 +36,24 @@ _ANALYSIS = {
     "progress": 0.0,
     "cached": False,
     "verdict": None,
+    "application": None,
     "error": None,
     "created_at": _WHEN,
     "started_at": None,
     "finished_at": None,
+}
+_APPLYING = _ANALYSIS | {
+    "id": "ana_01kb0m3t9hq4v6x8z2c5e7g9j6",
+    "application": {
+        "analysis_id": _ANALYSIS_ID,
+        "recommendation_id": "R1",
+        "action": "rescale_init",
+        "title": "Rescale the initial weights",
+        "finding_ids": ["F1"],
+        "model_id": None,
+        "changes": [],
+        "function_preserving": None,
+    },
 }
 _MODEL = {
     "id": _MODEL_ID,
@@ -81,6 +95,16 @@ _WEBHOOK = {
     "url": "https://ci.example.com/gradgauge",
     "created_at": _WHEN,
 }
+_KEY = {
+    "id": "7q3m9x0c5e2g8j1k",
+    "principal": "ci",
+    "scope": "write",
+    "created_at": _WHEN,
+    "expires_at": "2027-02-24T16:00:00Z",
+    "revoked_at": None,
+    "last_used_at": None,
+}
+_NEW_KEY = _KEY | {"key": "gg_7q3m9x0c5e2g8j1k_..."}
 _ALLOWED = {
     "fingerprint": "b1c0e8f27a4411aa",
     "reason": "known, mended in the next version",
@@ -125,6 +149,7 @@ EXAMPLES: dict[str, Example] = {
     ),
     "get_analysis": Example(response=_ANALYSIS),
     "cancel_analysis": Example(response=_ANALYSIS | {"state": "cancelled", "finished_at": _WHEN}),
+    "apply_recommendation": Example(response=_APPLYING),
     "list_analyses": Example(response={"items": [_ANALYSIS], "next_cursor": None}),
     "create_upload": Example({"name": "net.onnx", "size_bytes": 3355443}, _UPLOAD),
     "get_upload": Example(response=_UPLOAD | {"received_bytes": 1048576, "parts": [_PART]}),
@@ -200,13 +225,17 @@ EXAMPLES: dict[str, Example] = {
             "next_cursor": None,
         }
     ),
+    "create_key": Example({"principal": "ci", "scope": "write", "days": 90}, _NEW_KEY),
+    "list_keys": Example(response={"items": [_KEY], "next_cursor": None}),
+    "rotate_key": Example({"overlap_hours": 24}, _NEW_KEY),
+    "revoke_key": Example(response=_KEY | {"revoked_at": _WHEN}),
     "get_capabilities": Example(
         response={
             "versions": {"service": "0.1.0", "report_schema": "1.0", "spec": 1},
             "profiles": ["quick", "standard", "deep"],
             "engines": ["analytic", "sampled"],
             "target_dtypes": ["fp16", "bf16"],
-            "report_formats": ["json", "markdown", "html"],
+            "report_formats": ["json", "markdown", "html", "sarif", "junit", "gitlab", "github"],
             "ops": [{"domain": "", "op": "Gemm", "since": [1, 7], "kind": "linear"}],
             "limits": {"max_upload_bytes": 2147483648},
             "workers": 1,

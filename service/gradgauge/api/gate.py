@@ -31,7 +31,7 @@ log = structlog.get_logger()
 
 OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs", "/sign-in", "/sign-out"})
 OPEN_BELOW = ("/static/",)
-ADMIN = ("/v1/audit",)
+ADMIN = ("/v1/audit", "/v1/keys")
 OPERATOR = frozenset({"/metrics"})
 """For admins of the project `default`, the operator's own: it tells of all projects."""
 READING = frozenset({"GET", "HEAD"})

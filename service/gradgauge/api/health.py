@@ -78,12 +78,12 @@ async def _said(check: Awaitable[None]) -> str:
 
 
 async def _living(here: Services) -> int:
-    async with here.database.session() as session:
+    async with here.database.autocommit() as session:
         return await attempts.living_workers(session, here.settings.stall_s)
 
 
 async def _sandboxes(here: Services) -> list[Sandbox]:
-    async with here.database.session() as session:
+    async with here.database.autocommit() as session:
         present = await workers.present(session, here.settings.stall_s)
     return [Sandbox(worker=row.id, layers=row.sandbox) for row in present]
 

@@ -25,7 +25,7 @@ async def get_metrics(here: Here) -> Response:
 
 async def _gauges(here: Services) -> list[Gauge]:
     try:
-        async with here.database.session() as session:
+        async with here.database.autocommit() as session:
             found = await depth.jobs(session)
             living = await attempts.living_workers(session, here.settings.stall_s)
     except Unavailable:

@@ -110,7 +110,7 @@ async def _overview(
     before: str | None = None,
     error: GradgaugeError | None = None,
 ) -> HTMLResponse:
-    async with here.database.session() as session:
+    async with here.database.autocommit() as session:
         found = await rows.page(session, project, limit=_PAGE + 1, before=before)
     return _page(
         "overview.html",

@@ -101,7 +101,7 @@ async def create_upload(
 @router.get("/{upload_id}", responses=refusals("upload_not_found"))
 async def get_upload(upload_id: Id, here: Here, project: Project) -> PartedUpload:
     """Read an upload: which parts have come."""
-    async with here.database.session() as session:
+    async with here.database.autocommit() as session:
         row = await rows.get(session, project, upload_id)
         return _wire(here, row, await rows.parts(session, upload_id))
 
@@ -135,7 +135,7 @@ async def put_part(
 ) -> Part:
     """Send a part, from 1 on; one that broke off is sent again, one that came is replaced."""
     announced = _sha256(digest)
-    async with here.database.session() as session:
+    async with here.database.autocommit() as session:
         row = await rows.get(session, project, upload_id)
     received = await receive_part(request, here, project)
     if announced not in {None, received.sha256}:

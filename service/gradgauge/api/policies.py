@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from gradgauge.api.contract import refusals
 from gradgauge.api.deps import Here, Limit, Project, Services
 from gradgauge.api.json_body import StrictRoute
+from gradgauge.api.paging import paged
 from gradgauge.errors import NotFound
 from gradgauge.schema.report import FailOn
 from gradgauge.schema.strict import Strict, refused
@@ -128,16 +129,15 @@ async def list_policies(
     ] = None,
 ) -> PolicyPage:
     """List policies by name."""
-    async with here.database.session() as session:
+    async with here.database.autocommit() as session:
         found = await rows.page(session, project, limit=limit + 1, after=cursor)
-    more = found[limit - 1].name if len(found) > limit else None
-    return PolicyPage(items=[wire(row) for row in found[:limit]], next_cursor=more)
+    return paged(PolicyPage, found, limit, wire, by="name")
 
 
 @router.get("/{name}", responses=refusals("policy_not_found"))
 async def get_policy(name: _Name, here: Here, project: Project) -> StoredPolicy:
     """Read a policy."""
-    async with here.database.session() as session:
+    async with here.database.autocommit() as session:
         return wire(await rows.get(session, project, name))
 
 
@@ -154,7 +154,7 @@ async def named(here: Services, project: str, name: str | None) -> Policy:
     Raises:
         NotFound: the project holds no such policy.
     """
-    async with here.database.session() as session:
+    async with here.database.autocommit() as session:
         try:
             row = await rows.get(session, project, name or DEFAULT)
         except NotFound:

@@ -12,14 +12,15 @@ from gradgauge.api.contract import refusals
 from gradgauge.api.deps import Here, Id, Project, Services
 from gradgauge.api.problems import NotReadable, Refused
 from gradgauge.errors import Conflict
-from gradgauge.formats.render import render
+from gradgauge.formats.render import OF_MANY, render, render_all
+from gradgauge.formats.subject import LONGEST_PATH
 from gradgauge.schema.columns import Columns, columns
 from gradgauge.schema.report import Report
 from gradgauge.store.repository import analyses as rows
 
 router = APIRouter(prefix="/v1/analyses", tags=["reports"])
 
-Format = Literal["json", "markdown", "html"]
+Format = Literal["json", "markdown", "html", "sarif", "junit", "gitlab", "github"]
 Layout = Annotated[
     Literal["rows", "columnar"],
     Query(description="`columnar`: of the layers one list a quantity, in JSON."),
@@ -28,7 +29,13 @@ TYPES: dict[Format, str] = {
     "json": "application/json",
     "markdown": "text/markdown",
     "html": "text/html",
+    "sarif": "application/sarif+json",
+    "junit": "application/xml",
+    "gitlab": "application/json",
+    "github": "text/plain",
 }
+# By `format` only: their types say too little of them.
+_UNNEGOTIATED: tuple[Format, ...] = ("junit", "gitlab", "github")
 # The report's own policy, in its head, names the hash of its style; this bounds what it may name.
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
@@ -51,6 +58,9 @@ class ColumnarReport(Report):
             "content": {
                 "text/markdown": {"schema": {"type": "string"}},
                 "text/html": {"schema": {"type": "string"}},
+                "application/sarif+json": {"schema": {"type": "object"}},
+                "application/xml": {"schema": {"type": "string"}},
+                "text/plain": {"schema": {"type": "string"}},
             }
         }
     },
@@ -62,16 +72,26 @@ async def get_report(
     project: Project,
     wanted: Annotated[Format | None, Query(alias="format")] = None,
     layout: Layout = "rows",
+    path: Annotated[
+        str | None,
+        Query(
+            min_length=1,
+            max_length=LONGEST_PATH,
+            description="The model's path in its repository, which formats of pipelines tell; "
+            "else its name.",
+        ),
+    ] = None,
     if_none_match: Annotated[str | None, Header(max_length=1000)] = None,
 ) -> Response:
     """Read a succeeded analysis's report, by `format` or else by `Accept`; JSON by default.
 
-    A JSON report has its layers by column where `layout` asks for it.
+    A JSON report has its layers by column where `layout` asks for it. `sarif`, `junit`, `gitlab`
+    (Code Quality) and `github` (annotations) are for pipelines.
     """
     form = wanted or negotiated(request.headers.get("accept"))
     key = await report_key(here, project, analysis_id)
     headers = {
-        "ETag": tag(key, form if layout == "rows" else f"{form}:{layout}"),
+        "ETag": tag(key, f"{form}:{layout}:{path}"),
         "Cache-Control": "private, no-cache",
         "Vary": "Accept",
         "Content-Security-Policy": _POLICY,
@@ -81,7 +101,7 @@ async def get_report(
     stored = await here.blobs.get(key)
     content: bytes | str = stored
     if form != "json":
-        content = await asyncio.to_thread(_rendered, stored, form)
+        content = await asyncio.to_thread(_rendered, stored, form, path)
     elif layout == "columnar":
         content = await asyncio.to_thread(_columnar, stored)
     return Response(content, media_type=TYPES[form], headers=headers)
@@ -101,13 +121,15 @@ def negotiated(accept: str | None) -> Format:
     if not accept:
         return "json"
     liked = [_range(part) for part in accept[:1000].split(",")]
-    marks = {form: _quality(kind, liked) for form, kind in TYPES.items()}
+    marks = {
+        form: _quality(kind, liked) for form, kind in TYPES.items() if form not in _UNNEGOTIATED
+    }
     best = max(marks, key=lambda form: marks[form])
     if marks[best] <= 0:
         said = NotReadable(
             "not_acceptable",
-            "a report is application/json, text/markdown or text/html",
-            hint="ask with Accept or ?format=json, markdown or html",
+            "a report is application/json, text/markdown, text/html or application/sarif+json",
+            hint="ask with Accept, or with ?format= for a pipeline's",
         )
         raise Refused(said, 406)
     return best
@@ -138,7 +160,7 @@ async def report_key(here: Services, project: str, analysis_id: str) -> str:
         NotFound: there is no such analysis.
         Conflict: it has no report.
     """
-    async with here.database.session() as session:
+    async with here.database.autocommit() as session:
         row = await rows.get(session, project, analysis_id)
     if row.report_key is not None and row.state == "succeeded":
         return row.report_key
@@ -146,6 +168,7 @@ async def report_key(here: Services, project: str, analysis_id: str) -> str:
         "queued": "wait for its end: GET its events",
         "running": "wait for its end: GET its events",
         "failed": "read the analysis's `error`",
+        "succeeded": "it applied a recommendation: read the model that its `application` names",
     }
     raise Conflict(
         "no_report",
@@ -160,5 +183,8 @@ def _columnar(content: bytes) -> bytes:
     return json.dumps(report, allow_nan=False, separators=(",", ":")).encode()
 
 
-def _rendered(content: bytes | str, form: Format) -> str:
-    return render(Report.model_validate_json(content), form)
+def _rendered(content: bytes | str, form: Format, path: str | None) -> str:
+    report = Report.model_validate_json(content)
+    if path is not None and form in OF_MANY:
+        return render_all([report], [path], form)
+    return render(report, form)

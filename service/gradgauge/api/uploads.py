@@ -80,7 +80,7 @@ async def bounded(here: Services, project: str, wanted: int | None = None) -> As
     Raises:
         QuotaExceeded: no room, or, in the place of a LimitExceeded, too little.
     """
-    async with here.database.session() as session:
+    async with here.database.autocommit() as session:
         room = await quotas.room(session, project, here.queue.usual)
     limit = here.settings.max_upload_bytes
     narrow = room if room is not None and room.left < limit else None

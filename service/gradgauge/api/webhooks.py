@@ -12,6 +12,7 @@ from starlette.responses import Response
 from gradgauge.api.contract import refusals
 from gradgauge.api.deps import Cursor, Here, Id, Limit, Project
 from gradgauge.api.json_body import StrictRoute
+from gradgauge.api.paging import paged
 from gradgauge.errors import Conflict
 from gradgauge.jobs import post
 from gradgauge.jobs.addresses import target
@@ -107,16 +108,15 @@ async def list_webhooks(
     here: Here, project: Project, limit: Limit = 50, cursor: Cursor = None
 ) -> WebhookPage:
     """List webhooks, newest first."""
-    async with here.database.session() as session:
+    async with here.database.autocommit() as session:
         found = await rows.page(session, project, limit=limit + 1, before=cursor)
-    more = found[limit - 1].id if len(found) > limit else None
-    return WebhookPage(items=[wire(row) for row in found[:limit]], next_cursor=more)
+    return paged(WebhookPage, found, limit, wire)
 
 
 @router.get("/{webhook_id}", responses=refusals("webhook_not_found"))
 async def get_webhook(webhook_id: Id, here: Here, project: Project) -> Webhook:
     """Read a webhook, without its secret."""
-    async with here.database.session() as session:
+    async with here.database.autocommit() as session:
         return wire(await rows.get(session, project, webhook_id))
 
 
@@ -129,12 +129,10 @@ async def list_deliveries(
     cursor: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
 ) -> DeliveryPage:
     """List what a webhook was told, newest first, and what came of it."""
-    async with here.database.session() as session:
+    async with here.database.autocommit() as session:
         await rows.get(session, project, webhook_id)
         found = await rows.deliveries(session, webhook_id, limit=limit + 1, before=cursor)
-    more = found[limit - 1].id if len(found) > limit else None
-    items = [Delivery.model_validate(row, from_attributes=True) for row in found[:limit]]
-    return DeliveryPage(items=items, next_cursor=more)
+    return paged(DeliveryPage, found, limit, _delivery)
 
 
 @router.delete("/{webhook_id}", status_code=204, responses=refusals("webhook_not_found"))
@@ -142,6 +140,10 @@ async def delete_webhook(webhook_id: Id, here: Here, project: Project) -> None:
     """Delete a webhook, with what it has not been told yet."""
     async with here.database.session() as session:
         await rows.delete(session, project, webhook_id)
+
+
+def _delivery(row: object) -> Delivery:
+    return Delivery.model_validate(row, from_attributes=True)
 
 
 def wire(row: rows.Row) -> Webhook:

@@ -13,14 +13,15 @@ from procrastinate.job_context import AbortReason
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gradgauge import metrics, traces
-from gradgauge.errors import StorageFull, Unavailable
-from gradgauge.jobs import faults
+from gradgauge.errors import QuotaExceeded, StorageFull, Unavailable
+from gradgauge.jobs import faults, uploads
 from gradgauge.jobs.connection import through_outage
 from gradgauge.jobs.outcome import (
     AnalysisJob,
     Died,
     Failed,
     InspectionJob,
+    Made,
     Outcome,
     Runner,
     Spec,
@@ -41,6 +42,7 @@ from gradgauge.store.tables import Analysis, Architecture, Model
 log = structlog.get_logger()
 
 T = TypeVar("T")
+Ending = TypeVar("Ending", bound=Outcome | Made)
 
 _CODE = 40
 
@@ -105,14 +107,17 @@ class Handler:
             return await self._finished(self._end_analysis(row, token, Failed(gone)))
         interval_s = self._settings.progress_interval_s
         tell = Teller(self._database, row.id, token, interval_s=interval_s)
+        run = self._runner.analyse if job.recommendation is None else self._runner.patch
         try:
             with _counted(ANALYSE) as seen:
-                outcome = seen.note(await self._runner.analyse(job, tell))
+                outcome = seen.note(await run(job, tell))
         except LeaseLost:
             log.warning("attempt_replaced")
             return None
         if isinstance(outcome, Died):
             return await self._finished(self._died(Analysis, row.id, token, outcome))
+        if isinstance(outcome, Made):
+            return await self._finished(self._end_application(row, token, outcome))
         return await self._finished(self._end_analysis(row, token, outcome))
 
     async def _end_analysis(self, row: Analysis, token: str, outcome: Succeeded | Failed) -> None:
@@ -135,6 +140,38 @@ class Handler:
         if row.attempts > 1 and values["state"] == "succeeded":
             with suppress(Unavailable):
                 await self._blobs.keep_only(key)
+
+    async def _end_application(self, row: Analysis, token: str, made: Made) -> None:
+        """Keep a model that was made and end its row."""
+        held = await self._write(lambda s: attempts.held(s, Analysis, row.id, token))
+        if held is None or row.application is None:
+            log.warning("result_refused")
+            made.received.discard()
+            return
+        told = row.application
+        try:
+            model, _ = await uploads.accept(
+                self._database,
+                self._blobs,
+                self._queue,
+                row.project_id,
+                name=f"{_stem(row.name)}-{told['recommendation_id']}.onnx",
+                received=made.received,
+                request_id=row.request_id,
+                patient=True,
+            )
+        except (QuotaExceeded, StorageFull) as full:
+            await self._end_analysis(row, token, Failed(full.as_dict()))
+            return
+        told = told | {
+            "model_id": model.id,
+            "changes": made.changes,
+            "function_preserving": made.function_preserving,
+        }
+        values = {"state": "succeeded", "progress": 1.0, "application": told}
+        # A model whose row has ended meanwhile stays: its content is all that names it.
+        if await self._write(lambda s: attempts.end_analysis(s, row.id, token, values)):
+            log.info("recommendation_applied", model=model.id)
 
     async def _stored(self, key: str, outcome: Succeeded) -> Succeeded | Failed:
         """Store a report, through outages; a full store fails the analysis."""
@@ -162,6 +199,7 @@ class Handler:
             token=token,
             source=_source(source),
             options=row.options,
+            recommendation=row.application and _wanted(row.application),
         )
 
     async def inspect(self, context: JobContext, *, row_id: str) -> None:
@@ -282,7 +320,7 @@ class _Counted:
     outcome = "given_up"
     code: str | None = None
 
-    def note(self, outcome: Outcome) -> Outcome:
+    def note(self, outcome: Ending) -> Ending:
         """Remember how it ended, and give that on."""
         self.outcome = type(outcome).__name__.lower()
         self.code = outcome.fault.get("code") if isinstance(outcome, Failed) else None
@@ -312,6 +350,15 @@ def _id_of(context: JobContext) -> int:
     if context.job.id is None:
         raise AssertionError("unreachable")
     return context.job.id
+
+
+def _wanted(told: dict[str, Any]) -> dict[str, Any]:
+    wanted = {name: told[name] for name in ("action", "title", "finding_ids")}
+    return {"id": told["recommendation_id"], **wanted}
+
+
+def _stem(name: str) -> str:
+    return name.removesuffix(".onnx").removesuffix(".zip") or name
 
 
 def _source(row: Model | Architecture) -> Upload | Spec:

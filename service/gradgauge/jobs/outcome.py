@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gradgauge.jobs.faults import Fault
+from gradgauge.store.blobs import Received
 
 Tell = Callable[[str, float], Awaitable[None]]
 
@@ -46,6 +47,8 @@ class AnalysisJob:
     token: str
     source: Upload | Spec
     options: dict[str, Any]
+    recommendation: dict[str, Any] | None = None
+    """To be applied: the report's id, action, title and finding_ids."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,15 @@ class Succeeded:
 
     result: bytes
     verdict: str | None = None
+
+
+@dataclass(frozen=True)
+class Made:
+    """A recommendation was applied: the model's file in the spool, and what was changed."""
+
+    received: Received
+    changes: list[str]
+    function_preserving: bool
 
 
 @dataclass(frozen=True)
@@ -81,3 +93,6 @@ class Runner(Protocol):
 
     async def analyse(self, job: AnalysisJob, tell: Tell) -> Outcome:
         """Analyse the source; `tell(stage, progress)` raises LeaseLost once it is pointless."""
+
+    async def patch(self, job: AnalysisJob, tell: Tell) -> Made | Failed | Died:
+        """Make the model of the job's recommendation; `tell` as for `analyse`."""

@@ -1,6 +1,8 @@
 """What the API asks of the queue: inspect, analyse, cancel; each in its caller's transaction."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from procrastinate import PsycopgConnector
 from procrastinate.manager import JobManager
@@ -85,6 +87,20 @@ class Queue:
         await analyses.remember(session, new.project_id, key, body, made.id)
         return Submitted(made, created=True)
 
+    async def submit_application(self, session: AsyncSession, new: NewAnalysis) -> Submitted:
+        """Queue the application of a recommendation, or find the earlier one of the same.
+
+        Raises:
+            NotFound: the model is gone.
+            TooManyWaiting, QuotaExceeded: the project may have no other.
+        """
+        if new.model_id is not None:
+            await models.get(session, new.project_id, new.model_id, lock=True)
+        earlier = await analyses.applied(session, new.project_id, new.cache_key)
+        if earlier:
+            return Submitted(earlier, created=False)
+        return Submitted(await self._queued(session, new, ready=True), created=True)
+
     async def recall(
         self, session: AsyncSession, project_id: str, idempotency: Idempotency
     ) -> Submitted | None:
@@ -122,13 +138,12 @@ class Queue:
 
     async def defer(self, session: AsyncSession, row: Analysis | Model) -> int:
         """Write a job for the row and return its id; the caller binds it to the row."""
-        task = TASKS[type(row)]
         priority = 0
         if isinstance(row, Analysis):
-            # Who has many waiting lets others go first; quick ones pass a few
-            # that are long, so that they do not wait for those, nor those for ever.
-            waiting = await analyses.waiting(session, row.project_id)
-            priority = -waiting - LONG[row.options.get("profile", "standard")]
+            priority = _priority(await analyses.waiting(session, row.project_id), row.options)
+        return await self._defer(session, TASKS[type(row)], row.id, priority)
+
+    async def _defer(self, session: AsyncSession, task: str, row_id: str, priority: int) -> int:
         job = configure_task(
             name=task,
             job_manager=self._manager,
@@ -136,7 +151,7 @@ class Queue:
             priority=priority,
             connection=await psycopg_connection(session),
         )
-        return await job.defer_async(row_id=row.id)
+        return await job.defer_async(row_id=row_id)
 
     async def _make(self, session: AsyncSession, new: NewAnalysis, *, fresh: bool) -> Analysis:
         ready = True
@@ -145,14 +160,23 @@ class Queue:
             if model.problem is not None:
                 raise ModelRejected(model.id, model.problem)
             ready = model.state == "ready"
-        earlier = None
-        if not fresh:
-            earlier = await analyses.answered(session, new.project_id, new.cache_key)
+        earlier = None if fresh else await analyses.add_cached(session, new)
         if earlier:
-            return await analyses.add_cached(session, new, earlier)
-        await quotas.enter(session, new.project_id, self.usual)
-        made = await analyses.add(session, new)
+            return earlier
+        return await self._queued(session, new, ready=ready)
+
+    async def _queued(self, session: AsyncSession, new: NewAnalysis, *, ready: bool) -> Analysis:
+        waiting = await quotas.enter(session, new.project_id, self.usual)
+        job_id = None
         if ready:
-            made.job_id = await self.defer(session, made)
-            await session.flush()
-        return made
+            priority = _priority(waiting + 1, new.options)
+            job_id = await self._defer(session, ANALYSE, new.id, priority)
+        return await analyses.add(session, new, job_id=job_id)
+
+
+def _priority(waiting: int, options: Mapping[str, Any]) -> int:
+    """Who has many waiting lets others go first.
+
+    Quick ones pass a few that are long, so that they do not wait for those, nor those for ever.
+    """
+    return -waiting - LONG[options.get("profile", "standard")]

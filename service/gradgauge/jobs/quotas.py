@@ -94,27 +94,27 @@ async def kept(session: AsyncSession, project_id: str, quotas: Quotas) -> None:
             raise _one_too_many(held - 1, allowed.models)
 
 
-async def enter(session: AsyncSession, project_id: str, quotas: Quotas) -> None:
-    """Let this transaction alone add a waiting analysis to the project.
+async def enter(session: AsyncSession, project_id: str, quotas: Quotas) -> int:
+    """Let this transaction alone add a waiting analysis to the project; return how many wait.
 
     Raises:
         TooManyWaiting: as many wait as may.
         QuotaExceeded: there is no room for a report.
     """
     allowed = await usage.quotas_of(session, project_id, quotas, lock=True)
-    if allowed.queued is not None:
-        waiting = await usage.in_state(session, project_id, "queued")
-        if waiting >= allowed.queued:
-            raise TooManyWaiting(
-                "queue_quota_exceeded",
-                f"{waiting} analyses of this project wait, and no more than {allowed.queued} may",
-                limit=f"quota_queued={allowed.queued}",
-                hint="try again when some have ended, or cancel some",
-            )
+    waiting = await usage.in_state(session, project_id, "queued")
+    if allowed.queued is not None and waiting >= allowed.queued:
+        raise TooManyWaiting(
+            "queue_quota_exceeded",
+            f"{waiting} analyses of this project wait, and no more than {allowed.queued} may",
+            limit=f"quota_queued={allowed.queued}",
+            hint="try again when some have ended, or cancel some",
+        )
     if allowed.bytes is not None:
         found = Room(allowed.bytes, (await usage.usage_of(session, project_id)).bytes)
         if found.left == 0:
             raise found.refusal()
+    return waiting
 
 
 async def _room(session: AsyncSession, project_id: str, allowed: Quotas) -> Room | None:

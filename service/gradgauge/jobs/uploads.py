@@ -1,8 +1,12 @@
 """An upload's way into the store and out of it: the blob first, the row that names it after."""
 
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
 from gradgauge import traces
-from gradgauge.errors import QuotaExceeded
+from gradgauge.errors import QuotaExceeded, StorageFull, Unavailable
 from gradgauge.jobs import quotas
+from gradgauge.jobs.connection import through_outage
 from gradgauge.jobs.queue import Queue
 from gradgauge.store.blobs import BlobStore, Received
 from gradgauge.store.database import Database
@@ -10,6 +14,8 @@ from gradgauge.store.ids import new_id
 from gradgauge.store.repository import analyses, models
 from gradgauge.store.repository.models import NewModel
 from gradgauge.store.tables import Model
+
+T = TypeVar("T")
 
 
 async def accept(
@@ -21,11 +27,13 @@ async def accept(
     name: str,
     received: Received,
     request_id: str | None = None,
+    patient: bool = False,
 ) -> tuple[Model, bool]:
     """Store a received upload and have it inspected; return its model and whether it is new.
 
     A content the project holds already is not stored again. A crash on the way leaves at worst a
-    blob that no row names, never a row without its blob.
+    blob that no row names, never a row without its blob. Who is `patient` waits for a database or
+    a store that is away.
 
     Raises:
         QuotaExceeded: the project would hold too much.
@@ -44,31 +52,61 @@ async def accept(
         request_id=request_id,
         traceparent=traces.traceparent(),
     )
-    try:
+
+    async def find() -> Model | None:
         async with database.session() as session:
             held = await models.by_sha256(session, project_id, received.sha256)
+            if held is None:
+                await quotas.keep(session, project_id, queue.usual, received.size_bytes)
+            return held
+
+    async def add() -> tuple[Model, bool]:
+        async with database.session() as session:
+            await quotas.keep(session, project_id, queue.usual, received.size_bytes)
+            model, added = await models.add(session, new)
+            if added:
+                await queue.submit_inspection(session, model)
+            return model, added
+
+    through = _through_outage if patient else _once
+    try:
+        held = await through(find)
         if held is not None:
             return held, False
         # Outside of any transaction: a slow store or a frozen process is to hold no lock.
-        async with database.session() as session:
-            await quotas.keep(session, project_id, queue.usual, received.size_bytes)
-        await blobs.adopt(key, received)
+        await through(lambda: blobs.adopt(key, received))
         # From here on a failure leaves the blob: a commit whose answer is lost may have been done,
         # and then the row needs it.
         try:
-            async with database.session() as session:
-                await quotas.keep(session, project_id, queue.usual, received.size_bytes)
-                model, added = await models.add(session, new)
-                if added:
-                    await queue.submit_inspection(session, model)
+            model, added = await through(add)
         except QuotaExceeded:  # filled by others meanwhile
             await blobs.delete(key)
             raise
-        if not added:  # somebody else was faster meanwhile
+        if model.blob_key != key:  # somebody else was faster meanwhile
             await blobs.delete(key)
         return model, added
     finally:
         received.discard()
+
+
+async def _once(action: Callable[[], Awaitable[T]]) -> T:
+    return await action()
+
+
+async def _through_outage(action: Callable[[], Awaitable[T]]) -> T:
+    async def told_apart() -> T:
+        try:
+            return await action()
+        except StorageFull:
+            raise
+        except Unavailable as away:
+            raise _Away from away
+
+    return await through_outage(told_apart, _Away)
+
+
+class _Away(Exception):
+    """Something is away for a while; a full store is not."""
 
 
 async def remove(

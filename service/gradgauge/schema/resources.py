@@ -110,6 +110,21 @@ class Architecture(Block):
     created_at: datetime
 
 
+class Application(Block):
+    """A recommendation applied to what an analysis analysed: `model_id` once that is made."""
+
+    analysis_id: Text
+    """The analysis that recommends it."""
+    recommendation_id: Text
+    action: Text
+    title: Text
+    finding_ids: list[Text]
+    model_id: Text | None
+    changes: list[Text]
+    """What was changed where, as the model's own metadata says (`gradgauge.patch`)."""
+    function_preserving: bool | None
+
+
 class Analysis(Block):
     """An analysis: `error` once it has failed; its report is read apart once it has succeeded."""
 
@@ -125,6 +140,8 @@ class Analysis(Block):
     progress: Fraction
     cached: bool
     """Whether the report is an earlier analysis's."""
+    application: Application | None
+    """The recommendation it applies: it ends with a model then, and has no report."""
     verdict: Literal["pass", "warn", "fail", "inconclusive"] | None
     error: Fault | None
     created_at: datetime

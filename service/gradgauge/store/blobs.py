@@ -24,6 +24,7 @@ from gradgauge.store.folders import make_folder
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _PIECE = 1 << 20
+_SYNCED = 64 << 20
 _LISTED = 500
 
 # An upload that is still being written is younger than any deadline for its body.
@@ -75,18 +76,18 @@ class BlobStore:
             StorageFull: the disk is.
         """
         path = self._spool / secrets.token_hex(16)
-        digest, size = hashlib.sha256(), 0
+        size = 0
         try:
             with _new_file(path) as handle:
-                async for chunk in chunks:
-                    size += len(chunk)
-                    _refuse_above(limit, size)
-                    digest.update(chunk)
-                    await asyncio.to_thread(_write, handle, chunk)
+                async with _Sink(handle) as sink:
+                    async for chunk in chunks:
+                        size += len(chunk)
+                        _refuse_above(limit, size)
+                        await sink.take(chunk)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        return Received(path, digest.hexdigest(), size)
+        return Received(path, sink.digest.hexdigest(), size)
 
     async def adopt(self, key: str, received: Received) -> None:
         """Store a received upload under `key` and take its file out of the spool.
@@ -181,6 +182,62 @@ class BlobStore:
         await self.delete(key)
 
 
+class _Sink:
+    """Hashes and writes what it takes in a thread, piece by piece, while the next piece comes.
+
+    The disk is set to work early, or whoever sends a large file would wait for it at the end.
+    """
+
+    def __init__(self, handle: int) -> None:
+        self.digest = hashlib.sha256()
+        self._handle = handle
+        self._held = bytearray()
+        self._unsynced = 0
+        self._writing: asyncio.Task[None] | None = None
+        self._syncing: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def take(self, chunk: bytes) -> None:
+        """Take a chunk; raises what writing an earlier one met."""
+        self._held += chunk
+        if len(self._held) >= _PIECE:
+            await self._pass_on()
+
+    async def __aexit__(self, kind: object, *_: object) -> None:
+        try:
+            if kind is None:
+                await self._pass_on()
+        finally:
+            # Nothing may write to the descriptor once it is closed, and perhaps another file's.
+            open_tasks = [task for task in (self._writing, self._syncing) if task is not None]
+            # What they met is told below, or is of less interest than what is raised.
+            await asyncio.shield(asyncio.gather(*open_tasks, return_exceptions=True))
+        if kind is None and self._writing is not None:
+            await self._writing
+
+    async def _pass_on(self) -> None:
+        if self._writing is not None:
+            # Shielded: who is cancelled stops waiting, a thread does not stop writing.
+            await asyncio.shield(self._writing)
+        piece, self._held = self._held, bytearray()
+        self._writing = asyncio.create_task(asyncio.to_thread(self._write, piece))
+        self._unsynced += len(piece)
+        if self._unsynced >= _SYNCED and (self._syncing is None or self._syncing.done()):
+            self._unsynced = 0
+            self._syncing = asyncio.create_task(asyncio.to_thread(_to_disk, self._handle))
+
+    def _write(self, piece: bytearray) -> None:
+        self.digest.update(piece)
+        _write(self._handle, piece)
+
+
+def _to_disk(handle: int) -> None:
+    with suppress(OSError):  # the last one, before the file is kept, tells of it
+        os.fdatasync(handle)
+
+
 def s3_store(url: str, endpoint: str | None) -> S3Store:
     """The bucket, or the folder of one, that an s3:// URL names.
 
@@ -225,7 +282,7 @@ def _new_file(path: Path) -> Iterator[int]:
         os.close(handle)
 
 
-def _write(handle: int, content: bytes) -> None:
+def _write(handle: int, content: bytes | bytearray) -> None:
     """Write all of `content`, unbuffered, so that a full disk is met here and not at the close."""
     left = memoryview(content)
     with _storage_errors():

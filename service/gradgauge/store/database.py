@@ -1,15 +1,16 @@
 """The database by URL or embedded: its connections, its sessions, its end."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+import select
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Self, cast
 
 import psycopg
 import structlog
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import event, text
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
@@ -62,6 +63,7 @@ class Database:
         self.conninfo = info if idle_limit_s is None else _impatient(info, idle_limit_s)
         self.embedded = embedded
         self.engine = _engine(self.conninfo, connections)
+        self._reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._watcher: asyncio.Task[None] | None = None
 
     @classmethod
@@ -101,23 +103,40 @@ class Database:
             Unavailable: the database cannot be reached, now or half way.
             StorageFull: its disk is full.
         """
-        try:
+        with _database_errors():
             async with (
                 AsyncSession(self.engine, expire_on_commit=False) as session,
                 session.begin(),
             ):
                 yield session
-        except (OperationalError, InterfaceError, PoolTimeout) as error:
-            raise _unreachable(error) from error
-        except DBAPIError as error:
-            if error.connection_invalidated:
-                raise _unreachable(error) from error
-            raise
+
+    @asynccontextmanager
+    async def autocommit(self) -> AsyncIterator[AsyncSession]:
+        """Statements each for itself: one question, one answer, no transaction around them.
+
+        Raises:
+            Unavailable: the database cannot be reached.
+        """
+        with _database_errors():
+            async with AsyncSession(self._reading, expire_on_commit=False) as session:
+                yield session
 
     async def ping(self) -> None:
         """Ask the database something trivial; raises Unavailable where it does not answer."""
-        async with self.session() as session:
+        async with self.autocommit() as session:
             await session.execute(text("SELECT 1"))
+
+
+@contextmanager
+def _database_errors() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError, PoolTimeout) as error:
+        raise _unreachable(error) from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise _unreachable(error) from error
+        raise
 
 
 async def psycopg_connection(session: AsyncSession) -> psycopg.AsyncConnection[Any]:
@@ -145,15 +164,30 @@ def _engine(info: str, connections: int) -> AsyncEngine:
     async def connect() -> psycopg.AsyncConnection[Any]:
         return await psycopg.AsyncConnection.connect(info, connect_timeout=_CONNECT_LIMIT_S)
 
-    # pre-ping: after a restart of the server every pooled connection is dead at once.
-    return create_async_engine(
+    engine = create_async_engine(
         "postgresql+psycopg://",
         async_creator=connect,
         pool_size=connections,
         max_overflow=0,
         pool_timeout=_CONNECT_LIMIT_S,
-        pool_pre_ping=True,
     )
+    event.listen(engine.sync_engine, "checkout", _refuse_dead)
+    return engine
+
+
+def _refuse_dead(connection: Any, _record: object, _proxy: object) -> None:
+    """Have the pool connect anew where the server has hung up.
+
+    After a restart of the server every pooled connection is dead at once. A server that hangs up,
+    or says that it will, makes an idle connection readable: no round trip is needed to see that.
+    """
+    raw: psycopg.AsyncConnection[Any] = connection.driver_connection
+    if raw.closed:
+        raise DisconnectionError
+    waiting = select.poll()  # not select.select, which takes no descriptor above 1023
+    waiting.register(raw.fileno(), select.POLLIN)
+    if waiting.poll(0):
+        raise DisconnectionError
 
 
 def _unreachable(error: Exception) -> Unavailable:

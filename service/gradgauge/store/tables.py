@@ -143,7 +143,8 @@ class Analysis(Table):
     `job_id` is the queue's job for it, None while its model is still being inspected; `token` is
     the running attempt's; `deaths` counts children and workers that died over it; `cache_key`
     is equal for equal content, options and version. `report_bytes` is the size of the report where
-    this analysis has to answer for it: of those that share one, exactly one does.
+    this analysis has to answer for it: of those that share one, exactly one does. With an
+    `application` the row has no report: it applies that recommendation to its source.
     """
 
     __tablename__ = "analyses"
@@ -179,6 +180,7 @@ class Analysis(Table):
     error: Mapped[dict[str, Any] | None] = mapped_column(Json)
     report_key: Mapped[str | None] = mapped_column(Text)
     report_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    application: Mapped[dict[str, Any] | None] = mapped_column(Json)
     verdict: Mapped[str | None] = mapped_column(String(16))
     job_id: Mapped[int | None] = mapped_column(BigInteger, index=True)
     token: Mapped[str | None] = mapped_column(String(32))

@@ -11,7 +11,7 @@ import onnx_ir
 import torch
 
 from gradgauge import pipeline
-from gradgauge.errors import NotCompared
+from gradgauge.errors import LimitExceeded, NotCompared
 from gradgauge.remedy.patched import Wanted
 from gradgauge.sampled.budget import of_analysis
 from gradgauge.sampled.reference import Answer, Runtime
@@ -95,6 +95,13 @@ def patch(request: Request, link: Link) -> dict[str, Any]:
         budget=of_analysis(request.memory_bytes, seconds, began),
     )
     content = made.content()
+    if len(content) > request.file_bytes:
+        raise LimitExceeded(
+            "patched_too_large",
+            f"the patched model has {len(content)} bytes",
+            limit=f"file_bytes={request.file_bytes}",
+            hint="a service's limit is GRADGAUGE_MAX_UPLOAD_BYTES; ONNX's own is 2 GiB",
+        )
     Path(request.writable[0]).write_bytes(content)
     return {
         "action": made.action,

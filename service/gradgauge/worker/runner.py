@@ -11,10 +11,10 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import structlog
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gradgauge import metrics, traces
 from gradgauge.jobs.outcome import (
@@ -22,6 +22,7 @@ from gradgauge.jobs.outcome import (
     Died,
     Failed,
     InspectionJob,
+    Made,
     Outcome,
     Spec,
     Succeeded,
@@ -49,10 +50,11 @@ SHARES = {
 # Endings in which the child did not say itself why: the next attempt may fare better.
 _DEATHS = frozenset({"child_crashed", "child_lost", "child_not_started"})
 # The metrics call a task as the queue does.
-_QUEUES = {"analyze": ANALYSE}
+_QUEUES = {"analyze": ANALYSE, "patch": ANALYSE}
 _MOST_THREADS = 8
 _YOUNG_S = 10.0  # between the making of a folder and its lock, and a margin
 _LOGGED = 2000
+_PIECE = 1 << 20
 
 
 class ConfinedRunner:
@@ -80,20 +82,44 @@ class ConfinedRunner:
 
     async def analyse(self, job: AnalysisJob, tell: Tell) -> Outcome:
         """Run the whole analysis; the result is a report, checked to be one."""
-        wall_s = self._settings.analysis_time_limit_s
-        wall_s = min(wall_s, job.options.get("time_limit_s") or wall_s)
-        size = job.source.size_bytes if isinstance(job.source, Upload) else 0
-        threads = max(1, min(_MOST_THREADS, (os.cpu_count() or 1) // self._settings.analysis_slots))
         async with self._laid_out(job.source) as source:
-            request = self._request("analyze", source, job.options, size, wall_s, threads=threads)
+            request = self._analysing("analyze", job, source)
             exchange = source.parent / "exchange"
             exchange.mkdir(mode=0o700)
             request = runtime.with_exchange(request, exchange)
-            answer = await self._answer(request, wall_s, tell)
+            answer = await self._answer(request, request.wall_s or 0.0, tell)
         if not isinstance(answer, dict):
             return answer
         name = job.source.name if isinstance(job.source, Upload) else None
         return await asyncio.to_thread(_reported, answer, name)
+
+    async def patch(self, job: AnalysisJob, tell: Tell) -> Made | Failed | Died:
+        """Make the model of the job's recommendation and put it into the spool."""
+        async with self._laid_out(job.source) as source:
+            made = source.with_name("patched.onnx")
+            made.touch(mode=0o600)
+            request = self._analysing("patch", job, source).model_copy(
+                update={
+                    "options": job.options | {"recommendation": job.recommendation},
+                    "writable": (str(made),),
+                    "file_bytes": self._settings.max_upload_bytes,
+                }
+            )
+            answer = await self._answer(request, request.wall_s or 0.0, tell)
+            if not isinstance(answer, dict):
+                return answer
+            facts = _patched(answer)
+            if isinstance(facts, Failed):
+                return facts
+            received = await self._blobs.receive(_pieces(made), limit=request.file_bytes)
+        return Made(received, facts.changes, facts.function_preserving)
+
+    def _analysing(self, task: str, job: AnalysisJob, source: Path) -> Request:
+        wall_s = self._settings.analysis_time_limit_s
+        wall_s = min(wall_s, job.options.get("time_limit_s") or wall_s)
+        size = job.source.size_bytes if isinstance(job.source, Upload) else 0
+        threads = max(1, min(_MOST_THREADS, (os.cpu_count() or 1) // self._settings.analysis_slots))
+        return self._request(task, source, job.options, size, wall_s, threads=threads)
 
     @asynccontextmanager
     async def _laid_out(self, source: Upload | Spec) -> AsyncIterator[Path]:
@@ -239,18 +265,47 @@ def _reported(answer: dict[str, Any], name: str | None) -> Succeeded | Failed:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         log.warning("malformed_report", reason=first["msg"], loc=first["loc"])
-        return Failed(
-            Problem(
-                code="malformed_result",
-                message="the analysis child sent something that is not a report",
-                hint="the model may have taken over or broken the analysis; nothing was believed",
-            ).model_dump(exclude={"exit"})
-        )
+        return _malformed("a report")
     if name is not None:
         shown = name.removesuffix(".onnx").removesuffix(".zip") or name
         model = report.model.model_copy(update={"name": shown})
         report = report.model_copy(update={"model": model})
     return Succeeded(report.model_dump_json().encode(), report.summary.verdict)
+
+
+class _PatchFacts(BaseModel):
+    """What a child tells of the model that it has made."""
+
+    model_config = ConfigDict(strict=True)
+
+    changes: Annotated[
+        list[Annotated[str, Field(max_length=4000)]], Field(min_length=1, max_length=100_000)
+    ]
+    function_preserving: bool
+
+
+def _patched(answer: dict[str, Any]) -> _PatchFacts | Failed:
+    try:
+        return _PatchFacts.model_validate(answer)
+    except ValidationError as error:
+        log.warning("malformed_patch", errors=error.error_count())
+        return _malformed("what it says it made")
+
+
+def _malformed(wanted: str) -> Failed:
+    return Failed(
+        Problem(
+            code="malformed_result",
+            message=f"the analysis child sent something that is not {wanted}",
+            hint="the model may have taken over or broken the analysis; nothing was believed",
+        ).model_dump(exclude={"exit"})
+    )
+
+
+async def _pieces(path: Path) -> AsyncIterator[bytes]:
+    with path.open("rb") as file:
+        while piece := await asyncio.to_thread(file.read, _PIECE):
+            yield piece
 
 
 def _encoded(value: dict[str, Any]) -> bytes:

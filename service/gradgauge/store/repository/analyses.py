@@ -1,18 +1,35 @@
 """Queries a client causes about analyses, their events and its idempotency keys."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, cast
 
+from sqlalchemy import (
+    BigInteger,
+    String,
+    Table,
+    and_,
+    bindparam,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    text,
+    true,
+    update,
+)
 from sqlalchemy import delete as sql_delete
-from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from gradgauge.errors import Conflict, KeyInFlight, KeyReused, NotFound
 from gradgauge.store.ids import new_id
 from gradgauge.store.repository import webhooks
-from gradgauge.store.tables import FINAL_STATES, Analysis, Event, IdempotencyKey
+from gradgauge.store.tables import FINAL_STATES, Analysis, Event, IdempotencyKey, Model
+
+Row = Analysis
 
 # One channel for all analyses and models; its payload is an id and nothing else.
 CHANNEL = "gradgauge_changed"
@@ -28,29 +45,26 @@ class NewAnalysis:
     cache_key: str
     model_id: str | None = None
     architecture_id: str | None = None
+    application: dict[str, Any] | None = None
     request_id: str | None = None
     traceparent: str | None = None
+    id: str = field(default_factory=lambda: new_id("ana"))
 
 
-async def add(session: AsyncSession, new: NewAnalysis) -> Analysis:
-    """Return a new queued analysis, with its first event."""
-    statement = insert(Analysis).values(id=new_id("ana"), **vars(new)).returning(Analysis)
-    return await record((await session.scalars(statement)).one(), session)
+async def add(session: AsyncSession, new: NewAnalysis, *, job_id: int | None = None) -> Analysis:
+    """Return a new queued analysis, with its first event; `new.id` is its id."""
+    made: Analysis = (await session.scalars(_ADD, {**vars(new), "job_id": job_id})).one()
+    return made
 
 
-async def add_cached(session: AsyncSession, new: NewAnalysis, like: Analysis) -> Analysis:
-    """Return a new analysis that has succeeded already, with the report of `like`."""
-    values = {
-        "state": "succeeded",
-        "cached": True,
-        "progress": 1.0,
-        "report_key": like.report_key,
-        "verdict": like.verdict,
-        "started_at": func.now(),
-        "finished_at": func.now(),
-    }
-    statement = insert(Analysis).values(id=new_id("ana"), **vars(new), **values).returning(Analysis)
-    return await record((await session.scalars(statement)).one(), session)
+async def add_cached(session: AsyncSession, new: NewAnalysis) -> Analysis | None:
+    """Return a new analysis that has succeeded already, with an earlier one's report.
+
+    That is the project's newest of the same content, options and version; None where there is
+    none. Nobody deletes it before the transaction ends; one statement does it all.
+    """
+    made: Analysis | None = (await session.scalars(_ADD_CACHED, vars(new))).one_or_none()
+    return made
 
 
 async def get(
@@ -61,12 +75,9 @@ async def get(
     Raises:
         NotFound: the project holds no such analysis.
     """
-    statement = select(Analysis).where(
-        Analysis.project_id == project_id, Analysis.id == analysis_id
-    )
-    if lock:
-        statement = statement.with_for_update().execution_options(populate_existing=True)
-    found = (await session.scalars(statement)).one_or_none()
+    statement = _LOCKED if lock else _ONE
+    asked = {"project": project_id, "id": analysis_id}
+    found = (await session.scalars(statement, asked)).one_or_none()
     if found is None:
         raise NotFound("analysis_not_found", f"there is no analysis {analysis_id[:64]}")
     return found
@@ -79,15 +90,19 @@ async def page(
     limit: int,
     before: str | None = None,
     state: str | None = None,
+    verdict: str | None = None,
     model_id: str | None = None,
     architecture_id: str | None = None,
 ) -> list[Analysis]:
-    """Return up to `limit` analyses, newest first, older than the id `before`."""
-    statement = select(Analysis).where(Analysis.project_id == project_id)
+    """Return up to `limit` analyses, newest first, older than the id `before`; no applications."""
+    statement = select(Analysis).where(
+        Analysis.project_id == project_id, Analysis.application.is_(None)
+    )
     if before is not None:
         statement = statement.where(Analysis.id < before)
     wanted = {
         Analysis.state: state,
+        Analysis.verdict: verdict,
         Analysis.model_id: model_id,
         Analysis.architecture_id: architecture_id,
     }
@@ -98,19 +113,28 @@ async def page(
     return list(rows)
 
 
-async def answered(session: AsyncSession, project_id: str, cache_key: str) -> Analysis | None:
-    """Return the project's newest succeeded analysis of the same content, options and version."""
+async def applied(session: AsyncSession, project_id: str, cache_key: str) -> Analysis | None:
+    """Return the newest application of the same recommendation that runs or whose model is there.
+
+    Of two that are asked for at the same time the second waits for the first's transaction.
+    """
+    lock = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
+    await session.execute(lock, {"name": f"{project_id}/{cache_key}"})
+    kept = select(Model.id).where(Model.project_id == project_id)
+    made = Analysis.application["model_id"].as_string()
     statement = (
         select(Analysis)
         .where(
             Analysis.project_id == project_id,
             Analysis.cache_key == cache_key,
-            Analysis.state == "succeeded",
-            Analysis.report_key.is_not(None),
+            Analysis.application.is_not(None),
+            or_(
+                Analysis.state.in_(("queued", "running")),
+                and_(Analysis.state == "succeeded", made.in_(kept)),
+            ),
         )
         .order_by(Analysis.id.desc())
         .limit(1)
-        .with_for_update(read=True)
     )
     return (await session.scalars(statement)).one_or_none()
 
@@ -187,15 +211,13 @@ async def record(analysis: Analysis, session: AsyncSession) -> Analysis:
 
     To be called by whoever has just written the row: its lock makes ids grow in commit order.
     """
-    await session.execute(
-        insert(Event).values(
-            analysis_id=analysis.id,
-            state=analysis.state,
-            stage=analysis.stage,
-            progress=analysis.progress,
-        )
+    event = _event(
+        literal(analysis.id),
+        literal(analysis.state),
+        literal(analysis.stage, String),
+        literal(analysis.progress),
     )
-    await notify(session, analysis.id)
+    await session.execute(select(func.pg_notify(CHANNEL, event.c.analysis_id)))
     if analysis.state in FINAL_STATES:
         await webhooks.announce(session, analysis)
     return analysis
@@ -245,3 +267,64 @@ async def remember(
     values = {"project_id": project_id, "key": key}
     bound = {"body_sha256": body_sha256, "analysis_id": analysis_id}
     await session.execute(upsert(IdempotencyKey).values(**values, **bound))
+
+
+def _event(*values: Any) -> Any:
+    """The statement that writes an event, of expressions for its columns."""
+    columns = ["analysis_id", "state", "stage", "progress"]
+    written = insert(Event).from_select(columns, select(*values))
+    return written.returning(Event.analysis_id).cte("event")
+
+
+_TABLE = cast("Table", Analysis.__table__)
+_GIVEN = {
+    each.name: bindparam(each.name, type_=_TABLE.c[each.name].type) for each in fields(NewAnalysis)
+}
+_ONE = select(Analysis).where(
+    Analysis.project_id == bindparam("project"), Analysis.id == bindparam("id")
+)
+_LOCKED = _ONE.with_for_update().execution_options(populate_existing=True)
+
+
+def _recorded(written: Any, *, ended: bool) -> Any:
+    """`written` (an INSERT) with its first event and all that are told of it, as one statement."""
+    made = written.returning(*_TABLE.c).cte("made")
+    event = _event(made.c.id, made.c.state, made.c.stage, made.c.progress)
+    row = aliased(Analysis, made, adapt_on_names=True)
+    told = select(row, func.pg_notify(CHANNEL, made.c.id)).add_cte(event)
+    if ended:
+        told = told.add_cte(webhooks.announcing(made.c).cte("announced"))
+    return told
+
+
+_LIKE = (
+    select(Analysis.report_key, Analysis.verdict)
+    .where(
+        Analysis.project_id == _GIVEN["project_id"],
+        Analysis.cache_key == _GIVEN["cache_key"],
+        Analysis.state == "succeeded",
+        Analysis.report_key.is_not(None),
+    )
+    .order_by(Analysis.id.desc())
+    .limit(1)
+    .with_for_update(read=True)
+    .cte("earlier")
+)
+_CACHED = {
+    "state": literal("succeeded"),
+    "cached": true(),
+    "progress": literal(1.0),
+    "report_key": _LIKE.c.report_key,
+    "verdict": _LIKE.c.verdict,
+    "started_at": func.now(),
+    "finished_at": func.now(),
+}
+_ADD = _recorded(
+    _TABLE.insert().values(**_GIVEN, job_id=bindparam("job_id", type_=BigInteger)), ended=False
+)
+_ADD_CACHED = _recorded(
+    _TABLE.insert().from_select(
+        [*_GIVEN, *_CACHED], select(*_GIVEN.values(), *_CACHED.values()).select_from(_LIKE)
+    ),
+    ended=True,
+)

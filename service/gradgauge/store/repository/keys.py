@@ -122,6 +122,16 @@ async def listed(session: AsyncSession, project_id: str) -> list[ApiKey]:
     return list(await session.scalars(statement.order_by(ApiKey.created_at, ApiKey.id)))
 
 
+async def page(
+    session: AsyncSession, project_id: str, *, limit: int, after: str | None = None
+) -> list[ApiKey]:
+    """Return up to `limit` keys of the project by id, those behind the id `after`."""
+    statement = select(ApiKey).where(ApiKey.project_id == project_id)
+    if after is not None:
+        statement = statement.where(ApiKey.id > after)
+    return list(await session.scalars(statement.order_by(ApiKey.id).limit(limit)))
+
+
 async def by_id(session: AsyncSession, key_id: str) -> ApiKey | None:
     """Return the key with this id, of whichever project: the one look-up that knows none yet."""
     return await session.get(ApiKey, key_id)

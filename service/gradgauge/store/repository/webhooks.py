@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from sqlalchemy import String, cast, func, insert, select, update
 from sqlalchemy import delete as sql_delete
-from sqlalchemy import func, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gradgauge.errors import Conflict, NotFound
@@ -79,11 +80,17 @@ async def delete(session: AsyncSession, project_id: str, webhook_id: str) -> Non
 
 async def announce(session: AsyncSession, analysis: Analysis) -> None:
     """Have every webhook of its project told of an analysis that has ended."""
+    await session.execute(announcing(analysis))
+
+
+def announcing(analysis: Any) -> Any:
+    """The statement of `announce`, of an analysis or of the columns of one."""
     told = select(
-        Webhook.id, literal(analysis.id), literal(analysis.state), literal(analysis.verdict)
+        Webhook.id,
+        *(cast(getattr(analysis, name), String) for name in ("id", "state", "verdict")),
     ).where(Webhook.project_id == analysis.project_id)
     columns = ["webhook_id", "analysis_id", "outcome", "verdict"]
-    await session.execute(insert(Delivery).from_select(columns, told))
+    return insert(Delivery).from_select(columns, told)
 
 
 async def claim(session: AsyncSession, *, most: int, lease_s: float) -> list[Due]:
