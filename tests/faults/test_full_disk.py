@@ -58,7 +58,7 @@ def disks():
         folder = stack.enter_context(open_folder())
         (folder / "data").mkdir(mode=0o711)
         places = {
-            "store": stack.enter_context(disk(folder / "store", 4)),
+            "store": stack.enter_context(disk(folder / "store", 48)),
             "spool": stack.enter_context(disk(folder / "data" / "spool", 4)),
             "database": stack.enter_context(disk(folder / "pg", 256)),
         }
@@ -119,7 +119,7 @@ def test_a_full_spool_refuses_uploads_and_keeps_no_piece(disks):
 def test_a_full_database_refuses_and_loses_nothing_that_was_acknowledged(disks):
     service, places = disks
     acknowledged, answers, refused = [], set(), 0
-    with full(places["database"], but=MIB // 2):
+    with full(places["database"]):
         for seed in range(2000):
             if refused == 20:
                 break

@@ -202,3 +202,14 @@ def test_24_nested_graphs_pass_and_25_do_not() -> None:
     with pytest.raises(LimitExceeded) as caught:
         b.read(b.nested_ifs(25))
     assert caught.value.limit == "nesting_depth=24"
+
+
+def test_a_name_written_twice_by_an_op_that_is_no_text_is_told_in_text():
+    """Found by fuzzing: protobuf hands out bytes for what is not UTF-8, and JSON holds none."""
+    twice = [helper.make_node("Relu", ["x"], ["y"]) for _ in range(2)]
+    value = [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [2]) for n in "xy"]
+    model = helper.make_model(helper.make_graph(twice, "g", value[:1], value[1:]))
+    with pytest.raises(InvalidModel) as told:
+        read_onnx(model.SerializeToString().replace(b"Relu", b"Rel\xcd"))
+    assert told.value.code == "duplicate_output"
+    assert all(isinstance(each, str | None) for each in told.value.as_dict().values())

@@ -77,8 +77,13 @@ def refusal(
     return InvalidModel(code, message, where=where, op=op, hint=hint)
 
 
+def as_text(name: str | bytes) -> str:
+    """A name not looked at yet: protobuf hands out bytes where a string is not UTF-8."""
+    return name.decode("utf-8", "replace") if isinstance(name, bytes) else name
+
+
 def shown(text: str | bytes, most: int = 80) -> str:
     """A name from an upload as it may appear in a message: quoted, visible, at most `most` long."""
-    plain = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    plain = as_text(text)
     cut = plain if len(plain) <= most else plain[: most - 3] + "..."
     return "'" + "".join("?" if unicodedata.category(c) in _HIDDEN else c for c in cut) + "'"

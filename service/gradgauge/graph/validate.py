@@ -25,7 +25,7 @@ from gradgauge.graph.functions import (
 from gradgauge.graph.kinds import RANDOM, ROUNDING
 from gradgauge.graph.limits import DEFAULT_LIMITS, Limits
 from gradgauge.graph.names import check_metadata, check_name, check_text, node_place
-from gradgauge.graph.refusals import refusal, shown
+from gradgauge.graph.refusals import as_text, refusal, shown
 from gradgauge.graph.scope import IN_MAIN, Place, distinct
 from gradgauge.graph.sparse import densify
 from gradgauge.graph.tally import Tally
@@ -210,7 +210,7 @@ class _Walk:
             if name in names:
                 code = "initializer_overwritten" if name in initializers else "duplicate_output"
                 message = f"{shown(name)} is already defined when the node writes it"
-                raise refusal(code, message, where=where, op=node.op_type)
+                raise refusal(code, message, where=where, op=as_text(node.op_type))
             names.add(name)
         return made
 
