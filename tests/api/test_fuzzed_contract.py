@@ -25,6 +25,7 @@ BEYOND_SCHEMA = {
     "create_architecture",
     "create_upload",
     "create_webhook",
+    "fetch_model",
     "put_policy",
     "upload_model",
 }
