@@ -1,6 +1,7 @@
 """What the engine must say of networks whose fate is known, over depths and seeds."""
 
 import math
+import re
 
 import numpy as np
 import onnx
@@ -151,7 +152,9 @@ def test_the_verified_remedy_brings_a_sigmoid_net_under_one_decade_by_autograd(d
     report = analyze(model, options)
     # the best that leaves a chain of dense layers, which the oracle reads
     best = next(
-        r for r in report.recommendations if r.verification == "verified" and "norm" not in r.action
+        r
+        for r in report.recommendations
+        if r.verification == "verified" and not re.search("norm|residual|adam", r.action)
     )
     told = next(v for v in best.verified if v.metric == "summary.spread_decades")
     assert told.after < 1.0 < told.before

@@ -126,12 +126,15 @@ def is_late(assessment: Assessment) -> bool:
     return seconds is not None and since is not None and time.monotonic() - since > seconds
 
 
-def rank(tried: Tried) -> tuple[int, bool, float]:
-    """Verified first; of those what cures; then by drop in threat per cost and share."""
+def rank(tried: Tried) -> tuple[int, bool, bool, float]:
+    """Verified first; of those what cures; a patch that asks for another optimizer too is behind
+    one that does not; then by drop in threat per cost and share.
+    """
     drop = tried.threats[0] - tried.threats[1]
     return (
         _ORDER[tried.outcome],
         not tried.cured,
+        bool(tried.patch) and tried.moves,
         -drop / (tried.remedy.price * (1.0 + tried.share)),
     )
 
