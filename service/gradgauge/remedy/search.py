@@ -127,8 +127,9 @@ def is_late(assessment: Assessment) -> bool:
 
 
 def rank(tried: Tried) -> tuple[int, bool, bool, float]:
-    """Verified first; of those what cures; a patch that asks for another optimizer too is behind
-    one that does not; then by drop in threat per cost and share.
+    """Verified first; of those what cures; then by drop in threat per cost and share.
+
+    A cure that asks for another optimizer besides its patch is behind one that does not.
     """
     drop = tried.threats[0] - tried.threats[1]
     return (
