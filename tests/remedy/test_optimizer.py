@@ -97,23 +97,19 @@ def test_a_copy_that_adam_alone_trains_is_told_with_it(exploding):
 def test_its_model_is_the_patched_one_and_a_setting_alone_has_none(exploding):
     assessment, finding = exploding
     both = with_adam(RESCALE)
-    wanted = Wanted(
-        id="R1", action=both.action, title=both.title(assessment, finding), finding_ids=[finding.id]
-    )
+    wanted = asked(both, assessment, finding)
     made = patched(assessment, wanted)
-    alone = patched(
-        assessment,
-        Wanted(
-            id="R2",
-            action=RESCALE.action,
-            title=RESCALE.title(assessment, finding),
-            finding_ids=[finding.id],
-        ),
-    )
+    alone = patched(assessment, asked(RESCALE, assessment, finding))
     assert made.changes == alone.changes
     assert made.title.endswith("then train with Adam at 0.01")
     with pytest.raises(Exception, match="setting of training"):
         patched(assessment, wanted.model_copy(update={"action": ADAM.action}))
+
+
+def asked(remedy, assessment, finding):
+    """A report's recommendation of the remedy, as far as a patch needs it."""
+    title = remedy.title(assessment, finding)
+    return Wanted(id="R1", action=remedy.action, title=title, finding_ids=[finding.id])
 
 
 def test_an_open_outlook_is_a_low_finding_that_is_answered():
@@ -128,15 +124,7 @@ def test_an_open_outlook_is_a_low_finding_that_is_answered():
 
 def test_a_residual_path_adds_what_a_block_reads_to_a_share_of_what_it_puts_out():
     assessment, finding = assessed(nets.drawn(nn.ReLU, 0.6), "GF101")
-    made = patched(
-        assessment,
-        Wanted(
-            id="R1",
-            action=SKIP.action,
-            title=SKIP.title(assessment, finding),
-            finding_ids=[finding.id],
-        ),
-    )
+    made = patched(assessment, asked(SKIP, assessment, finding))
     x = inputs(assessment)
     # biases are zero here
     kernels = [stored(h.params[0], assessment) for h in assessment.layers if h.kind == "linear"]

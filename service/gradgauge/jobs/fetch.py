@@ -12,13 +12,13 @@ from urllib.parse import quote, urljoin
 import structlog
 from obstore.exceptions import BaseError
 
-from gradgauge.errors import Conflict, FetchFailed, InvalidInput, LimitExceeded, TooManyWaiting
+from gradgauge.errors import Conflict, FetchFailed, InvalidInput, TooManyWaiting
 from gradgauge.jobs import references, web
 from gradgauge.jobs.addresses import NotPublic, Target, target
 from gradgauge.jobs.references import Object, Reference, Registered
 from gradgauge.jobs.sources import Sources
 from gradgauge.settings import Settings
-from gradgauge.store.blobs import BlobStore, Received, s3_store
+from gradgauge.store.blobs import BlobStore, Received, refuse_above, s3_store
 
 log = structlog.get_logger()
 
@@ -28,6 +28,7 @@ MOST_OF_A_PROJECT = 2
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REGISTRY_BYTES = 64 << 10
 _PIECE = 1 << 20
+_WHAT = "what is referred to"
 _MLFLOW_FILE = "model.onnx"
 """What `mlflow.onnx` calls it."""
 
@@ -170,7 +171,7 @@ class Fetcher:
         store = s3_store(f"s3://{found.bucket}", self._settings.storage_endpoint)
         try:
             held = await store.get_async(found.key)
-            _refuse_above(limit, held.meta["size"])
+            refuse_above(limit, held.meta["size"], _WHAT)
             async for piece in held.stream(min_chunk_size=_PIECE):
                 yield bytes(piece)
         except FileNotFoundError as error:
@@ -210,7 +211,7 @@ class Fetcher:
         ) as pieces:
             async for piece in pieces:
                 held += piece
-                _refuse_above(_REGISTRY_BYTES, len(held))
+                refuse_above(_REGISTRY_BYTES, len(held), _WHAT)
         try:
             told = json.loads(held)
         except ValueError as error:
@@ -244,17 +245,7 @@ def _refuse_answer(answer: web.Answer, limit: int) -> None:
         raise FetchFailed("reference_refused", f"the host answered {answer.status}")
     if answer.headers.get("content-encoding", "identity").lower() != "identity":
         raise FetchFailed("reference_refused", "the host compresses what was asked for plain")
-    _refuse_above(limit, answer.size_bytes or 0)
-
-
-def _refuse_above(limit: int, size: int) -> None:
-    if size > limit:
-        raise LimitExceeded(
-            "upload_too_large",
-            f"what is referred to is larger than {limit} bytes",
-            limit=f"max_upload_bytes={limit}",
-            hint="raise GRADGAUGE_MAX_UPLOAD_BYTES on the server, or check the model with --local",
-        )
+    refuse_above(limit, answer.size_bytes or 0, _WHAT)
 
 
 def _not_allowed(why: str) -> InvalidInput:

@@ -82,7 +82,7 @@ class BlobStore:
                 async with _Sink(handle) as sink:
                     async for chunk in chunks:
                         size += len(chunk)
-                        _refuse_above(limit, size)
+                        refuse_above(limit, size)
                         await sink.take(chunk)
         except BaseException:
             path.unlink(missing_ok=True)
@@ -331,11 +331,12 @@ def _sweep(spool: Path) -> None:
                 left.unlink()
 
 
-def _refuse_above(limit: int, size: int) -> None:
+def refuse_above(limit: int, size: int, what: str = "the upload") -> None:
+    """Raise LimitExceeded where `what` has more than `limit` bytes."""
     if size > limit:
         raise LimitExceeded(
             "upload_too_large",
-            f"the upload is larger than {limit} bytes",
+            f"{what} is larger than {limit} bytes",
             limit=f"max_upload_bytes={limit}",
             hint="raise GRADGAUGE_MAX_UPLOAD_BYTES on the server, or check the model with --local",
         )
