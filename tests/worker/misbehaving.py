@@ -184,6 +184,10 @@ if __name__ == "__main__":
     if "--unconfined" in sys.argv:
         states = dict.fromkeys(sandbox.REQUIRED, "missing: no kernel for it")
         sandbox.enter = lambda _policy: states
+    if "laden" in sys.argv:  # 64 MiB that every child inherits, and enters late with
+        ballast = os.urandom(1 << 20) * 64
+        entered = sandbox.enter
+        sandbox.enter = lambda policy: time.sleep(0.5) or entered(policy)
     if "spin" in sys.argv:
         TASKS["analyze"] = spin
     (forkserver if "zygote" in sys.argv else answer).main(TASKS)

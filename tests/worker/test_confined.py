@@ -176,6 +176,24 @@ def test_what_comes_after_the_result_is_not_read(run):
     assert run("raw", options={"hex": lines.hex()}).result == {"n": 1}
 
 
+def test_what_a_child_inherited_counts_neither_before_it_has_started_nor_after(source):
+    laden = forks.Zygote((*MISBEHAVING, "zygote", "laden"))
+    try:
+        outcome = starter(laden.run, source)("analyze", memory_bytes=16 * MIB)
+    finally:
+        laden.close()
+    assert outcome.problem is None
+    assert outcome.peak_bytes < 16 * MIB
+
+
+def test_a_child_cannot_say_again_what_it_started_with(run):
+    line = frames.encode("started", {"sandbox": {"seccomp": "on"}, "held_bytes": 1 << 40})
+    outcome = run("raw", options={"hex": line.hex()})
+    assert outcome.problem.code == "malformed_result"
+    assert outcome.problem.message.endswith("it started twice")
+    assert len(outcome.sandbox) > 1
+
+
 def test_progress_without_end_is_stopped(run):
     seen = []
     problem = run("nag", on_progress=lambda *step: seen.append(step)).problem

@@ -197,7 +197,7 @@ class _Watch:
         self._unsent = memoryview(request.model_dump_json().encode() + b"\n")
         self._line = bytearray()
         self._received = self._progressed = 0
-        self._held_at_start = 0
+        self._held_at_start: int | None = None
         self.peak_bytes = 0
         self._open = True
         self._next_check = 0.0
@@ -269,8 +269,7 @@ class _Watch:
             self._give_up(endings.malformed(str(error)))
             return
         if frame.started:
-            self.sandbox = frame.started.sandbox
-            self._held_at_start = frame.started.held_bytes
+            self._start(frame.started)
         elif frame.progress:
             self._pass_on(frame.progress, len(line))
         elif frame.question:
@@ -278,6 +277,20 @@ class _Watch:
                 self._give_up(endings.malformed("a question nobody may ask"))
         else:
             self._final = frame
+
+    def _start(self, started: frames.Started) -> None:
+        """Once, before any job is opened: a later word on what does not count would be its own."""
+        if self._held_at_start is not None:
+            self._give_up(endings.malformed("it started twice"))
+            return
+        self.sandbox = started.sandbox
+        self._held_at_start = started.held_bytes
+
+    def _held(self) -> int:
+        """Memory of its own; until it has started it has only what it was made with."""
+        if self._held_at_start is None:
+            return 0
+        return max(0, private_bytes(self._process.pid) - self._held_at_start)
 
     def _pass_on(self, progress: frames.Progress, size: int) -> None:
         self._progressed += size
@@ -293,7 +306,7 @@ class _Watch:
             if idle:
                 self._send()
         budget = self._request.memory_bytes
-        held = private_bytes(self._process.pid) - self._held_at_start
+        held = self._held()
         self.peak_bytes = max(self.peak_bytes, held)
         if self._deadline is not None and time.monotonic() > self._deadline:
             self._give_up(endings.time_limit(self._wall_s))
