@@ -16,11 +16,11 @@ FEW = {
     "BatchNorm": ("relu cnn 12x128",),
     "transformer": ("pre-LN pooled x6", "post-LN pooled x6"),
     "residual": ("dense v1, 12 blocks", "dense v2 tanh, 12 blocks"),
-    "LSTM/GRU": ("LSTM T=40, last", "GRU T=40, last"),
+    "LSTM/GRU": ("LSTM T=40, last", "GRU x3 T=20, last"),
 }
-# What is missed, and held to meanwhile: BatchNorm's median; in the 95th percentile stacked GRUs
-# (docs/theory/agreement.md says why) and the long run's MLPs (.25; the benchmark's draw: .12).
-HELD = LIMITS | {"BatchNorm": (0.06, 0.15), "LSTM/GRU": (0.15, 0.90)}
+# What is missed, and held to meanwhile: BatchNorm's median (docs/theory/agreement.md says why), and
+# in the 95th percentile the long run's MLPs (.25; the benchmark's draw: .12).
+HELD = LIMITS | {"BatchNorm": (0.06, 0.15)}
 LONG = HELD | {"MLP": (0.03, 0.27)}
 COUNT = 16  # inputs of an image network in the short run
 

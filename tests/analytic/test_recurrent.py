@@ -10,6 +10,7 @@ from torch import nn
 
 from gradgauge.analytic import backward, forward
 from gradgauge.analytic.moments import flow
+from gradgauge.analytic.trails import Link, Trail
 from gradgauge.graph.reading import read
 from tests.analytic.autograd import analyse, export, seeded
 
@@ -29,13 +30,13 @@ class Reader(nn.Module):
         return self.head(y[:, -1] if self.last else y)
 
 
-def by_step(model):
+def by_step(model, steps=STEPS):
     """log10 RMS of dL/dx_t as the engine sees it."""
     ir = onnx_ir.serde.deserialize_model(model)
     trace = forward.run(ir, read(ir))
     rank = len(trace.values["y"].shape)
     met = backward.run(trace, {"y": flow(1.0, rank)}).at("x")
-    return 0.5 * (met.g.mean((0, 2)).expand(STEPS).log10() + met.scale)
+    return 0.5 * (met.g.mean((0, 2)).expand(steps).log10() + met.scale)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +92,68 @@ def test_a_bidirectional_rnn_agrees_with_autograd():
     y.backward(torch.randn(y.shape, generator=seeded(5), dtype=torch.float64))
     want = 0.5 * leaf.grad.square().mean((0, 2)).log10()
     assert float((got - want).abs().max()) <= 0.05
+
+
+class Stack(nn.Module):
+    def __init__(self, kind, layers, *, both, last, units=96):
+        super().__init__()
+        make, ways = getattr(nn, kind), 1 + both
+        self.cells = nn.ModuleList(
+            make(units * (ways if i else 1), units, batch_first=True, bidirectional=both)
+            for i in range(layers)
+        )
+        self.head, self.last = nn.Linear(units * ways, 10), last
+
+    def forward(self, x):
+        for cell in self.cells:
+            x = cell(x)[0]
+        return self.head(x[:, -1] if self.last else x)
+
+
+@pytest.mark.parametrize(
+    ("kind", "layers", "both", "last"),
+    [
+        ("RNN", 3, False, True),
+        ("LSTM", 3, False, True),
+        ("GRU", 3, False, True),
+        ("GRU", 2, True, False),
+        ("LSTM", 3, True, False),
+    ],
+)
+def test_stacked_layers_add_up_what_those_above_send_down_at_different_steps(
+    kind, layers, both, last
+):
+    steps = 24
+    with torch.random.fork_rng():
+        torch.random.manual_seed(5)
+        net = Stack(kind, layers, both=both, last=last)
+    x = torch.randn(64, steps, 96, generator=seeded(1))
+    got = by_step(export(net, x[:2]), steps)
+    leaf = x.double().requires_grad_()
+    y = net.double()(leaf)
+    y.backward(torch.randn(y.shape, generator=seeded(2), dtype=torch.float64))
+    want = 0.5 * leaf.grad.square().mean((0, 2)).log10()
+    error = (got - want).abs()
+    sys.stdout.write(f"| {layers} {kind} | {error.median():.3f} / {error.max():.3f} |\n")
+    assert float(error.median()) <= 0.05
+    assert float(error.max()) <= 0.1
+
+
+def test_a_trail_is_followed_through_what_keeps_its_steps_and_no_further():
+    steps, n = 3, 4
+    place = torch.arange(steps * n).reshape(steps, n)
+    link = Link(lambda _: torch.eye(n), lambda _: torch.eye(n) * 2.0, ())
+    trail = Trail((link,), (0, 1, 2), place)
+    # Two directions of two units behind one another, as a layer's output [steps, 2, 1, 2] has them.
+    second = trail.into((steps, 2, 1, 2), 1, 2)
+    assert second is not None
+    assert torch.equal(second.links[-1].give(0), torch.eye(4)[:, 2:] * 2.0)
+    turned = trail.moved(torch.arange(steps * n).reshape(steps, n).flip(0))
+    assert turned is not None
+    assert turned.into((steps, 1, 1, n), 0, n) is None
+    part = torch.arange(steps * n)
+    part[5] = -1
+    assert trail.moved(part) is None
 
 
 class Unrolled(nn.Module):

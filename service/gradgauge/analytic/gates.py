@@ -1,5 +1,7 @@
 """The three recurrent cells, RNN, LSTM and GRU, one step forward and one step back."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -200,3 +202,29 @@ def _gru_step_back(weights: Weights, made: Tensor, n: int) -> tuple[tuple[Tensor
     held = made.diagonal().reshape(5, n)
     recurrent = torch.cat([held[0], held[1], held[3]])
     return (made[: 3 * n, : 3 * n], recurrent), back
+
+
+def to_state(weights: Weights, back: Back) -> Tensor:
+    """E of a step's Jacobian with respect to the state before it, [state, state]."""
+    n, R, means = weights.n, weights.R, back.means
+    if len(means) == 2:
+        to_h = torch.cat([_through(m, R, range(4)) for m in means])
+        return torch.cat([to_h, torch.cat([torch.diag(m[4]) for m in means])], 1)
+    if len(weights.W) == n:
+        return _through(means[0], R, range(1))
+    return _through(means[0, [0, 1, 3]], R, range(3)) + torch.diag(means[0, 4])
+
+
+def to_input(weights: Weights, back: Back) -> Tensor:
+    """E of a step's Jacobian with respect to its input, [state, features]."""
+    each = range(len(weights.W) // weights.n)
+    return torch.cat([_through(m, weights.W, each) for m in back.means])
+
+
+def _through(means: Tensor, matrix: Tensor, gates: Iterable[int]) -> Tensor:
+    """Sum over gates of diag(means) times that gate's rows."""
+    n = means.shape[1]
+    return sum(
+        (means[k][:, None] * matrix[k * n : k * n + n] for k in gates),
+        start=matrix.new_zeros((n, matrix.shape[1])),
+    )

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from gradgauge.analytic.trails import Trail
+
 NOTHING = -math.inf  # log10 of a mean square that is exactly zero
 ALIKE = 128  # positions from which one stands for all in an image
 WIDE = 640  # features beyond which no covariance between them is kept: it costs their cube
@@ -127,6 +129,7 @@ class Flow:
     cov: Tensor | None = None
     lean: Tensor | None = None
     scale: float = 0.0
+    trails: tuple[Trail, ...] = ()
 
     @property
     def log10_g(self) -> float:
@@ -147,6 +150,7 @@ class Flow:
             shared=self.shared * factor,
             keyed=None if self.keyed is None else self.keyed * factor,
             cov=None if self.cov is None else self.cov * factor,
+            trails=tuple(t.times(factor) for t in self.trails),
         )
 
 
@@ -189,9 +193,9 @@ def merge(flows: Sequence[Flow]) -> Flow:
         cov = _sum([covariance_of(f, width) for f in same])
     leans = [f.g * f.lean for f in same if f.lean is not None]
     lean = _sum(leans) / g.clamp_min(1e-300) if leans else None
-    return Flow(
-        g, _sum([f.shared for f in same]), _sum(keyed) if keyed else None, cov, lean, scale=top
-    )
+    shared, keys = _sum([f.shared for f in same]), _sum(keyed) if keyed else None
+    trails = tuple(t for f in same for t in f.trails)
+    return Flow(g, shared, keys, cov, lean, top, trails)
 
 
 def _sum(tensors: Sequence[Tensor]) -> Tensor:
@@ -278,14 +282,14 @@ def pooled_flow(held: Flow, value: Signal, closure: str) -> Flow:
     if closure == "element" or (closure == "image" and value.positions < ALIKE):
         return held
     if held.g.ndim != len(value.axes):
-        return replace(held, cov=None, lean=None)
+        return replace(held, cov=None, lean=None, trails=())
     dims = list(range(len(value.axes))) if closure == "tensor" else value.places()
     g = _mean(held.g, dims) if dims else held.g
     shared = _mean(held.shared, dims) if dims else held.shared
     lean = None
     if closure == "image" and held.lean is not None:
         lean = held.lean if not dims else _mean(held.lean * held.g, dims) / g.clamp_min(1e-300)
-    return replace(held, g=g, shared=shared, cov=None, lean=lean)
+    return replace(held, g=g, shared=shared, cov=None, lean=lean, trails=())
 
 
 def _mean(value: Tensor, dims: Sequence[int]) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from gradgauge.analytic import axes
 from gradgauge.analytic.call import Call, single
 from gradgauge.analytic.moments import Flow, Known, Signal, Step, Value, flow, measure, signal
+from gradgauge.analytic.trails import Trail
 
 BLOCK = 1024  # rows of a table at a time
 MIXING = frozenset({"AffineGrid", "Col2Im", "GridSample", "Resize", "RoiAlign", "Upsample"})
@@ -201,8 +202,28 @@ def _back(call: Call, outputs: Sequence[Signal], flows: Sequence[Flow | None]) -
             continue
         parts = (next(squares), next(commons), next(leans) if leans else None)
         count = next(counts) if counts else None
-        given.append(_gathered(parts, count, value, used))
+        met = _gathered(parts, count, value, used)
+        trails = _trails(call, len(given), outputs, flows)
+        given.append(replace(met, trails=trails) if trails else met)
     return given
+
+
+def _trails(
+    call: Call, place: int, outputs: Sequence[Signal], flows: Sequence[Flow | None]
+) -> tuple[Trail, ...]:
+    """Those of the outputs' gradients that come from this input alone, where they stand in it."""
+    value = call.inputs[place]
+    held = [(i, t) for i, f in enumerate(flows) if f is not None for t in f.trails]
+    if not held or not isinstance(value, Signal):
+        return ()
+    arguments = [_part(v, "mean") for v in call.inputs]
+    for i, v in enumerate(call.inputs):
+        if isinstance(v, Signal):
+            arguments[i] = torch.full(v.shape, -1)
+    arguments[place] = torch.arange(value.size).reshape(value.shape)
+    sources = _run(call, arguments)
+    moved = [t.moved(sources[i].expand(outputs[i].shape)) for i, t in held]
+    return tuple(t for t in moved if t is not None)
 
 
 def _of(held: Flow, name: str) -> Tensor:

@@ -1,19 +1,21 @@
 """RNN, GRU and LSTM as one node each: the joint state's moments step by step, and back in time.
 
-The weights are the same at every step but the steps are taken as independent, which holds for
-unstructured weights (THEORY section 2 says by how much it fails for structured ones).
+The weights are the same at every step but the steps' slopes are taken as independent, which holds
+for unstructured weights (THEORY section 2 says by how much it fails for structured ones). What
+stacked layers send each other at different steps is not: trails.py.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from gradgauge.analytic import gates
+from gradgauge.analytic import gates, trails
 from gradgauge.analytic.call import Call
 from gradgauge.analytic.cells import Back, State, Weights
 from gradgauge.analytic.moments import Flow, Known, Signal, Step, flow, signal
+from gradgauge.analytic.trails import MOST, Link, Trail
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "Tanh": torch.tanh,
@@ -176,20 +178,76 @@ def _pull(
     totals = [0.0, 0.0, 0.0]
     second = x.second.expand(x.shape)
     rows = x.shape[1]
+    sent: list[Trail] = []
     for d, (run, chain) in enumerate(zip(runs, chains, strict=True)):
         at = _entering(flows[0], (steps, len(runs), rows, n), d)
         G = _last(flows, run, d)
+        followed = _Followed(run, chain, _above(flows[0], run, (steps, len(runs), rows, n), d))
         for place in range(steps - 1, -1, -1):
             t = run.order[place]
             G[range(n), range(n)] += at[t]
+            G = followed.enter(place, G)
             (g_x, g_h), G = gates.step_back(run.weights, chain[place].back, run.parts, G)
             to_x[t, 0] += _squares_through(g_x, run.weights.W)
             totals[0] += float(g_x.diagonal().mean() * second[t].mean()) / len(runs)
             totals[1] += float(g_h.mean() * chain[place].before.mean()) / len(runs)
             totals[2] += float(g_x.diagonal().mean()) / len(runs)
-    given: list[Flow | None] = [Flow(to_x, torch.zeros((1, 1, 1), dtype=torch.float64))]
+        sent += followed.trail(x)
+    none = torch.zeros((1, 1, 1), dtype=torch.float64)
+    given: list[Flow | None] = [Flow(to_x, none, trails=tuple(sent))]
     given += [flow(max(total * rows, 0.0)) for total in totals]
     return (given + [None] * len(call.inputs))[: len(call.inputs)]
+
+
+def _above(
+    held: Flow | None, run: _Run, shape: tuple[int, ...], direction: int
+) -> list[trails.Follower | trails.Against]:
+    """The recurrent layers above whose gradient enters here."""
+    if held is None:
+        return []
+    state = run.parts * run.weights.n
+    found = [t.into(shape, direction, state) for t in held.trails]
+    return trails.above([t for t in found if t is not None], run.order)
+
+
+@dataclass(slots=True)
+class _Followed:
+    """One direction on its way back, with what is akin to it in the layers above."""
+
+    run: _Run
+    chain: Sequence[Moved]
+    above: list[trails.Follower | trails.Against]
+    seen: dict[int, Tensor] = field(default_factory=dict)
+
+    def enter(self, i: int, G: Tensor) -> Tensor:
+        """The second moment of the gradient at step i's state, whole."""
+        for above in self.above:
+            G = G + above.enter(i, self._keep(i + 1) if i + 1 < len(self.chain) else None)
+        if self._affordable:
+            self.seen[i] = G
+        return G
+
+    def trail(self, x: Signal) -> list[Trail]:
+        """What the layers below need of this one."""
+        if not self._affordable:
+            return []
+        first = self.above[0] if self.above else None
+        links, across = first.before() if isinstance(first, trails.Follower) else ((), {})
+        met = [[*across.get(i, ()), G] for i, G in sorted(self.seen.items())]
+        steps, rows, features = x.shape
+        at = torch.arange(steps)[:, None] * (rows * features) + torch.arange(features)
+        link = Link(self._keep, self._give, met)
+        return [Trail((*links, link), tuple(self.run.order), at)]
+
+    @property
+    def _affordable(self) -> bool:
+        return len(self.chain) * (self.run.parts * self.run.weights.n) ** 2 <= MOST
+
+    def _keep(self, i: int) -> Tensor:
+        return gates.to_state(self.run.weights, self.chain[i].back)
+
+    def _give(self, i: int) -> Tensor:
+        return gates.to_input(self.run.weights, self.chain[i].back)
 
 
 def _entering(held: Flow | None, shape: tuple[int, ...], direction: int) -> Tensor:
