@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -98,7 +99,7 @@ def shapes(values: Iterable[onnx_ir.Value]) -> dict[str, list[int | str | None]]
 
 def _report_id(assessment: Assessment, digest: str) -> str:
     """The same model, options and version give the same id."""
-    told = f"{assessment.graph.sha256}:{digest}:{_version('gradgauge')}"
+    told = f"{assessment.graph.sha256}:{digest}:{versions()['gradgauge']}"
     return f"rep_{hashlib.sha256(told.encode()).hexdigest()[:16]}"
 
 
@@ -368,12 +369,12 @@ def _provenance(
 ) -> Provenance:
     model, sampled = assessment.graph.model, assessment.sampled
     return Provenance(
-        service_version=_version("gradgauge"),
+        service_version=versions()["gradgauge"],
         analysis_config_sha256=digest,
         model_sha256=assessment.graph.sha256,
         ir_version=model.ir_version,
         opset={k or "ai.onnx": v for k, v in model.opset_imports.items()},
-        versions={name: _version(name) for name in LIBRARIES},
+        versions={name: versions()[name] for name in LIBRARIES},
         device=sampled.device if sampled is not None else "cpu",
         dtype=sampled.dtype if sampled is not None else "float64",
         deterministic=True,
@@ -382,6 +383,12 @@ def _provenance(
         finished_at=datetime.now(UTC),
         stage_ms={**stage_ms, **(sampled.stage_ms if sampled is not None else {})},
     )
+
+
+@cache
+def versions() -> Mapping[str, str]:
+    """Of this package and the libraries a report depends on, by name."""
+    return {name: _version(name) for name in ("gradgauge", *LIBRARIES)}
 
 
 def _version(name: str) -> str:

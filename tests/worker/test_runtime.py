@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from gradgauge.graph.read_spec import read_spec
 from gradgauge.sampled.executor import compile_graph
 from gradgauge.worker import exchange, landlock, local, runtime, sandbox, spawn
+from gradgauge.worker.forks import Zygote, ZygoteLost
 from gradgauge.worker.frames import INPUTS, MODEL, OUTPUTS, Request
 from tests.handmade import made, node, orthogonal
 
@@ -176,6 +177,32 @@ def test_a_model_that_kills_onnxruntime_is_survived_with_the_signals_name(asked,
     onnx.save(graph, path)
     request = asked(path, {"x": np.ones(1, np.float32)})
     assert runtime.answer(request, never).reason == "onnxruntime died of SIGFPE"
+
+
+def test_a_fork_of_the_zygote_answers_as_a_spawned_child_does_and_as_confined(asked, model):
+    x = np.random.default_rng(0).standard_normal((2, 8)).astype(np.float32)
+    request, seen = asked(model, {"x": x}), []
+    zygote = Zygote()
+
+    def run(sent, **options):
+        seen.append(zygote.run(sent, **options))
+        return seen[-1]
+
+    try:
+        assert runtime.answer(request, never, run).reason is None
+    finally:
+        zygote.close()
+    ((_, y),) = outputs(request)
+    np.testing.assert_allclose(y, np.log1p(np.exp(x @ orthogonal(8, 0))), rtol=1e-5)
+    assert seen[0].sandbox["one_thread"] == "on"
+    assert landlock.version() == 0 or sandbox.missing(seen[0].sandbox) == []
+
+
+def test_a_zygote_that_is_gone_costs_the_comparison_only(asked, model):
+    def lost(_request, **_options):
+        raise ZygoteLost("child_not_started", "the zygote is gone")
+
+    assert runtime.answer(asked(model, {}), never, lost).reason == "the zygote is gone"
 
 
 def test_bfloat16_goes_in_and_comes_out(asked, tmp_path):

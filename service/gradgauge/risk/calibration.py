@@ -156,6 +156,11 @@ def _branch(level: Level, *, recurrent: bool) -> Mapping[str, Any]:
     return branch
 
 
+def load() -> None:
+    """Read the fitted numbers now rather than at the first question."""
+    _table()
+
+
 @cache
 def _table() -> Mapping[str, Any]:
     text = files("gradgauge.risk").joinpath("calibration.json").read_text(encoding="utf-8")

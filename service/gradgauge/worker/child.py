@@ -1,4 +1,4 @@
-"""What runs in the confined child: the engine's two entries, behind plain dictionaries."""
+"""What runs in a confined child: the engine's entries, and onnxruntime in a child of its own."""
 
 import time
 from collections.abc import Mapping
@@ -19,6 +19,7 @@ from gradgauge.schema.options import AnalysisOptions
 from gradgauge.worker import exchange
 from gradgauge.worker.answer import Link, Task, main
 from gradgauge.worker.frames import INPUTS, MODEL, MODEL_BYTES, OUTPUTS, Request
+from gradgauge.worker.runtime_child import infer
 
 _SHARE = 0.95  # of the wall clock: what names the node is to come before what kills the child
 
@@ -113,7 +114,7 @@ def patch(request: Request, link: Link) -> dict[str, Any]:
     }
 
 
-TASKS: dict[str, Task] = {"analyze": analyze, "inspect": inspect, "patch": patch}
+TASKS: dict[str, Task] = {"analyze": analyze, "infer": infer, "inspect": inspect, "patch": patch}
 
 if __name__ == "__main__":
     main(TASKS)

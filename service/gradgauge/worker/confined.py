@@ -138,6 +138,8 @@ class _Reply:
     """The answer to a child's question, made in a thread while the child works on."""
 
     def __init__(self, request: Request, respond: Respond | None) -> None:
+        self.bell, self._ring = os.pipe()
+        """The first can be read once there is an answer."""
         self._request = request
         self._respond = respond
         self._stop = threading.Event()
@@ -153,14 +155,16 @@ class _Reply:
         return True
 
     def take(self) -> bytes:
-        """The line for the child, once, when it is ready; empty otherwise."""
-        return self._ready.pop().model_dump_json().encode() + b"\n" if self._ready else b""
+        """The line for the child, once the bell has rung."""
+        return self._ready.pop().model_dump_json().encode() + b"\n"
 
     def stop(self) -> None:
         """Nobody waits for it any more: return when the thread has ended."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
+        os.close(self.bell)
+        os.close(self._ring)
 
     def _make(self, respond: Respond) -> None:
         try:
@@ -168,6 +172,7 @@ class _Reply:
         except OSError as error:
             found = Answer(reason=f"the second child could not be started: {error.strerror}")
         self._ready.append(found)
+        os.write(self._ring, b"!")
 
 
 class _Watch:
@@ -209,6 +214,7 @@ class _Watch:
             self._send()
             self._selector.register(ours.result, selectors.EVENT_READ, self._read_result)
             self._selector.register(ours.log, selectors.EVENT_READ, self._read_log)
+            self._selector.register(self._reply.bell, selectors.EVENT_READ, self._pass_reply)
             while self._open and self._final is None:
                 for key, _ in self._selector.select(_TICK_S):
                     key.data()
@@ -299,12 +305,14 @@ class _Watch:
         else:
             self._on_progress(progress.stage, progress.fraction)
 
+    def _pass_reply(self) -> None:
+        self._selector.unregister(self._reply.bell)
+        idle = not self._unsent
+        self._unsent = memoryview(bytes(self._unsent) + self._reply.take())
+        if idle:
+            self._send()
+
     def _check(self) -> None:
-        if line := self._reply.take():
-            idle = not self._unsent
-            self._unsent = memoryview(bytes(self._unsent) + line)
-            if idle:
-                self._send()
         budget = self._request.memory_bytes
         held = self._held()
         self.peak_bytes = max(self.peak_bytes, held)

@@ -36,7 +36,7 @@ from gradgauge.store.blobs import BlobStore
 from gradgauge.store.folders import make_folder
 from gradgauge.worker import confined, runtime
 from gradgauge.worker.forks import Zygote, ZygoteLost
-from gradgauge.worker.frames import Problem, Request
+from gradgauge.worker.frames import Answer, Problem, Request
 
 log = structlog.get_logger()
 
@@ -200,7 +200,7 @@ class ConfinedRunner:
         """Run the child and pass its progress on; where that is refused, the child is killed."""
         news = _News()
         running = asyncio.create_task(
-            self._zygote.arun(request, wall_s=wall_s, on_progress=news.put, respond=runtime.answer)
+            self._zygote.arun(request, wall_s=wall_s, on_progress=news.put, respond=self._compare)
         )
         telling = asyncio.create_task(news.pass_on(tell))
         try:
@@ -213,6 +213,9 @@ class ConfinedRunner:
             telling.cancel()
             await asyncio.wait({running, telling})
             news.stop()
+
+    def _compare(self, request: Request, cancelled: confined.Cancelled) -> Answer:
+        return runtime.answer(request, cancelled, self._zygote.run)
 
 
 class _News:

@@ -5,8 +5,10 @@ descriptors would come along. OMP and BLAS get one thread by that environment (s
 a child sets its own number once it is confined.
 """
 
+from gradgauge.worker import warm
 from gradgauge.worker.child import TASKS
 from gradgauge.worker.forkserver import main
 
 if __name__ == "__main__":
+    warm.up()
     main(TASKS)
