@@ -47,3 +47,14 @@ def test_training_asks_for_new_statistics_only_where_the_node_does():
     torch.testing.assert_close(alone, y)
     torch.testing.assert_close(mean, 0.9 * held[3] + 0.1 * held[0].mean((0, 2)))
     torch.testing.assert_close(var, 0.9 * held[4] + 0.1 * held[0].var((0, 2), correction=0))
+
+
+def test_a_batchs_own_statistics_are_handed_out_far_from_zero_and_of_half_precision_inputs():
+    scale, bias, mean, var = (v.detach() for v in _arguments(torch.float32)[1:])
+    x = torch.randn(4, 3, 5, generator=_GENERATOR)
+    for batch in (x * 1e-3 + 10, x.half()):
+        wide = batch.double().numpy()
+        own = BatchNormalization(batch, scale, bias, mean, var, n_outputs=5)[3:]
+        want = wide.mean((0, 2)), wide.var((0, 2))  # numpy, the population's
+        for got, told in zip(own, want, strict=True):
+            torch.testing.assert_close(got.double(), torch.from_numpy(told), rtol=2e-3, atol=1e-9)

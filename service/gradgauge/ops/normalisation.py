@@ -35,10 +35,9 @@ def BatchNormalization(
     if not spatial:
         raise ValueError("BatchNormalization with spatial=0 (per element) is not supported")
     if training_mode or n_outputs == 5:  # before opset 14 the outputs ask for training
-        y = functional.batch_norm(x, None, None, scale, bias, training=True, eps=epsilon)
         if n_outputs == 1:
-            return y
-        return (y, *_running(x.detach(), mean, var, momentum))[:n_outputs]
+            return functional.batch_norm(x, None, None, scale, bias, training=True, eps=epsilon)
+        return _with_running(x, scale, bias, mean, var, epsilon, momentum)[:n_outputs]
     if {scale.dtype, bias.dtype, mean.dtype, var.dtype} == {x.dtype}:
         return _by_statistics(x, scale, bias, mean, var, epsilon)
     factor = scale * torch.rsqrt(var + epsilon)
@@ -47,10 +46,27 @@ def BatchNormalization(
     return y.to(x.dtype)
 
 
-def _running(x: Tensor, mean: Tensor, var: Tensor, momentum: float) -> tuple[Tensor, ...]:
-    """The new mean and variance, and the batch's own."""
-    now_var, now_mean = torch.var_mean(x, [0, *range(2, x.dim())], correction=0)
+def _with_running(
+    x: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    epsilon: float,
+    momentum: float,
+) -> tuple[Tensor, ...]:
+    """The output, the new mean and variance, and the batch's own, which torch's kernel hands out.
+
+    Taken once more by `var_mean` they would cost three times the whole op.
+    """
+    now_mean, unbiased = torch.zeros_like(scale.detach()), torch.zeros_like(scale.detach())
+    y = functional.batch_norm(
+        x, now_mean, unbiased, scale, bias, training=True, momentum=1.0, eps=epsilon
+    )
+    count = x.numel() // x.shape[1]
+    now_var = unbiased * ((count - 1) / count)
     return (
+        y,
         mean * momentum + now_mean * (1 - momentum),
         var * momentum + now_var * (1 - momentum),
         now_mean,
