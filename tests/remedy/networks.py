@@ -184,3 +184,69 @@ class Convolutions(nn.Module):
 
 def convolutions(gain=0.4):
     return export(Convolutions(gain), torch.zeros(2, 3, 10, 10))
+
+
+class Transformer(nn.Module):
+    """Blocks of attention and two dense layers, each behind a norm or (`post`) before one.
+
+    Weights follow Glorot's law; `looking` multiplies those of queries and keys, `steep` what each
+    branch adds.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        *,
+        post: bool = False,
+        looking: float = 1.0,
+        steep: float = 1.0,
+        width: int = 32,
+    ) -> None:
+        super().__init__()
+        self.post, self.steep, self.heads = post, steep, 4
+        self.parts = nn.ModuleDict(
+            {
+                f"{name}{i}": nn.Linear(width, width)
+                for name in ("query", "key", "value", "output", "up", "down")
+                for i in range(depth)
+            }
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2 * depth))
+        self.head = nn.Linear(width, 4)
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for name, value in self.named_parameters():
+                if value.dim() == 2:
+                    gain = looking if "query" in name or "key" in name else 1.0
+                    nn.init.xavier_normal_(value, gain=gain, generator=generator)
+                elif name.endswith("bias"):
+                    value.zero_()
+
+    def logits(self, x, i):
+        q, k = (self.split(self.parts[f"{name}{i}"](x)) for name in ("query", "key"))
+        return q @ k.transpose(2, 3) / math.sqrt(q.shape[-1])
+
+    def split(self, x):
+        return x.reshape(*x.shape[:2], self.heads, x.shape[2] // self.heads).transpose(1, 2)
+
+    def attend(self, x, i):
+        mixed = torch.softmax(self.logits(x, i), -1) @ self.split(self.parts[f"value{i}"](x))
+        return self.parts[f"output{i}"](mixed.transpose(1, 2).reshape(x.shape))
+
+    def think(self, x, i):
+        return self.parts[f"down{i}"](torch.relu(self.parts[f"up{i}"](x)))
+
+    def forward(self, x):
+        for i in range(len(self.norms)):
+            branch = self.attend if i % 2 == 0 else self.think
+            norm = self.norms[i]
+            if self.post:
+                x = norm(x + self.steep * branch(x, i // 2))
+            else:
+                x = x + self.steep * branch(norm(x), i // 2)
+        return self.head(x.mean(1))
+
+
+def attending(depth=6, *, post=False, looking=1.0, steep=1.0):
+    net = Transformer(depth, post=post, looking=looking, steep=steep)
+    return _export(net, steps=10, features=32)

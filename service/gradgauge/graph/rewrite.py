@@ -31,9 +31,13 @@ def insert_op(
     output: str,
     attributes: Mapping[str, Number | Sequence[int]],
 ) -> onnx_ir.Node:
-    """Add a node at the end: this one; its output has the type and shape of its first input."""
+    """Add a node at the end: this one; its output has the type and shape of its first input.
+
+    Of an op that reduces axes the shape is left open.
+    """
     first = inputs[0]
-    made = onnx_ir.Value(name=output, type=first.type, shape=first.shape)
+    shape = None if op_type.startswith("Reduce") else first.shape
+    made = onnx_ir.Value(name=output, type=first.type, shape=shape)
     node = onnx_ir.Node(
         "",
         op_type,

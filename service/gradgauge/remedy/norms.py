@@ -41,15 +41,44 @@ def behind(value: str, made: str, assessment: Assessment) -> Iterator[Change]:
         yield Rewire(use.node.name or "", use.idx, made)
 
 
-def layer_norm(value: str, width: int, like: str) -> tuple[str, list[Change]]:
-    """The name of a LayerNormalization of `value` over its last axis, and what makes it."""
-    made = f"{value}.gradgauge.norm"
+def layer_norm(x: str, width: int, like: str, assessment: Assessment) -> tuple[str, list[Change]]:
+    """The name of a layer norm of the value `x` over its last axis, and what makes it.
+
+    One LayerNormalization, or below its opset the nodes that exporters write it out in.
+    """
+    made = f"{x}.gradgauge.norm"
     names = (f"{made}.scale", f"{made}.bias")
-    return made, [
+    stored: list[Change] = [
         Store(names[0], Law("ones", (width,)), 0, like),
         Store(names[1], Law("zeros", (width,)), 0, like),
-        Insert("LayerNormalization", (value, *names), made, (("axis", -1), ("epsilon", EPSILON))),
     ]
+    if opset(assessment) < LAYER_NORM_SINCE:
+        return made, [*stored, *_written_out(x, made, names, like, assessment)]
+    inputs, told = (x, *names), (("axis", -1), ("epsilon", EPSILON))
+    return made, [*stored, Insert("LayerNormalization", inputs, made, told)]
+
+
+def _written_out(
+    x: str, made: str, names: tuple[str, str], like: str, assessment: Assessment
+) -> Iterator[Change]:
+    """(x - mean) / sqrt(variance + epsilon) * scale + bias, node by node."""
+    shape = value_of(x, assessment).shape
+    axis = len(shape) - 1 if shape is not None else -1  # below opset 11 counted from the front
+    over = (("axes", (axis,)), ("keepdims", 1))
+    parts = ("mean", "centred", "square", "variance", "epsilon", "safe", "root", "unit", "scaled")
+    mean, centred, square, variance, epsilon, safe, root, unit, scaled = (
+        f"{made}.{part}" for part in parts
+    )
+    yield Store(epsilon, Law("constant", (), value=EPSILON), 0, like)
+    yield Insert("ReduceMean", (x,), mean, over)
+    yield Insert("Sub", (x, mean), centred)
+    yield Insert("Mul", (centred, centred), square)
+    yield Insert("ReduceMean", (square,), variance, over)
+    yield Insert("Add", (variance, epsilon), safe)
+    yield Insert("Sqrt", (safe,), root)
+    yield Insert("Div", (centred, root), unit)
+    yield Insert("Mul", (unit, names[0]), scaled)
+    yield Insert("Add", (scaled, names[1]), made)
 
 
 def opset(assessment: Assessment) -> int:
@@ -60,7 +89,7 @@ def opset(assessment: Assessment) -> int:
 def _layer_norms(assessment: Assessment, finding: Finding) -> Patch:
     changes: list[Change] = []
     for head in _hidden(assessment, finding):
-        made, norm = layer_norm(head.output, _width(head, assessment), head.params[0])
+        made, norm = layer_norm(head.output, _width(head, assessment), head.params[0], assessment)
         changes += [*norm, *behind(head.output, made, assessment)]
     return tuple(changes)
 
@@ -110,12 +139,6 @@ def _check(assessment: Assessment, finding: Finding) -> str | None:
     if not _hidden(assessment, finding):
         return "no hidden dense layer without a norm stands at the origin"
     return None
-
-
-def _check_layer_norm(assessment: Assessment, finding: Finding) -> str | None:
-    if opset(assessment) < LAYER_NORM_SINCE:
-        return f"LayerNormalization needs opset {LAYER_NORM_SINCE}, this is {opset(assessment)}"
-    return _check(assessment, finding)
 
 
 def _check_batch_norm(assessment: Assessment, finding: Finding) -> str | None:
@@ -172,7 +195,7 @@ def _row(
 LAYER_NORM = _row(
     "insert_layer_norm",
     "LayerNormalization",
-    _check_layer_norm,
+    _check,
     _layer_norms,
     ("LayerNorm", "LayerNormalization", "LayerNorm()"),
     (

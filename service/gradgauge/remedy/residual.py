@@ -8,7 +8,7 @@ from gradgauge.assess import Assessment
 from gradgauge.graph.init import Law
 from gradgauge.graph.layers import Layer
 from gradgauge.remedy.initial import law_of
-from gradgauge.remedy.norms import LAYER_NORM_SINCE, behind, layer_norm, opset
+from gradgauge.remedy.norms import behind, layer_norm
 from gradgauge.remedy.patch import Change, Insert, Patch, Redraw, Rewire, Scale, Store
 from gradgauge.remedy.places import (
     heads_of,
@@ -208,8 +208,6 @@ def _depends(value: str, on: str, assessment: Assessment) -> bool:
 
 
 def _check_post(assessment: Assessment, _finding: Finding) -> str | None:
-    if opset(assessment) < LAYER_NORM_SINCE:
-        return f"LayerNormalization needs opset {LAYER_NORM_SINCE}, this is {opset(assessment)}"
     held = post_norms(assessment)
     if not held:
         return "no LayerNormalization reads a residual addition alone"
@@ -243,7 +241,7 @@ def _inside(block: PostNorm, assessment: Assessment) -> Iterator[Change]:
 def _closed(block: PostNorm, assessment: Assessment) -> list[Change]:
     """A fresh norm, as wide as the one that was moved, for whoever reads the end of the stream."""
     like = next(x.params[0] for x in assessment.layers if x.nodes[0] == block.norm)
-    made, changes = layer_norm(block.summed, shape_of(like, assessment)[-1], like)
+    made, changes = layer_norm(block.summed, shape_of(like, assessment)[-1], like, assessment)
     return [*changes, *behind(block.normed, made, assessment)]
 
 

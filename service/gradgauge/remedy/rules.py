@@ -3,6 +3,7 @@
 from typing import Final
 
 from gradgauge.remedy.activation import LEAKY, SWAP
+from gradgauge.remedy.attention import LOGIT_SCALE, QK_NORM
 from gradgauge.remedy.config import CLIP, LEARNING_RATE, LOSS_SCALE, STANDARDISE, TRUNCATION
 from gradgauge.remedy.gates import CHRONO, FORGET_BIAS
 from gradgauge.remedy.initial import BREAK_SYMMETRY, GLOROT, HE, LECUN, ORTHOGONAL, ZERO_BIAS
@@ -19,6 +20,7 @@ from gradgauge.remedy.rescale import BALANCE, MEND, RESCALE
 from gradgauge.remedy.residual import FIXUP, PRE_NORM, REZERO, SCALE_RESIDUAL
 from gradgauge.remedy.row import Remedy
 from gradgauge.remedy.skip import SKIP
+from gradgauge.remedy.stacks import DEEP_NORM, T_FIXUP
 from gradgauge.remedy.whole import REINITIALISE
 
 REMEDIES: Final[tuple[Remedy, ...]] = (
@@ -51,6 +53,10 @@ REMEDIES: Final[tuple[Remedy, ...]] = (
     SKIP,
     REZERO,
     PRE_NORM,
+    DEEP_NORM,
+    T_FIXUP,
+    LOGIT_SCALE,
+    QK_NORM,
     SWAP,
     IRNN,
     TO_GRU,
