@@ -22,6 +22,7 @@ def layer(index: int, *, op: str = "Gemm", name: str | None = None, **changes: A
         "shape_in": ["N", 256],
         "shape_out": ["N", 256],
         "repeat_group": None,
+        "reads": [f"L{index - 1:04d}"] if index else [],
         "finding_ids": ["F001"],
         "analytic": analytic(grad),
         "sampled": sampled(grad + 0.05),

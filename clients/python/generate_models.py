@@ -21,6 +21,7 @@ READ = (
     "Capabilities",
     "Comparison",
     "Evaluation",
+    "LayerGraph",
     "LayerPage",
     "Model",
     "NewApiKey",

@@ -193,6 +193,7 @@ def _layer(layer: Layer, assessment: Assessment, mine: Sequence[Part]) -> LayerB
         shape_in=list(layer.shape_in) if layer.shape_in is not None else None,
         shape_out=list(layer.shape_out) if layer.shape_out is not None else None,
         repeat_group=layer.repeat_group,
+        reads=list(assessment.before.get(layer.id, ())),
         finding_ids=[f.id for f, _ in mine],
         analytic=_analytic(layer.id, assessment),
         sampled=_sampled(layer.id, assessment),

@@ -39,6 +39,7 @@ def test_the_parts_of_a_report_are_the_report_s(client, done):
     analysis = client.analyses.retrieve(done[0])
     report = analysis.report()
     assert list(analysis.layers(limit=1)) == report.layers
+    assert [node.id for node in analysis.graph().nodes] == [layer.id for layer in report.layers]
     assert analysis.spectra().series == report.series
     with pytest.raises(gg.APIResponseError):
         list(analysis.layers(layout="columnar"))

@@ -127,7 +127,31 @@ def test_spectra_are_the_reports(api, made):
     ]
 
 
-@pytest.mark.parametrize("part", ["layers", "spectra"])
+def test_the_graph_has_an_edge_for_every_use_of_a_layer_by_another(api, service):
+    """First dense, then a residual block of dense and tanh, then dense: written down by hand."""
+    layers = [
+        {"type": "dense", "units": 8},
+        {
+            "type": "residual",
+            "layers": [
+                {"type": "dense", "units": 8},
+                {"type": "activation", "function": "tanh"},
+            ],
+        },
+        {"type": "dense", "units": 4},
+    ]
+    spec = {"gradgauge": 1, "name": "around", "input": {"shape": [8]}, "layers": layers}
+    each = service.submit({"architecture": spec, "options": QUICK})
+    assert service.until(each)["state"] == "succeeded"
+    told = api.get(f"/v1/analyses/{each}/graph").json()
+    place = {node["id"]: at for at, node in enumerate(told["nodes"])}
+    assert [node["op"] for node in told["nodes"]] == ["Gemm", "Gemm", "Tanh", "Add", "Gemm"]
+    edges = {(place[edge["source"]], place[edge["target"]]) for edge in told["edges"]}
+    assert edges == {(0, 1), (1, 2), (0, 3), (2, 3), (3, 4)}
+    assert all(node["severity"] == "none" and node["score"] >= 0 for node in told["nodes"])
+
+
+@pytest.mark.parametrize("part", ["layers", "graph", "spectra"])
 def test_the_parts_have_tags_of_their_own(api, made, part):
     path = f"/v1/analyses/{made[0][1]}/{part}"
     first = api.get(path)

@@ -111,6 +111,7 @@ FOREIGN = [
     ("GET", "/v1/analyses/{analysis}/events", None),
     ("GET", "/v1/analyses/{analysis}/report", None),
     ("GET", "/v1/analyses/{analysis}/layers", None),
+    ("GET", "/v1/analyses/{analysis}/graph", None),
     ("GET", "/v1/analyses/{analysis}/spectra", None),
     ("GET", "/v1/analyses/{analysis}/gate", None),
     ("GET", "/v1/policies/{policy}", None),

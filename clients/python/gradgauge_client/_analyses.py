@@ -23,6 +23,7 @@ from gradgauge_client._models import (
     AnalysisEvent,
     Evaluation,
     LayerBlock,
+    LayerGraph,
     LayerPage,
     Spectra,
 )
@@ -137,6 +138,10 @@ class Analysis(_models.Analysis):
             if page.next_cursor is None:
                 return
             params["cursor"] = page.next_cursor
+
+    def graph(self) -> LayerGraph:
+        """Its report's layers as nodes, and edges from each layer to those that read it."""
+        return validated(LayerGraph, self._http.json(Request("GET", f"{_PATH}/{self.id}/graph")))
 
     def spectra(self) -> Spectra:
         """Its report's singular values, curves and model-level measurements."""

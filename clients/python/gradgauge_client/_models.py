@@ -292,6 +292,35 @@ class Gate(BaseModel):
     violating_findings: list[str]
 
 
+class GraphEdge(BaseModel):
+    """`target` reads what `source` makes, directly or through nodes that only move it."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    source: str
+    target: str
+
+
+class GraphNode(BaseModel):
+    """A layer as a node of the graph, with what colours it."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    depth: int
+    id: str
+    name: str
+    op: str
+    repeat_group: str | None
+    role: Literal["origin", "affected", "none"]
+    scope: str
+    score: float
+    severity: Literal["none", "low", "medium", "high", "critical"]
+
+
 class Interval(BaseModel):
     """A confidence interval, in the unit of the quantity it belongs to."""
 
@@ -318,6 +347,17 @@ class LayerDelta(BaseModel):
     log10_grad_act: float | None
     log10_grad_param: float | None
     name: str
+
+
+class LayerGraph(BaseModel):
+    """The layers in topological order and which of them reads which."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    edges: list[GraphEdge]
+    nodes: list[GraphNode]
 
 
 class LayerSpectrum(BaseModel):
@@ -841,6 +881,8 @@ class LayerBlock(BaseModel):
     op: str
     param_count: int
     params: list[str]
+    reads: list[str]
+    """Ids of the layers it reads from, through any reshaping between."""
     repeat_group: str | None
     risk: RiskBlock
     sampled: SampledBlock

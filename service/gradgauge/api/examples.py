@@ -156,6 +156,25 @@ EXAMPLES: dict[str, Example] = {
     "put_part": Example(response=_PART),
     "complete_upload": Example(response=_MODEL),
     "list_layers": Example(response={"items": [], "next_cursor": 200}),
+    "get_graph": Example(
+        response={
+            "nodes": [
+                {
+                    "id": f"L000{place}",
+                    "name": f"layers.{place}",
+                    "scope": "layers",
+                    "op": op,
+                    "depth": place,
+                    "repeat_group": None,
+                    "score": 0.98,
+                    "severity": "critical",
+                    "role": "affected",
+                }
+                for place, op in enumerate(("Gemm", "Sigmoid"))
+            ],
+            "edges": [{"source": "L0000", "target": "L0001"}],
+        }
+    ),
     "get_spectra": Example(
         response={
             "layers": [

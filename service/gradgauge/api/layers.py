@@ -1,4 +1,4 @@
-"""The report's heavy parts apart: layers page by page, spectra and curves."""
+"""The report's heavy parts apart: layers page by page, their graph, spectra and curves."""
 
 import asyncio
 import json
@@ -14,7 +14,16 @@ from gradgauge.api.reports import Layout, report_key, tag
 from gradgauge.schema.columns import Columns, columns
 from gradgauge.schema.layer import LayerBlock
 from gradgauge.schema.report import SeriesBlock
-from gradgauge.schema.wire import Block, Category, Count, MeasurementBlock, Positive, Severity, Text
+from gradgauge.schema.wire import (
+    Block,
+    Category,
+    Count,
+    Fraction,
+    MeasurementBlock,
+    Positive,
+    Severity,
+    Text,
+)
 
 router = APIRouter(prefix="/v1/analyses", tags=["reports"])
 
@@ -27,6 +36,34 @@ class LayerPage(Block):
 
     items: list[LayerBlock] | Columns
     next_cursor: Count | None
+
+
+class GraphNode(Block):
+    """A layer as a node of the graph, with what colours it."""
+
+    id: Text
+    name: Text
+    scope: Text
+    op: Text
+    depth: Count
+    repeat_group: Text | None
+    score: Fraction
+    severity: Severity
+    role: Literal["origin", "affected", "none"]
+
+
+class GraphEdge(Block):
+    """`target` reads what `source` makes, directly or through nodes that only move it."""
+
+    source: Text
+    target: Text
+
+
+class LayerGraph(Block):
+    """The layers in topological order and which of them reads which."""
+
+    nodes: list[GraphNode]
+    edges: list[GraphEdge]
 
 
 class LayerSpectrum(Block):
@@ -72,6 +109,14 @@ async def list_layers(
 
     told = (limit, cursor, layout, op, *wanted.values())
     return await _part(here, project, analysis_id, if_none_match, f"layers:{told}", page)
+
+
+@router.get("/{analysis_id}/graph", response_model=LayerGraph, responses=_REFUSED)
+async def get_graph(
+    analysis_id: Id, here: Here, project: Project, if_none_match: _Tag = None
+) -> Response:
+    """Read a report's layers as a graph: which layer reads which, and how far to worry of each."""
+    return await _part(here, project, analysis_id, if_none_match, "graph", _graph)
 
 
 @router.get("/{analysis_id}/spectra", response_model=Spectra, responses=_REFUSED)
@@ -121,6 +166,21 @@ def _page(
                 return found, place
             found.append(layer)
     return found, None
+
+
+def _graph(report: Mapping[str, Any]) -> dict[str, Any]:
+    own = ("id", "name", "scope", "op", "depth", "repeat_group")
+    judged = ("score", "severity", "role")
+    layers = report["layers"]
+    return {
+        "nodes": [
+            {name: layer[name] for name in own} | {name: layer["risk"][name] for name in judged}
+            for layer in layers
+        ],
+        "edges": [
+            {"source": read, "target": layer["id"]} for layer in layers for read in layer["reads"]
+        ],
+    }
 
 
 def _spectra(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -141,6 +141,8 @@ class LayerBlock(Block):
     shape_in: list[int | Text | None] | None
     shape_out: list[int | Text | None] | None
     repeat_group: Text | None
+    reads: list[Text]
+    """Ids of the layers it reads from, through any reshaping between."""
     finding_ids: list[Text]
     analytic: AnalyticBlock
     sampled: SampledBlock
