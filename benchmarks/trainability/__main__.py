@@ -1,40 +1,45 @@
 """python -m benchmarks.trainability train|... : see README.md beside this file."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from benchmarks.trainability.shards import COUNT, SHARD, run
 
 
-def _fit() -> None:
+def _fit(levels: Sequence[str]) -> None:
     from benchmarks.trainability import fit
 
-    fit.main()
+    fit.main(levels or fit.LEVELS)
 
 
-def _bounds() -> None:
-    from benchmarks.trainability import gate
+def _bounds(levels: Sequence[str]) -> None:
+    from benchmarks.trainability import fit, gate
 
-    gate.main()
+    gate.main(levels or fit.LEVELS)
 
 
-def _report() -> None:
+def _report(_levels: Sequence[str]) -> None:
     from benchmarks.trainability import report
 
     report.main()
 
 
-WHOLE = {"fit": _fit, "bounds": _bounds, "report": _report}
-COMMANDS = ("train", "signals", *WHOLE, "shared")
+def _stored(_levels: Sequence[str]) -> None:
+    from benchmarks.trainability import stored
+
+    stored.main()
+
+
+WHOLE = {"fit": _fit, "bounds": _bounds, "report": _report, "stored": _stored}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "command", choices=("train", "signals", "fit", "bounds", "report", "shared")
-    )
+    parser.add_argument("command", choices=("train", "signals", *WHOLE, "shared"))
     parser.add_argument("--shards", type=int, nargs="*", help="all without")
+    parser.add_argument("--levels", nargs="*", default=(), help="of fit and bounds: all without")
     parser.add_argument("--folder", type=Path, help="of shared: the development part")
     parser.add_argument("--out", type=Path, default=Path("out"), help="of shared")
     parser.add_argument("--keep", type=Path, help="folder for whole profiles, as pickles")
@@ -54,7 +59,7 @@ def main() -> None:
         for shard in shards:
             run("signals", shard, measure.measure)
     if asked.command in WHOLE:
-        WHOLE[asked.command]()
+        WHOLE[asked.command](asked.levels)
     if asked.command == "shared":
         from benchmarks.trainability import shared
 

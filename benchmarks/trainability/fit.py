@@ -43,10 +43,16 @@ STRUCTURE = {
 }  # fmt: skip
 
 
+# what stored weights tell (risk/stored.py): where nothing is sampled; elsewhere it did not help
+STORED = ("weights.", "recurrence.")
+
+
 def usable(name: str, level: str) -> bool:
     """Whether a level knows the feature."""
     if level == "analytic":
-        return name.startswith("analytic.") or name in STRUCTURE
+        return name.startswith(("analytic.", *STORED)) or name in STRUCTURE
+    if name.startswith(STORED):
+        return False
     return level == "standard" or not name.startswith(COSTLY)
 
 
@@ -235,19 +241,22 @@ def _split(n: np.void) -> list[float]:
     return [int(n["feature_idx"]), threshold, *where]
 
 
-def fit(held: Sequence[Network]) -> dict[str, Any]:
+def fit(held: Sequence[Network], levels: Sequence[str] = LEVELS) -> dict[str, Any]:
     """The table of the networks given; the shipped one is of the fit part alone."""
     return {
         "version": VERSION,
         "networks": len(held),
         "levels": {
             level: {name: branch(held, level, recurrent=name == "recurrent") for name in BRANCHES}
-            for level in LEVELS
+            for level in levels
         },
     }
 
 
-def main() -> None:
-    table = fit([one for one in networks() if not one.testing])
+def main(levels: Sequence[str] = LEVELS) -> None:
+    """Write the table; levels not named keep the trees and bounds they have."""
+    table = fit([one for one in networks() if not one.testing], levels)
+    if set(levels) != set(LEVELS):
+        table["levels"] = json.loads(TABLE.read_text())["levels"] | table["levels"]
     TABLE.write_text(json.dumps(table, separators=(",", ":")) + "\n")
     print(f"{table['networks']} networks, {TABLE.stat().st_size / 1000:.0f} kB")

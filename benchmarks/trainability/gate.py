@@ -1,7 +1,7 @@
 """The bounds the gate goes by, chosen on the fit part alone, and the gate on rows of the table."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -37,11 +37,11 @@ class Row(NamedTuple):
     state: State
 
 
-def main() -> None:
+def main(levels: Sequence[str] = fit.LEVELS) -> None:
     """Write the bounds into the table, which holds its trees already."""
     table = json.loads(fit.TABLE.read_text())
     held = [one for one in networks() if not one.testing]
-    for level in fit.LEVELS:
+    for level in levels:
         table["levels"][level]["bounds"] = found = bounds(held, level)
         fit.TABLE.write_text(json.dumps(table, separators=(",", ":")) + "\n")
         print(level, found, flush=True)
@@ -141,15 +141,3 @@ def outlook(one: Network, mode: str, asked: Asked) -> Outlook:
     if known == "trained":
         return Outlook(asked, known)
     return told(one.features(mode), asked, known, mode.removesuffix("-blind"))  # type: ignore[arg-type]
-
-
-def first_origin(one: Network, mode: str, outlier: Callable[[], str]) -> str:
-    """The layer the report points at, by name; that of GF501 is the outlier or what hides all."""
-    found = weighed(one, mode, Asked())
-    if not found:
-        return ""
-    names = found[0][2]
-    if found[0][0] == ID:
-        hiding = [names for rule, _, names in found if rule == "GF105"]
-        names = [name] if (name := outlier()) else next(iter(hiding), [])
-    return names[0].split(".")[0] if names else ""

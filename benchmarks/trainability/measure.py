@@ -1,9 +1,10 @@
 """What the service sees of a network before training: features, findings and what they cost."""
 
-import io
 import pickle
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from benchmarks.trainability.specs import ORDER, Spec
 
 from gradgauge.assess import Assessment, assess
 from gradgauge.pipeline import load, plan
-from gradgauge.risk.features import Evidence, features
+from gradgauge.risk.features import features
 from gradgauge.schema.options import AnalysisOptions
 
 ROWS = 128  # a batch no run is trained on in this order
@@ -32,20 +33,36 @@ KEPT: Path | None = None  # where whole profiles are kept while features are wor
 def measure(spec: Spec) -> dict[str, Any]:
     """One row: by mode with and without the user's data, features and origins by layer name."""
     model = export(spec)
-    x, y = pool(spec)
-    taken = batches(spec, ROWS, 1, order=9)[0]
     row: dict[str, Any] = {"id": spec["id"]}
-    with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder) / "batch.npz"
-        held = io.BytesIO()
-        np.savez(held, x=x[taken], y=y[taken])
-        data.write_bytes(held.getvalue())
+    with _data(spec) as data:
         for mode, options in MODES.items():
             for name, more in ((mode, {"data": data}), (f"{mode}-blind", {})):
                 if not more and (spec["number"] // len(ORDER)) % BLIND[mode]:
                     continue
                 row[name] = _one(model, AnalysisOptions(**options, **more), f"{spec['id']}-{name}")
     return row
+
+
+@contextmanager
+def _data(spec: Spec) -> Iterator[Path]:
+    """A file with the batch a network is measured on."""
+    x, y = pool(spec)
+    taken = batches(spec, ROWS, 1, order=9)[0]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "batch.npz"
+        np.savez(path, x=x[taken], y=y[taken])
+        yield path
+
+
+def blamed(spec: Spec, mode: str) -> str:
+    """The layer, by name, that the report's worst finding has as its first origin; "" for none."""
+    with _data(spec) as data:
+        options = AnalysisOptions(**MODES[mode], data=data)
+        graph, reading = load(export(spec), options)
+        found = assess(graph, reading, plan(options, reading))
+    names = {layer.id: (layer.params or (layer.name,))[0] for layer in found.layers}
+    origins = found.findings[0].origins if found.findings else ()
+    return names[origins[0]].split(".")[0] if origins else ""
 
 
 def _one(model: bytes, options: AnalysisOptions, name: str) -> dict[str, Any]:
@@ -62,7 +79,7 @@ def _one(model: bytes, options: AnalysisOptions, name: str) -> dict[str, Any]:
 
 def told(found: Assessment, seconds: float) -> dict[str, Any]:
     """The row's part of one assessment, four digits each."""
-    held = features(Evidence(found.layers, found.before, found.analytic, found.sampled))
+    held = features(found.evidence)
     names = {layer.id: layer.params[0] if layer.params else layer.name for layer in found.layers}
     return {
         "features": {k: float(f"{v:.4g}") for k, v in held.items() if v is not None},

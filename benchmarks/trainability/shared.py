@@ -11,7 +11,7 @@ from typing import Any
 from gradgauge.assess import Assessment, assess
 from gradgauge.pipeline import load, plan
 from gradgauge.risk.calibration import categories, probability
-from gradgauge.risk.features import Evidence, features
+from gradgauge.risk.features import features
 from gradgauge.risk.outliers import outliers
 from gradgauge.schema.options import AnalysisOptions
 
@@ -51,7 +51,7 @@ def _held(found: Assessment) -> dict[str, Any]:
     sampled = found.sampled.layers if found.sampled is not None else {}
     analytic = found.analytic.layers if found.analytic is not None else {}
     rows = {}
-    standing = outliers(found.graph.model, found.layers)
+    standing = outliers(found.graph.model, found.layers, found.before, zeros=True)
     origins = {key for f in found.findings for key in f.origins}
     for layer in found.layers:
         own = sampled.get(layer.id)
@@ -63,8 +63,7 @@ def _held(found: Assessment) -> dict[str, Any]:
             name = ".".join(layer.params[0].rsplit("_", 1))
             risk = standing.get(layer.id, 0.0) + 0.1 * (layer.id in origins)
             rows[name] = {"log10_grad": size, "risk": risk, "count": layer.param_count}
-    evidence = Evidence(found.layers, found.before, found.analytic, found.sampled)
-    return {"evidence": evidence, "rows": rows}
+    return {"evidence": found.evidence, "rows": rows}
 
 
 def _prediction(held: dict[str, Any]) -> dict[str, Any]:

@@ -19,9 +19,10 @@ from gradgauge.ops.chance import drawn_from
 from gradgauge.risk.case import Case
 from gradgauge.risk.features import Evidence
 from gradgauge.risk.findings import find
-from gradgauge.risk.outliers import outliers
+from gradgauge.risk.outliers import outliers, scales
 from gradgauge.risk.outlook import Asked, Outlook, outlook
 from gradgauge.risk.signals import Signals, read_signals
+from gradgauge.risk.stored import stored
 from gradgauge.risk.weights import State, judge
 from gradgauge.sampled import measure
 from gradgauge.sampled.budget import NO_BUDGET, Budget
@@ -60,8 +61,9 @@ class Plan:
 class Assessment:
     """Everything known of one graph before remedies.
 
-    `weights` is their state and what it is judged by. `as_copy` are the findings as a copy of this
-    very graph would have them, which is measured no further than profile quick.
+    `weights` is their state and what it is judged by, `evidence` what the probability is read from.
+    `as_copy` are the findings as a copy of this very graph would have them, which is measured no
+    further than profile quick.
     """
 
     graph: Graph
@@ -77,6 +79,7 @@ class Assessment:
     findings: tuple[Finding, ...]
     checks: tuple[Check, ...]
     weights: tuple[State, str]
+    evidence: Evidence
     outlook: Outlook | None
     as_copy: tuple[Finding, ...]
 
@@ -153,12 +156,14 @@ def assess(
         sampled = _sampled(graph, layers, reading, plan, lambda share: tell("sampled", share))
     signals = read_signals(layers, before, analytic, sampled)
     checked = forward() if forward is not None else None
-    standing = outliers(graph.model, layers, zeros=False)
+    sizes = scales(graph.model, layers)
+    standing = outliers(graph.model, layers, before, sizes)
     state = weights or judge(graph, layers)
+    told = stored(graph.model, layers, sizes, standing)
+    evidence = Evidence(layers, before, analytic, sampled, told)
     future = past = None
     if plan.asked is not None:
-        held = Evidence(layers, before, analytic, sampled)
-        future, past = outlook(held, plan.asked, state[0])
+        future, past = outlook(evidence, plan.asked, state[0])
     case = Case(signals, analytic, sampled, checked, standing, future)
     found, checks = find(case)
     as_copy = found if past is future else find(replace(case, outlook=past))[0]
@@ -176,6 +181,7 @@ def assess(
         findings=tuple(found),
         checks=tuple(checks),
         weights=state,
+        evidence=evidence,
         outlook=future,
         as_copy=tuple(as_copy),
     )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from gradgauge.assess import Assessment
 from gradgauge.risk.calibration import Level, Optimizer
-from gradgauge.risk.features import Evidence, features
+from gradgauge.risk.features import features
 from gradgauge.risk.outlook import SURE, told
 from gradgauge.risk.thresholds import WEIGHT
 from gradgauge.risk.unlikely import ID, leading
@@ -31,10 +31,7 @@ def probability(
     if held is None or held.untrainable is None:
         return None
     if level is not None or held.level == "standard":
-        seen = Evidence(
-            assessment.layers, assessment.before, assessment.analytic, assessment.sampled
-        )
-        held = told(features(seen), held.asked, held.state, level or "quick")
+        held = told(features(assessment.evidence), held.asked, held.state, level or "quick")
     if held.untrainable is None:
         return None
     lead = optimizer or leading(held)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gradgauge.graph.kinds import RECTIFIERS, SATURATING
 from gradgauge.graph.layers import Layer
@@ -18,17 +18,21 @@ FAR = 6.0  # decades of a mean over its deviation
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What features are read from; the same for the service and the benchmark that fits on them."""
+    """What features are read from; the same for the service and the benchmark that fits on them.
+
+    `weights` is what the stored weights tell (stored.py).
+    """
 
     layers: Sequence[Layer]
     before: Mapping[str, tuple[str, ...]]
     analytic: AnalyticProfile | None
     sampled: SampledProfile | None
+    weights: Mapping[str, float | None] = field(default_factory=dict)
 
 
 def features(held: Evidence) -> Features:
     """Every feature that can be known; None for what was not measured. Sizes are log10."""
-    found = _structure(held.layers)
+    found = _structure(held.layers) | dict(held.weights)
     if held.analytic is not None:
         found |= _analytic(held)
     rows = _measured(held.sampled)

@@ -5,7 +5,7 @@ from gradgauge.risk import thresholds as t
 from gradgauge.risk.case import Case, Draft, Rule, needs_activation, needs_sample, needs_sizes
 from gradgauge.risk.depth import exploding, vanishing
 from gradgauge.risk.forward import disagreeing, needs_forward
-from gradgauge.risk.outliers import needs_weights, standing_out
+from gradgauge.risk.outliers import led, needs_weights, standing_out
 from gradgauge.risk.signals import Signals
 from gradgauge.risk.steps import needs_time, over_time
 from gradgauge.risk.units import dead, nonfinite, saturated, symmetric, zero
@@ -25,7 +25,7 @@ def find(case: Case) -> tuple[list[Finding], list[Check]]:
             checks.append(Check(rule_id=rule.id, title=rule.title, status=status, reason=reason))  # type: ignore[arg-type]
             continue
         found = rule.find(case)
-        drafts += [(rule, draft) for draft in found]
+        drafts += [(rule, led(rule.id, draft, case)) for draft in found]
         checks.append(
             Check(
                 rule_id=rule.id,

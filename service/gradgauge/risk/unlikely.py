@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from gradgauge.risk.calibration import CATEGORIES, Optimizer
 from gradgauge.risk.case import Case, Draft, Rule, evidence
-from gradgauge.risk.outliers import TOLD
+from gradgauge.risk.outliers import furthest
 from gradgauge.risk.outlook import SURE, Outlook
 from gradgauge.risk.signals import HEADS
 from gradgauge.risk.thresholds import WEIGHT
@@ -177,9 +177,8 @@ def _suspects(case: Case, kind: str) -> tuple[str, ...]:
     Else the one whose gain stands out in the category's direction, else the recurrence, else the
     first.
     """
-    worst = max(case.outliers, key=lambda key: case.outliers[key], default=None)
-    if worst is not None and case.outliers[worst] >= TOLD:
-        return (worst,)
+    if far := furthest(case):
+        return (far[0],)
     hiding = [draft.origins for draft in zero(case)] if case.measured() else []
     if hiding:
         return hiding[0][:1]
