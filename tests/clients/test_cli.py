@@ -182,7 +182,8 @@ def test_a_remedy_that_was_not_proven_shows_no_effect(status):
 def test_options_reach_the_engine_only_where_they_were_given(gradgauge, tmp_path):
     (tmp_path / "batch.npz").touch()
     gradgauge("check", "--local", "pass.onnx")
-    words = "--profile quick --data batch.npz --optimizer sgd --lr 0.1 --seed 7 --min-coverage 0.5"
+    words = "--profile quick --data batch.npz --optimizer sgd --lr 0.1 --seed 7"
+    words += " --reinitialize --min-coverage 0.5"
     gradgauge("check", "--local", "pass.onnx", *words.split())
     assert [options for _, options in gradgauge.seen] == [
         {},
@@ -192,6 +193,7 @@ def test_options_reach_the_engine_only_where_they_were_given(gradgauge, tmp_path
             "optimizer": "sgd",
             "lr": 0.1,
             "seed": 7,
+            "reinitialize": True,
             "min_coverage": 0.5,
         },
     ]

@@ -169,6 +169,10 @@ Rate = Annotated[
 Seed = Annotated[
     int | None, typer.Option("--seed", min=0, help="Seed of the inputs and cotangents.")
 ]
+Anew = Annotated[
+    bool,
+    typer.Option("--reinitialize", help="Judge a trained model at its start, its weights redrawn."),
+]
 Failure = Annotated[
     OnError, typer.Option("--on-error", help="Exit 5, or 0, where the analysis itself fails.")
 ]

@@ -46,6 +46,7 @@ def check(
     optimizer: given.TrainedWith = None,
     lr: given.Rate = None,
     seed: given.Seed = None,
+    reinitialize: given.Anew = False,
     on_error: given.Failure = given.OnError.fail,
 ) -> None:
     """Analyse models and exit by their verdict.
@@ -62,6 +63,7 @@ def check(
         "optimizer": optimizer and optimizer.value,
         "lr": lr,
         "seed": seed,
+        "reinitialize": reinitialize or None,
         "min_coverage": min_coverage,
     }
     rules = given.judging(

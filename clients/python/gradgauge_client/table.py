@@ -39,6 +39,16 @@ UNPROVEN = {
     "not_run": "not tried",
     "not_verifiable": "cannot be tried",
 }
+METRICS = {
+    "time_decades": "spread over time",
+    "dead_fraction": "dead units",
+    "saturated_fraction": "saturated units",
+    "duplicate_fraction": "identical units",
+    "probe_loss": "loss of the probe, where 1 is a constant guess",
+    "probability_untrainable": "probability of failing, then under Adam",
+    "probability_untrainable.sgd.p": "probability of failing under SGD",
+    "probability_untrainable.adam.p": "probability of failing under Adam",
+}
 TONE = {
     "critical": "bold red",
     "high": "red",
@@ -149,10 +159,16 @@ def _remedy(finding: Json, remedies: dict[str, Json]) -> str:
 
 def _change(verified: Json) -> str:
     unit = printable(verified["unit"], 20)
-    metric = printable(verified["metric"]).removeprefix("summary.").replace("_", " ")
-    metric = metric.removesuffix(f" {unit}")
-    after = _number(verified["after"])
-    return f"{metric} {_number(verified['before'])} -> {after} {unit}"
+    name = printable(verified["metric"]).removeprefix("summary.")
+    metric = METRICS.get(name, name.replace("_", " ").removesuffix(f" {unit}"))
+    if "fraction" in name or name.startswith("probability"):
+        return f"{metric} {_percent(verified['before'])} -> {_percent(verified['after'])}"
+    told = f"{metric} {_number(verified['before'])} -> {_number(verified['after'])}"
+    return told if unit == "1" else f"{told} {unit}"
+
+
+def _percent(share: float | None) -> str:
+    return "?" if share is None else f"{100 * share:.3g}%"
 
 
 def _number(value: float | None) -> str:

@@ -35,8 +35,7 @@ def _open_details(lines: list[str]) -> bool:
 def _lines(report: Report) -> Iterator[str]:
     yield from _verdict(report)
     yield from _findings(report)
-    for recommendation in sorted(report.recommendations, key=lambda r: r.rank):
-        yield from _remedy(recommendation)
+    yield from _remedies(report)
     yield from _warnings(report)
     yield from _checks(report)
     yield from _layers(report)
@@ -101,23 +100,49 @@ def _origins(finding: Finding, layers: dict[str, LayerBlock]) -> str:
 
 
 def _outcome(recommendation: Recommendation) -> str:
-    told = "; ".join(words.change(verified) for verified in recommendation.verified)
-    proof = words.PROOF[recommendation.verification]
-    return f"{markdown_text(recommendation.title)}: {markdown_text(told or proof)}"
+    told = words.outcome(recommendation)
+    name = f"{markdown_text(recommendation.id)} {markdown_text(recommendation.title)}"
+    return f"{name}: {markdown_text(told)}"
 
 
-def _remedy(recommendation: Recommendation) -> Iterator[str]:
-    yield f"### {markdown_text(recommendation.id)}: {markdown_text(recommendation.title)}"
+def _remedies(report: Report) -> Iterator[str]:
+    """For each finding its best three in full and the others in a line; each in full once."""
+    layers = words.layers_by_id(report)
+    told: set[str] = set()
+    for finding in words.worst_first(report.findings):
+        best = words.best(report, finding)
+        besides = words.besides(report, finding)
+        if not best and not besides:
+            continue
+        yield f"### {markdown_text(finding.rule_id)} {markdown_text(finding.title)}: what helps"
+        yield ""
+        for recommendation in best:
+            yield from _remedy(recommendation, layers, known=recommendation.id in told)
+        told.update(r.id for r in best)
+        if besides:
+            yield "Tried besides:"
+            yield ""
+            for recommendation in besides:
+                yield f"- {_outcome(recommendation)}"
+            yield ""
+
+
+def _remedy(
+    recommendation: Recommendation, layers: dict[str, LayerBlock], *, known: bool
+) -> Iterator[str]:
+    """What, where, why it works, what it costs, what it was measured to do."""
+    yield f"**{markdown_text(recommendation.id)}: {markdown_text(recommendation.title)}**"
     yield ""
-    yield f"{markdown_text(recommendation.rationale)}"
-    yield ""
-    kept = "keeps" if recommendation.function_preserving else "changes"
-    yield f"- cost: {recommendation.cost}; {kept} the network's function"
-    yield f"- {words.PROOF[recommendation.verification]}"
-    for verified in recommendation.verified:
-        yield f"- {markdown_text(words.change(verified))}"
-    for side_effect in recommendation.side_effects:
-        yield f"- side effect: {markdown_text(side_effect)}"
+    if known:
+        yield "As told above."
+        yield ""
+        return
+    if recommendation.targets:
+        names = ", ".join(markdown_code(n) for n in words.where(recommendation, layers))
+        yield f"- where: {names}{words.more(recommendation)}"
+    yield f"- why it works: {markdown_text(words.why(recommendation))}"
+    yield f"- what it costs: {markdown_text(words.costs(recommendation))}"
+    yield f"- what it does: {markdown_text(words.measured(recommendation))}"
     yield ""
 
 

@@ -37,6 +37,28 @@ PROOF = {
 }
 
 
+COSTS = {
+    "config": "a setting of training",
+    "init": "other weights at the start",
+    "architecture": "a change in the network's code",
+    "retrain": "a change in the network's code, and training anew",
+}
+BEST = 3  # recommendations that a finding is told in full
+METRICS = {
+    "spread_decades": "spread",
+    "time_decades": "spread over time",
+    "dead_fraction": "dead units",
+    "saturated_fraction": "saturated units",
+    "duplicate_fraction": "identical units",
+    "probe_loss": "loss of the probe, where 1 is a constant guess",
+    "probability_untrainable": "probability of failing, then under Adam",
+    "probability_untrainable.sgd.p": "probability of failing under SGD",
+    "probability_untrainable.adam.p": "probability of failing under Adam",
+}
+_AT = 3  # layers that are named
+_CHANGED = "the network's function changes"
+
+
 def number(value: float | None, unit: str = "") -> str:
     """A value to four digits with its unit; a dash where it is unknown."""
     if value is None:
@@ -77,12 +99,72 @@ def condition(evidence: Evidence) -> str:
 
 
 def change(verified: Verified) -> str:
-    """`spread 9.8 → 0.62 decades (0.55 to 0.7)`, with the interval after."""
-    metric = verified.metric.removeprefix("summary.").replace("_", " ")
-    metric = metric.removesuffix(f" {verified.unit}")
+    """`spread 9.8 → 0.62 decades (0.55 to 0.7)`, with the interval after; shares in percent."""
+    name = verified.metric.removeprefix("summary.")
+    metric = METRICS.get(name, name.replace("_", " ").removesuffix(f" {verified.unit}"))
     ci = verified.ci_after
     told = f" ({number(ci.low)} to {number(ci.high)})" if ci else ""
+    if "fraction" in name or name.startswith("probability"):
+        return f"{metric} {_percent(verified.before)} → {_percent(verified.after)}"
     return f"{metric} {number(verified.before)} → {number(verified.after, verified.unit)}{told}"
+
+
+def _percent(share: float | None) -> str:
+    return number(share) if share is None else f"{100 * share:.3g}%"
+
+
+def best(report: Report, finding: Finding) -> list[Recommendation]:
+    """The recommendations for a finding that are worth telling in full: none that did not help."""
+    told = [
+        r for r in remedies(report, finding) if r.verification in {"verified", "not_verifiable"}
+    ]
+    return told[:BEST]
+
+
+def besides(report: Report, finding: Finding) -> list[Recommendation]:
+    """Those that are told in one line each."""
+    full = {r.id for r in best(report, finding)}
+    return [r for r in remedies(report, finding) if r.id not in full]
+
+
+def outcome(recommendation: Recommendation) -> str:
+    """What it was measured to do first of all, `spread 9.8 → 0.62 decades`, or why nothing was."""
+    if recommendation.verification == "verified" and recommendation.verified:
+        return change(recommendation.verified[0])
+    return PROOF[recommendation.verification]
+
+
+def measured(recommendation: Recommendation) -> str:
+    """All that was measured of it in one sentence, or why nothing was."""
+    told = ", ".join(change(verified) for verified in recommendation.verified)
+    proof = PROOF[recommendation.verification]
+    return f"{proof}: {told}" if told else proof
+
+
+def why(recommendation: Recommendation) -> str:
+    """The rationale as a sentence."""
+    told = recommendation.rationale
+    return f"{told[:1].upper()}{told[1:]}{'' if told.endswith('.') else '.'}"
+
+
+def where(recommendation: Recommendation, layers: dict[str, LayerBlock]) -> list[str]:
+    """Names of the first layers that it touches."""
+    return [layers[i].name if i in layers else i for i in recommendation.targets[:_AT]]
+
+
+def more(recommendation: Recommendation) -> str:
+    """` and 7 more`, behind the layers that `where` names; empty where those are all."""
+    count = len(recommendation.targets) - _AT
+    return f" and {count:,} more" if count > 0 else ""
+
+
+def costs(recommendation: Recommendation) -> str:
+    """What it takes, whether the network computes what it did, and its side effects."""
+    effects = recommendation.side_effects
+    kept = [] if any(effect.startswith(_CHANGED) for effect in effects) else [_CHANGED]
+    if recommendation.function_preserving:
+        kept = ["the network computes what it did"]
+    return "; ".join((COSTS[recommendation.cost], *kept, *effects))
 
 
 def remedies(report: Report, finding: Finding) -> list[Recommendation]:
