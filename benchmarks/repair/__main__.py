@@ -1,4 +1,4 @@
-"""python -m benchmarks.repair run|report|control: see README.md beside this file."""
+"""python -m benchmarks.repair run|report|control|foretold: see README.md beside this file."""
 
 import argparse
 import gzip
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.repair import control
+from benchmarks.repair import control, foretold
 from benchmarks.repair.cases import Case, cases
 from benchmarks.repair.mend import mend
 
@@ -60,7 +60,7 @@ def rows(part: str, profile: str) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=("run", "report", "control"))
+    parser.add_argument("command", choices=("run", "report", "control", "foretold"))
     parser.add_argument("--part", choices=("fit", "test"), default="test")
     parser.add_argument("--profile", choices=("quick", "standard"), default="quick")
     parser.add_argument("--healthy", action="store_true", help="those that train instead")
@@ -74,6 +74,8 @@ def main() -> None:
     elif asked.command == "control":
         control.run(chosen(asked.part))
         print(control.report([one for one in chosen(asked.part) if one.label["fail"]]))
+    elif asked.command == "foretold":
+        print(foretold.report(rows("fit", "standard")))
     else:
         from benchmarks.repair.report import report
 

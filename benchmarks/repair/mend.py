@@ -17,6 +17,7 @@ from gradgauge.assess import Assessment, assess
 from gradgauge.pipeline import load, plan
 from gradgauge.remedy.patch import apply
 from gradgauge.remedy.search import Tried, asks
+from gradgauge.remedy.threat import shifted
 from gradgauge.remedy.verify import reading_of, try_all
 from gradgauge.schema.options import AnalysisOptions
 
@@ -36,7 +37,7 @@ def mend(case: Case, profile: str) -> dict[str, Any]:
     since = time.process_time()
     tried = try_all(found)
     row["remedies_s"] = round(time.process_time() - since, 3)
-    row["tried"] = [_told(one) for one in tried]
+    row["tried"] = [_told(one, found) for one in tried]
     if not case.label["fail"]:
         return row
     kept = [one for one in tried if one.outcome == "verified"][:FIRST]
@@ -64,7 +65,7 @@ def _assessed(case: Case, profile: str) -> tuple[Assessment, float]:
         return found, time.process_time() - since
 
 
-def _told(one: Tried) -> dict[str, Any]:
+def _told(one: Tried, found: Assessment) -> dict[str, Any]:
     return {
         "action": one.remedy.action,
         "rule": one.finding.rule_id,
@@ -75,6 +76,7 @@ def _told(one: Tried) -> dict[str, Any]:
         "expected": _short(one.expected),
         "after": _short(one.after),
         "risk": [_short(one.risk_before), _short(one.risk_after)],
+        "shift": _short(shifted(found, one.again)) if one.again else None,
         "adam": one.moves,
         "chance": [_short(chance) for chance in one.chances],
         "serious_left": sum(asks(f) for f in one.again.findings) if one.again else None,

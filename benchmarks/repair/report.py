@@ -49,31 +49,32 @@ def _line(name: str, rows: list[Row]) -> str:
 
 
 def _facts(known: list[Row], failing: list[Row], held: Mapping[str, Case]) -> Iterable[str]:
-    foretold = [
-        (t["expected"] - t["before"], t["after"] - t["before"])
-        for row in known
-        for t in row["tried"]
-        if None not in (t["expected"], t["after"], t["before"])
-    ]
-    right = sum((a < 0) == (b < 0) for a, b in foretold)
-    yield f"Direction of `expected` right: {right} of {len(foretold)} remedies tried on a copy."
+    yield _foretold([t for row in known for t in row["tried"] if t["serious_left"] is not None])
     for cured, words in ((True, "likely to train"), (False, "not")):
         mine = [row for row in failing if row["trained"] and row["tried"][0]["cured"] is cured]
         good = sum(row["trained"][0][1] for row in mine)
         yield f"First advice trains, its copy {words}: {good} of {len(mine)}."
-    planted = [
-        row["tried"][0]["share"]
-        for row in failing
-        if held[row["id"]].fault in LAYER_FAULTS and row["trained"]
-    ]
-    if planted:
-        middle = statistics.median(planted)
-        yield f"Share of layers touched, faults in one layer: median {middle:.2f} ({len(planted)})."
+    for words, families in (("", None), (" of others than recurrent networks", "rnn")):
+        planted = [
+            row["tried"][0]["share"]
+            for row in failing
+            if held[row["id"]].fault in LAYER_FAULTS
+            and row["trained"]
+            and held[row["id"]].spec["family"] != families
+        ]
+        if planted:
+            middle = statistics.median(planted)
+            yield (
+                f"Share of layers touched, faults in one layer{words}: "
+                f"median {middle:.2f} ({len(planted)})."
+            )
     ratios = [1 + row["remedies_s"] / row["analysis_s"] for row in known if row["tried"]]
     if ratios:
         yield (
             "Analysis with remedies over analysis alone, processor time: median "
-            f"{statistics.median(ratios):.1f}, worst {max(ratios):.1f} ({len(ratios)})."
+            f"{statistics.median(ratios):.1f}, at most 4 in {sum(r <= 4.0 for r in ratios)}, "
+            f"worst {max(ratios):.1f} ({len(ratios)}); something not run for it: "
+            f"{sum(any(t['outcome'] == 'not_run' for t in row['tried']) for row in known)}."
         )
     healthy = [row for row in known if not row["fail"]]
     if healthy:
@@ -89,3 +90,14 @@ def _facts(known: list[Row], failing: list[Row], held: Mapping[str, Case]) -> It
     worked = Counter(t[0] for row in failing for t in row["trained"] if t[1])
     if worked:
         yield "What mended: " + ", ".join(f"{k} {n}" for k, n in worked.most_common()) + "."
+
+
+def _foretold(copies: list[Row]) -> str:
+    measured = [t for t in copies if t["after"] is not None and t["before"] is not None]
+    told = [t for t in measured if t["expected"] is not None]
+    right = sum((t["expected"] < t["before"]) == (t["after"] < t["before"]) for t in told)
+    share = right / max(1, len(told))
+    return (
+        f"Direction of `expected` right: {right} of {len(told)} told ({share:.0%}), "
+        f"of {len(measured)} remedies measured on a copy."
+    )

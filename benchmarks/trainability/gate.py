@@ -14,7 +14,7 @@ from benchmarks.trainability.table import Network, networks
 from gradgauge.graph.layers import find_layers
 from gradgauge.graph.read_onnx import read_onnx
 from gradgauge.risk.outlook import Asked, Outlook, told
-from gradgauge.risk.unlikely import FACTS, ID, alarm, cleared
+from gradgauge.risk.unlikely import FACTS, ID, alarm, weakened
 from gradgauge.risk.weights import State, judge
 from gradgauge.schema.wire import SEVERITIES
 
@@ -125,11 +125,7 @@ def weighed(one: Network, mode: str, asked: Asked) -> list[tuple[str, str, list[
     found = [(rule, severity, names) for rule, severity, names in one.seen[mode]["findings"]]
     explained = any(severity in ALARM for _, severity, _ in found)
     level = "none" if explained else alarm(held)
-    if cleared(held):
-        found = [
-            (rule, "medium" if severity in ALARM and rule not in FACTS else severity, names)
-            for rule, severity, names in found
-        ]
+    found = [(rule, weakened(rule, severity, held), names) for rule, severity, names in found]
     if level != "none":
         found.append((ID, level, []))
     return sorted(found, key=lambda one: -SEVERITIES.index(one[1]))  # type: ignore[arg-type]

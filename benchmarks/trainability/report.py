@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from benchmarks.trainability import fit
 from benchmarks.trainability.export import export
-from benchmarks.trainability.gate import raises, ruled
+from benchmarks.trainability.gate import raises, ruled, weighed
 from benchmarks.trainability.measure import blamed
 from benchmarks.trainability.metrics import (
     auroc,
@@ -34,6 +34,7 @@ from gradgauge.risk.outliers import TOLD, outliers
 from gradgauge.risk.outlook import Asked
 
 DOCS = Path(__file__).parents[2] / "docs" / "validity"
+SERIOUS = {"medium", "high", "critical"}
 LOCAL = ("dead", "saturated", "huge", "tiny", "symmetric", "rank1", "zero_branch", "zero_head")
 COLOURS = {"standard": "#1b6ca8", "quick": "#c2571a", "analytic": "#3a8a3a"}
 
@@ -58,6 +59,7 @@ def main() -> None:
     _categories(test)
     _alarms(test)
     _later()
+    _quiet(test)
     _rules(test)
     _left_out(fitted, test)
     _fooled(test)
@@ -125,6 +127,22 @@ def _categories(test: Sequence[Network]) -> None:
             if (y == name).any()
         )
         print(f"category, {level}: macro-F1 {told(interval(macro_f1, y, p))}; recall {each}")
+    print()
+
+
+def _quiet(test: Sequence[Network]) -> None:
+    """Who is told a finding of medium severity or above: rules alone, and as reports are."""
+    for mode in ("standard", "quick"):
+        for trains, words in ((True, "train"), (False, "fail")):
+            part = [one for one in test if one.label["fail"] != trains]
+            alone = sum(any(f[1] in SERIOUS for f in one.seen[mode]["findings"]) for one in part)
+            told_of = sum(
+                any(s in SERIOUS for _, s, _ in weighed(one, mode, Asked())) for one in part
+            )
+            print(
+                f"medium or above, {mode}: of {len(part)} networks that {words} "
+                f"{alone} by rules alone, {told_of} in reports"
+            )
     print()
 
 

@@ -1,5 +1,6 @@
 """One graph to one assessment: both profiles, their agreement, findings. Remedies use it too."""
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -63,7 +64,9 @@ class Assessment:
 
     `weights` is their state and what it is judged by, `evidence` what the probability is read from.
     `as_copy` are the findings as a copy of this very graph would have them, which is measured no
-    further than profile quick.
+    further than profile quick. `standing` is by how many decades each parameter layer's weights
+    stand out, `seconds` the processor time it took, `until` that of this process at which remedies
+    end, where they do.
     """
 
     graph: Graph
@@ -82,6 +85,9 @@ class Assessment:
     evidence: Evidence
     outlook: Outlook | None
     as_copy: tuple[Finding, ...]
+    standing: Mapping[str, float]
+    seconds: float = 0.0
+    until: float | None = None
 
     @property
     def seed(self) -> int:
@@ -143,6 +149,7 @@ def assess(
     `forward` is asked once both have run: what another runtime made of the forward pass meanwhile.
     `weights` is their state where it is known, as that of the model a copy is made of.
     """
+    since = time.process_time()
     layers = find_layers(graph.model)
     before = links(graph.model, layers)
     tell = on_progress or (lambda _stage, _share: None)
@@ -184,6 +191,8 @@ def assess(
         evidence=evidence,
         outlook=future,
         as_copy=tuple(as_copy),
+        standing=standing,
+        seconds=time.process_time() - since,
     )
 
 

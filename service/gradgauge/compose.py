@@ -85,7 +85,7 @@ def report(
         warnings=_warnings(assessment, state, options, future),
         measurements=_measurements(assessment),
         series=_series(assessment),
-        provenance=_provenance(assessment, digest, started, stage_ms),
+        provenance=_provenance(assessment, recommendations, digest, started, stage_ms),
         compared_to=None,
     )
 
@@ -366,7 +366,11 @@ def _idle_options(options: AnalysisOptions) -> list[tuple[str, str]]:
 
 
 def _provenance(
-    assessment: Assessment, digest: str, started: datetime, stage_ms: Mapping[str, float]
+    assessment: Assessment,
+    recommendations: Sequence[Recommendation],
+    digest: str,
+    started: datetime,
+    stage_ms: Mapping[str, float],
 ) -> Provenance:
     model, sampled = assessment.graph.model, assessment.sampled
     return Provenance(
@@ -378,7 +382,8 @@ def _provenance(
         versions={name: versions()[name] for name in LIBRARIES},
         device=sampled.device if sampled is not None else "cpu",
         dtype=sampled.dtype if sampled is not None else "float64",
-        deterministic=True,
+        # what was cut off by the clock may not be another time
+        deterministic=not any(r.verification == "not_run" for r in recommendations),
         seeds=list(sampled.seeds) if sampled is not None else [],
         started_at=started,
         finished_at=datetime.now(UTC),

@@ -33,6 +33,7 @@ class Case:
 
 MENDS = {
     "mend_outlier": Case(nets.outlier, "GF102"),
+    "redraw_outlier": Case(nets.outlier, "GF102"),
     "rescale_balanced": Case(nets.lopsided, "GF102"),
     "rescale_lsuv": Case(nets.exploding, "GF102"),
     "zero_bias": Case(nets.dead, "GF201"),
@@ -66,6 +67,7 @@ MENDS = {
 }
 REFUSES = {
     "mend_outlier": (Case(nets.exploding, "GF102"), "far from those of its peers"),
+    "redraw_outlier": (Case(nets.exploding, "GF102"), "no layer's weights stand out"),
     "rescale_balanced": (Case(nets.sigmoid, "GF101"), "rectifiers and pooling alone"),
     "rescale_lsuv": (Case(nets.vanilla, "GF103"), "no dense or convolution layer"),
     "zero_bias": (Case(nets.exploding, "GF102"), "no bias of its own other than zero"),

@@ -9,14 +9,16 @@ import torch
 from torch import nn
 
 from gradgauge.assess import assess
-from gradgauge.pipeline import load, plan
-from gradgauge.remedy import verify
+from gradgauge.pipeline import analyze, load, plan
+from gradgauge.remedy import search, setting, verify
 from gradgauge.remedy.chains import CHAINS
+from gradgauge.remedy.config import CLIP, LEARNING_RATE
 from gradgauge.remedy.patch import Scale
 from gradgauge.remedy.rescale import RESCALE
 from gradgauge.remedy.row import COSTS
 from gradgauge.remedy.rules import REMEDIES
 from gradgauge.remedy.search import BEST, LIKELY, PER_FINDING
+from gradgauge.remedy.setting import probed
 from gradgauge.remedy.threat import risk_of
 from gradgauge.remedy.verify import recommend, try_all
 from gradgauge.sampled.budget import Budget
@@ -154,3 +156,46 @@ def test_no_more_is_tried_for_a_finding_than_its_share(exploding):
     assert 1 <= len(tried) <= PER_FINDING
     cures = [t for t in tried if t.cured]
     assert len(cures) <= BEST
+
+
+def test_what_remedies_may_take_of_the_processor_is_a_multiple_of_the_analysis(exploding):
+    assert search.until(exploding) is None  # profile quick
+    deep = replace(exploding, plan=replace(exploding.plan, depth="standard"), seconds=100.0)
+    now = time.process_time()
+    assert search.until(deep) >= now + search.TIMES * 100.0
+    assert search.until(replace(deep, seconds=0.01)) >= now + search.AT_LEAST
+    assert search.is_late(replace(deep, until=now - 1.0))
+    assert not search.is_late(replace(deep, until=now + 1e6))
+
+
+def test_what_is_cut_off_is_told_and_the_report_is_not_called_deterministic(monkeypatch):
+    model = export(mlp(nn.ReLU, he(4.0), depth=8, width=48), torch.zeros(2, 48))
+    options = AnalysisOptions(profile="standard", samples=16)
+    whole = analyze(model, options)
+    assert whole.provenance.deterministic
+    assert "not_run" not in {r.verification for r in whole.recommendations}
+    monkeypatch.setattr(search, "TIMES", 0.0)
+    monkeypatch.setattr(search, "AT_LEAST", 0.0)
+    cut = analyze(model, options)
+    assert not cut.provenance.deterministic
+    assert {r.verification for r in cut.recommendations} <= {"not_run", "not_verifiable"}
+    assert {r.action for r in whole.recommendations} & {r.action for r in cut.recommendations}
+
+
+def test_the_loss_of_training_as_it_is_is_measured_once(exploding, monkeypatch):
+    asked = []
+    real = setting.losses_left
+
+    def counted(model, layers, reading, trials, **rest):
+        asked.append(list(trials))
+        return real(model, layers, reading, trials, **rest)
+
+    monkeypatch.setattr(setting, "losses_left", counted)
+    monkeypatch.setattr(verify, "REMEDIES", (CLIP, LEARNING_RATE))
+    monkeypatch.setattr(verify, "CHAINS", ())
+    tried = {one.remedy.action: one for one in try_all(exploding)}
+    assert [len(trials) for trials in asked] == [2, 1]
+    assert tried["clip_gradients"].before == tried["learning_rate"].before
+    alone = probed(exploding, LEARNING_RATE, tried["learning_rate"].finding, 0.0)
+    assert alone.before == tried["learning_rate"].before
+    assert alone.after == tried["learning_rate"].after

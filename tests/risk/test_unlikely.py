@@ -69,15 +69,24 @@ def test_the_severity_follows_the_optimizer_asked_for_and_how_fresh_the_weights_
         (Outlook(Asked(), "trained", reason="trained"), False),
     ],
 )
-def test_only_a_probability_that_is_small_and_sure_contradicts(outlook, clear):
-    assert unlikely.cleared(outlook) == clear
+@pytest.mark.parametrize("severity", ["medium", "high", "critical"])
+def test_only_a_probability_that_is_small_and_sure_contradicts(outlook, clear, severity):
+    assert unlikely.weakened("GF101", severity, outlook) == ("low" if clear else severity)
 
 
-def test_a_contradicted_alarm_is_a_warning_that_says_so_and_facts_stay():
+def test_a_warning_is_lowered_where_the_outlook_is_not_open_an_alarm_by_less_alone():
+    bound = held(GOOD, GOOD).bounds("sgd").trains
+    between = held((bound + unlikely.DOUBT) / 2, GOOD)
+    assert unlikely.weakened("GF101", "medium", between) == "low"
+    assert unlikely.weakened("GF101", "high", between) == "high"
+    assert not unlikely.doubtful(between)
+
+
+def test_a_contradicted_finding_is_low_and_says_so_and_facts_stay():
     pairs = [(rule("GF101"), draft("critical")), (rule("GF301"), draft("critical")),
              (rule("GF302"), draft("low"))]  # fmt: skip
     found = unlikely.weighed(pairs, held(GOOD, GOOD))
-    assert [d.severity for _, d in found] == ["medium", "critical", "low"]
+    assert [d.severity for _, d in found] == ["low", "critical", "low"]
     lowered = found[0][1]
     assert "1%" in lowered.message
     assert lowered.evidence[-1].metric == "probability_untrainable.sgd"

@@ -6,7 +6,16 @@ from pathlib import Path
 
 from gradgauge.remedy.row import COSTS, Kind, Remedy
 from gradgauge.remedy.rules import REMEDIES
-from gradgauge.remedy.search import ALTOGETHER, BEST, CHAINED, CURED, LIKELY, PER_FINDING
+from gradgauge.remedy.search import (
+    ALTOGETHER,
+    AT_LEAST,
+    BEST,
+    CHAINED,
+    CURED,
+    LIKELY,
+    PER_FINDING,
+    TIMES,
+)
 from gradgauge.risk.findings import RULES
 
 _OPENING = """\
@@ -24,7 +33,9 @@ finding's metric, the findings and the calibrated probability of failing are com
 
 - **verified**: the finding's own metric and the threat (below) fell. **refuted**: one of
   them did not.
-- **not_run**: the analysis' time was over (option `time_limit_s`).
+- **not_run**: the analysis' time was over (option `time_limit_s`), or at profiles `standard` and
+  `deep` what remedies may take: {times:g} times the analysis' own processor time, and at least
+  {at_least:g} s. Such a report says that it is not `deterministic`.
 - A setting of training has no patch. Clipping and the learning rate are tried by a probe: SGD
   learns labels by heart, with and without the setting; `probe_loss` is its last loss over that of
   the best constant answer. It is verified where that is a tenth below what it is without the
@@ -42,8 +53,10 @@ tried in a fixed order
 (input standardised, started anew or its activations replaced, then rescaled, normed or gated), each
 part on the copy before it, until one does. Recommendations are ranked: verified before the rest,
 then what cures: its finding is gone and the calibrated probability of failing is below {likely:g},
-or, where none is known, less than {cured:g} decade (or the whole share of units) is left; then by
-drop in threat per cost, cost growing with the share of layers touched up to twofold. The threat is
+or, where none is known, less than {cured:g} decade (or the whole share of units) is left; of cures
+those first that touch no layer but those at fault (their weights stand out, or a finding starts
+there), and those that need no other optimizer; then by drop in threat per cost, cost growing with
+the share of layers touched up to twofold. The threat is
 one minus health (what the findings leave) times the probability of training.
 
 | cost | a drop in risk counts |
@@ -59,6 +72,8 @@ def document() -> str:
         altogether=ALTOGETHER,
         cured=CURED,
         likely=LIKELY,
+        times=TIMES,
+        at_least=AT_LEAST,
         chained=CHAINED,
     )
     return told + "\n".join((*_costs(), *_sections()))

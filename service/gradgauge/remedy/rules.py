@@ -9,6 +9,7 @@ from gradgauge.remedy.gates import CHRONO, FORGET_BIAS
 from gradgauge.remedy.initial import BREAK_SYMMETRY, GLOROT, HE, LECUN, ORTHOGONAL, ZERO_BIAS
 from gradgauge.remedy.norms import BATCH_NORM, LAYER_NORM, RMS_NORM
 from gradgauge.remedy.optimizer import ADAM
+from gradgauge.remedy.outlier import REDRAW_OUTLIER
 from gradgauge.remedy.recurrent import (
     IDENTITY,
     IRNN,
@@ -31,6 +32,7 @@ REMEDIES: Final[tuple[Remedy, ...]] = (
     LOSS_SCALE,
     TRUNCATION,
     MEND,
+    REDRAW_OUTLIER,
     BALANCE,
     ZERO_BIAS,
     RESCALE,

@@ -7,9 +7,11 @@ from typing import Literal
 
 from gradgauge.assess import Assessment
 from gradgauge.graph.layers import Layer
+from gradgauge.remedy.outlier import standing_out
 from gradgauge.remedy.patch import Patch
+from gradgauge.remedy.places import heads_of
 from gradgauge.remedy.row import COSTS, Remedy
-from gradgauge.remedy.whole import acted_on, answers
+from gradgauge.remedy.whole import acted_on, answers, is_whole
 from gradgauge.risk.thresholds import WEIGHT
 from gradgauge.risk.unlikely import ID
 from gradgauge.sampled.trial import Trial
@@ -22,6 +24,8 @@ PER_FINDING = 8  # patches tried for one finding
 ALTOGETHER = 12  # copies measured in one analysis, chains not included
 CHAINED = 4  # and of chains
 BEST = 3  # cures after which no more are looked for
+TIMES = 2.7  # the analysis' own processor time: what remedies may take, the last one's end apart
+AT_LEAST = 2.0  # seconds, below which nothing is cut off
 LIKELY = 0.3  # probability of failing below which a copy counts as mended
 BEYOND = "GF401"  # another runtime's difference, which no patch of the network ends
 _ORDER: Mapping[Outcome, int] = {"verified": 0, "not_verifiable": 1, "refuted": 2, "not_run": 3}
@@ -34,8 +38,9 @@ class Tried:
     `chances` are the calibrated probabilities of failing before and after, None where there are
     none; `threats` put them and the findings into one number each, which the search brings down.
     `also` are ids of further findings that the same patch helps; `share` is how many layers are
-    touched, over how many have parameters. `trial` is the setting it was tried under, of one that
-    changes how the network is trained; under another optimizer the chances and threats are its own.
+    touched, over how many have parameters; `local` that they are among those at fault. `trial` is
+    the setting it was tried under, of one that changes how the network is trained; under another
+    optimizer the chances and threats are its own.
     """
 
     remedy: Remedy
@@ -54,6 +59,7 @@ class Tried:
     also: tuple[str, ...] = ()
     share: float = 0.0
     trial: Trial | None = None
+    local: bool = False
 
     @property
     def moves(self) -> bool:
@@ -120,21 +126,35 @@ def room(tried: Sequence[Tried]) -> int:
     return ALTOGETHER - len({id(t.again) for t in tried if t.again is not None})
 
 
+def until(assessment: Assessment) -> float | None:
+    """The processor time, in seconds of this process, from which on no more is tried.
+
+    None at profile quick, of which a copy takes as long as the analysis itself.
+    """
+    if assessment.plan.depth == "quick":
+        return None
+    return time.process_time() + max(AT_LEAST, TIMES * assessment.seconds)
+
+
 def is_late(assessment: Assessment) -> bool:
-    """Whether the analysis' time is over."""
+    """Whether the analysis' time is over, or what remedies may take of the processor's."""
+    if assessment.until is not None and time.process_time() > assessment.until:
+        return True
     seconds, since = assessment.plan.budget.seconds, assessment.plan.budget.since
     return seconds is not None and since is not None and time.monotonic() - since > seconds
 
 
-def rank(tried: Tried) -> tuple[int, bool, bool, float]:
+def rank(tried: Tried) -> tuple[int, bool, bool, bool, float]:
     """Verified first; of those what cures; then by drop in threat per cost and share.
 
-    A cure that asks for another optimizer besides its patch is behind one that does not.
+    A cure that touches other layers than those at fault is behind one that does not, and so is one
+    that asks for another optimizer besides its patch.
     """
     drop = tried.threats[0] - tried.threats[1]
     return (
         _ORDER[tried.outcome],
         not tried.cured,
+        tried.cured and not tried.local,
         bool(tried.patch) and tried.moves,
         -drop / (tried.remedy.price * (1.0 + tried.share)),
     )
@@ -157,6 +177,14 @@ def share_of(remedy: Remedy, finding: Finding, assessment: Assessment) -> float:
     """Layers a remedy touches over layers that have parameters, at most 1."""
     count = sum(bool(layer.params) for layer in assessment.layers)
     return min(1.0, len(remedy.targets(assessment, finding)) / max(1, count))
+
+
+def is_local(remedy: Remedy, finding: Finding, assessment: Assessment) -> bool:
+    """Whether it touches no layer but those that stand out or that a rule's finding starts at."""
+    named = [o for f in assessment.findings if not is_whole(f) for o in f.origins]
+    heads = (head.id for head in heads_of(assessment, named))
+    at_fault = {*standing_out(assessment), *named, *heads}
+    return at_fault.issuperset(remedy.targets(assessment, finding))
 
 
 def layers_of(remedy: Remedy, finding: Finding, assessment: Assessment) -> list[Layer]:

@@ -1,5 +1,6 @@
 """Settings of training tried by the probe: labels learnt with them and without."""
 
+import math
 from dataclasses import replace
 
 from gradgauge.assess import Assessment
@@ -15,13 +16,21 @@ PROBED = "probe_loss"
 HELPS = 0.9  # of the loss without the setting, and of a constant answer's, must not be left
 
 
-def probed(assessment: Assessment, remedy: Remedy, finding: Finding, risk: float) -> Tried:
+def probed(
+    assessment: Assessment,
+    remedy: Remedy,
+    finding: Finding,
+    risk: float,
+    *,
+    plain: float | None = None,
+) -> Tried:
     """The loss after some steps of training over a constant answer's, as it is and under it.
 
-    Of another optimizer the calibrated probability is told besides, and has to fall.
+    Of another optimizer the calibrated probability is told besides, and has to fall. `plain` is the
+    loss as it is, where it is known.
     """
     trial = remedy.recipe(assessment, finding) if remedy.recipe is not None else None
-    left, outcome = _measured(assessment, trial)
+    left, outcome = _measured(assessment, trial, plain)
     held = Tried(
         remedy=remedy,
         finding=finding,
@@ -34,6 +43,7 @@ def probed(assessment: Assessment, remedy: Remedy, finding: Finding, risk: float
         risk_after=risk,
         outcome=outcome,
         trial=trial,
+        local=True,
     )
     if not held.moves:
         return held
@@ -49,16 +59,18 @@ def probed(assessment: Assessment, remedy: Remedy, finding: Finding, risk: float
 
 def learns(copy: Assessment, trial: Trial) -> float | None:
     """What is left of a constant answer's loss after some steps on a copy; None where not run."""
-    left, _ = _measured(copy, trial)
+    left, _ = _measured(copy, trial, math.inf)
     return left[1] if left is not None else None
 
 
-def _measured(assessment: Assessment, trial: Trial | None) -> tuple[list[float] | None, Outcome]:
+def _measured(
+    assessment: Assessment, trial: Trial | None, plain: float | None
+) -> tuple[list[float] | None, Outcome]:
     if trial is None:
         return None, "not_verifiable"
     if is_late(assessment):
         return None, "not_run"
-    trials = [Trial(rate_of(assessment)), trial]
+    trials = [trial] if plain is not None else [Trial(rate_of(assessment)), trial]
     try:
         left = losses_left(
             assessment.graph.model,
@@ -72,6 +84,7 @@ def _measured(assessment: Assessment, trial: Trial | None) -> tuple[list[float] 
         return None, "not_run"
     if left is None:
         return None, "not_verifiable"
+    left = left if plain is None else [plain, *left]
     # another optimizer need not outdo SGD on a few inputs, which differ less than a task does
     bar = 1.0 if trial.optimizer == "adam" else min(left[0], 1.0)
     return left, "verified" if left[1] < HELPS * bar else "refuted"

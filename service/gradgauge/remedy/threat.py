@@ -12,6 +12,10 @@ from gradgauge.risk.unlikely import ID, leading
 from gradgauge.schema.report import Finding
 
 SURELY = 1e-6  # odds are not drawn further than this from 0 and 1
+# of the log odds' change on a copy: the offset, the share of the original's, that of the shift by
+# analytic signals; fitted by `python -m benchmarks.repair foretold` on the fit part
+MOVES = (0.32, -0.36, 1.18)
+LEAST = 0.7  # change of log odds from which nine in ten directions are right there
 
 
 def risk_of(findings: Sequence[Finding]) -> float:
@@ -56,13 +60,25 @@ def threat(
 def foretold(original: Assessment, copy: Assessment) -> float | None:
     """A copy's probability as the analytic engine, which sees no sample, foretells it.
 
-    The original's own odds, times the ratio of the odds by analytic signals alone.
+    The original's odds, moved by what the analytic signals' odds move by and back towards even
+    odds, as a line fitted on copies says. None where that is too little to tell a direction.
     """
-    now = probability(original)
-    ends = [probability(one, "analytic") for one in (original, copy)]
-    if now is None or ends[0] is None or ends[1] is None:
+    now, shift = probability(original), shifted(original, copy)
+    if now is None or shift is None:
         return None
-    return 1.0 / (1.0 + math.exp(-(_logit(now) + _logit(ends[1]) - _logit(ends[0]))))
+    offset, back, by = MOVES
+    change = offset + back * _logit(now) + by * shift
+    if abs(change) < LEAST:
+        return None
+    return 1.0 / (1.0 + math.exp(-(_logit(now) + change)))
+
+
+def shifted(original: Assessment, copy: Assessment) -> float | None:
+    """How much greater a copy's log odds of failing are by analytic signals alone."""
+    before, after = (probability(one, "analytic") for one in (original, copy))
+    if before is None or after is None:
+        return None
+    return _logit(after) - _logit(before)
 
 
 def _logit(p: float) -> float:

@@ -22,10 +22,12 @@ from gradgauge.remedy.search import (
     asks,
     enough,
     is_late,
+    is_local,
     layers_of,
     merged,
     rank,
     share_of,
+    until,
 )
 from gradgauge.remedy.setting import HELPS, PROBED, learns, probed
 from gradgauge.remedy.threat import foretold, probability, risk_of, threat
@@ -49,6 +51,7 @@ def try_all(
     assessment: Assessment, *, on_progress: Callable[[float], None] | None = None
 ) -> list[Tried]:
     """What `recommend` reports, with the patches: verified before refuted, then by drop in risk."""
+    assessment = replace(assessment, until=until(assessment))
     jobs = [
         (row, acted_on(assessment, finding))
         for finding in assessment.findings
@@ -73,7 +76,9 @@ def _attempt(
 ) -> Tried | None:
     """The remedy measured; None where it changes nothing, or what another one has changed."""
     if remedy.is_setting:
-        return probed(assessment, remedy, finding, risk_of(assessment.as_copy))
+        settings = (t for t in tried if t.remedy.is_setting and t.after is not None)
+        plain = next((t.before for t in settings), None)
+        return probed(assessment, remedy, finding, risk_of(assessment.as_copy), plain=plain)
     patch = _rewritten(assessment, remedy, finding)
     if not patch or any(patch == t.patch and finding.id == t.finding.id for t in tried):
         return None
@@ -88,7 +93,7 @@ def _combined(assessment: Assessment, tried: Sequence[Tried]) -> Iterator[Tried]
         return
     left, done = CHAINED, {one.remedy.action for one in tried}
     for rows in CHAINS:
-        if left <= 0 or is_late(assessment):
+        if left <= 0:
             return
         remedy, patch = _chained(assessment, worst, rows)
         if remedy.action in done or "+" not in remedy.action:
@@ -97,7 +102,7 @@ def _combined(assessment: Assessment, tried: Sequence[Tried]) -> Iterator[Tried]
         left -= 1
         found = _try(assessment, remedy, worst, patch)
         yield found
-        if found.healthy:
+        if found.healthy or found.outcome == "not_run":
             return
 
 
@@ -114,9 +119,23 @@ def _moved(assessment: Assessment, tried: Sequence[Tried]) -> Iterator[Tried]:
         if chance is not None and chance < LIKELY and not one.cured:
             held.setdefault(id(one.again), (chance, one))
     for chance, one in sorted(held.values(), key=lambda pair: pair[0])[:BEST]:
-        if is_late(assessment):
-            return
-        yield _under_adam(one, chance)
+        late = is_late(assessment)
+        yield _unmoved(one) if late else _under_adam(one, chance)
+
+
+def _unmoved(one: Tried) -> Tried:
+    """The copy under Adam, for which no time was left."""
+    return replace(
+        one,
+        remedy=with_adam(one.remedy),
+        expected=None,
+        after=None,
+        interval=None,
+        chances=(one.chances[0], None),
+        threats=(one.threats[0],) * 2,
+        outcome="not_run",
+        trial=TRIAL,
+    )
 
 
 def _under_adam(one: Tried, chance: float) -> Tried:
@@ -225,6 +244,7 @@ def tried_as(
         threats=(threat(assessment),) * 2,
         chances=(probability(assessment), None),
         share=share_of(remedy, finding, assessment),
+        local=is_local(remedy, finding, assessment),
     )
 
 
@@ -257,6 +277,7 @@ def metric(assessment: Assessment, finding: Finding) -> float | None:
 
 
 CHANCE = "probability_untrainable"
+APART = 0.1  # decades of spread below which no change is foretold
 METRICS = {
     ID: CHANCE,
     "GF203": "duplicate_fraction",
@@ -275,12 +296,17 @@ def _time_decades(assessment: Assessment) -> float | None:
 
 
 def _foretold(assessment: Assessment, again: Assessment, finding: Finding) -> float | None:
-    """What the analytic engine, which sees no sample, says of the copy: the prediction to score."""
+    """What the analytic engine, which sees no sample, says of the copy: the prediction to score.
+
+    None where that is no further from what is than the engines are from one another.
+    """
     if finding.rule_id == ID:
         return foretold(assessment, again)
     if finding.rule_id in METRICS or again.analytic is None:
         return None
-    return read_signals(again.layers, again.before, again.analytic, None).spread
+    spread = read_signals(again.layers, again.before, again.analytic, None).spread
+    before = metric(assessment, finding) or 0.0
+    return spread if spread is not None and abs(spread - before) >= APART else None
 
 
 def _interval(again: Assessment, after: float | None) -> Interval | None:

@@ -69,7 +69,8 @@ def answers(remedy: Remedy, finding: Finding) -> bool:
     return bool(wanted & remedy.answers) and remedy.action not in _APART
 
 
-def _heads(assessment: Assessment) -> list[Layer]:
+def every_head(assessment: Assessment) -> list[Layer]:
+    """All dense and convolution layers that share no parameter."""
     return heads_of(assessment, [layer.id for layer in assessment.layers])
 
 
@@ -78,16 +79,17 @@ def everywhere(assessment: Assessment, finding: Finding) -> Finding:
     return finding.model_copy(update={"origins": [layer.id for layer in assessment.layers]})
 
 
-def _cells(assessment: Assessment, finding: Finding) -> list[Layer]:
+def cells_of(assessment: Assessment, finding: Finding) -> list[Layer]:
+    """All recurrent layers that could be drawn anew."""
     return nodes_at(assessment, everywhere(assessment, finding))
 
 
-def _anew(assessment: Assessment, finding: Finding) -> Patch:
+def anew(assessment: Assessment, heads: Sequence[Layer], cells: Sequence[Layer]) -> Patch:
     """By the activation's law, biases zero; branches that no norm follows 1/sqrt(how many)."""
     ends = {branch.last.id for branch in branches(assessment)}
     share = max(len(ends), 1) ** -0.5
     changes: list[Change] = []
-    for i, head in enumerate(_heads(assessment)):
+    for i, head in enumerate(heads):
         kind = "lecun" if is_output(head, assessment) else family_of(head, assessment)
         law = law_of(kind, head, assessment)
         if head.id in ends:
@@ -95,7 +97,7 @@ def _anew(assessment: Assessment, finding: Finding) -> Patch:
         changes.append(Redraw(head.params[0], law, assessment.seed + i))
         bias = own_bias(head, assessment)
         changes += zeros(bias, assessment) if bias is not None else []
-    for i, layer in enumerate(_cells(assessment, finding)):
+    for i, layer in enumerate(cells):
         changes += _cell(layer, assessment, assessment.seed + 1000 + 10 * i)
     return tuple(changes)
 
@@ -136,12 +138,12 @@ def _blank(name: str, directions: int, wide: int) -> list[Change]:
 
 
 def _touched(assessment: Assessment, finding: Finding) -> list[Layer]:
-    ids = {layer.id for layer in (*_heads(assessment), *_cells(assessment, finding))}
+    ids = {layer.id for layer in (*every_head(assessment), *cells_of(assessment, finding))}
     return [layer for layer in assessment.layers if layer.id in ids]
 
 
-def _snippets(a: Assessment, _f: Finding, layers: Sequence[Layer]) -> Mapping[str, str]:
-    """One loop for each law and gain, then the recurrences."""
+def anew_snippets(a: Assessment, _f: Finding, layers: Sequence[Layer]) -> Mapping[str, str]:
+    """Code that draws the layers anew: one loop for each law and gain, then the recurrences."""
     parts: dict[tuple[str, float], list[Layer]] = {}
     for layer in layers:
         if layer.kind == "linear":
@@ -168,8 +170,8 @@ REINITIALISE = Remedy(
     check=lambda a, f: (
         None if _touched(a, f) else "no layer has parameters of its own that could be drawn anew"
     ),
-    rewrite=_anew,
+    rewrite=lambda a, f: anew(a, every_head(a), cells_of(a, f)),
     title=lambda a, f: f"Re-initialise the network: {counted(_touched(a, f))} by their own laws",
     targets=lambda a, f: tuple(layer.id for layer in _touched(a, f)),
-    snippets=_snippets,
+    snippets=anew_snippets,
 )

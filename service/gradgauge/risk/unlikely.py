@@ -2,7 +2,8 @@
 
 A rule's threshold is chosen by hand; the probability was fitted on real training, and so were the
 bounds it is held against (calibration.Bounds). Above the upper one a network that no rule explains
-gets a finding; below the lower one an alarm is lowered to a warning.
+gets a finding; below the lower one an alarm is lowered. What is no alarm, a warning, is lowered as
+soon as the outlook is not even open. Both are kept at severity low, with their evidence.
 """
 
 from dataclasses import replace
@@ -71,14 +72,6 @@ def doubtful(held: Outlook) -> bool:
     return one.confidence >= SURE and one.p >= max(DOUBT, held.bounds(leading(held)).trains)
 
 
-def cleared(held: Outlook) -> bool:
-    """Whether networks like this one train, so that an alarm is a warning at most."""
-    if held.untrainable is None:
-        return False
-    one = _of(held, leading(held))
-    return one.confidence >= SURE and one.p < held.bounds(leading(held)).trains
-
-
 def unlikely(case: Case) -> list[Draft]:
     """One finding about the network as a whole, at the layer the weights or gains point at."""
     held = case.outlook
@@ -110,25 +103,42 @@ def weighed(pairs: list[tuple[Rule, Draft]], held: Outlook | None) -> list[tuple
     """Drafts as the outlook leaves them.
 
     Where a rule's own alarm explains the failure, the outlook's finding is dropped; where networks
-    like this one train, alarms become warnings that say so.
+    like this one train, what rules found is low and says so.
     """
     others = [(rule, draft) for rule, draft in pairs if rule.id != ID]
     if any(WEIGHT[draft.severity] >= WEIGHT["high"] for _, draft in others):
         pairs = others
-    if held is None or not cleared(held):
+    if held is None:
         return pairs
     return [(rule, _lowered(rule, draft, held)) for rule, draft in pairs]
 
 
+def below(held: Outlook, severity: Severity) -> float | None:
+    """The probability below which a rule's finding of the severity is lowered; None: of none."""
+    if held.untrainable is None or WEIGHT[severity] < WEIGHT["medium"]:
+        return None
+    trains = held.bounds(leading(held)).trains
+    return trains if WEIGHT[severity] >= WEIGHT["high"] else max(DOUBT, trains)
+
+
+def weakened(rule: str, severity: Severity, held: Outlook) -> Severity:
+    """The severity of a rule's finding as the outlook leaves it."""
+    bound = below(held, severity)
+    if rule in FACTS or rule == ID or bound is None:
+        return severity
+    one = _of(held, leading(held))
+    return "low" if one.confidence >= SURE and one.p < bound else severity
+
+
 def _lowered(rule: Rule, draft: Draft, held: Outlook) -> Draft:
-    if rule.id in FACTS or WEIGHT[draft.severity] < WEIGHT["high"]:
+    severity, bound = weakened(rule.id, draft.severity, held), below(held, draft.severity)
+    if severity == draft.severity or bound is None:
         return draft
     lead = leading(held)
-    bound = held.bounds(lead).trains
     said = f"{draft.message}; networks like this one train all the same ({_share(held, lead)})"
     return replace(
         draft,
-        severity="medium",
+        severity=severity,
         message=said,
         evidence=(*draft.evidence, _evidence(held, lead, "<", bound)),
     )
