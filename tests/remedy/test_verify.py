@@ -12,7 +12,7 @@ from gradgauge.assess import assess
 from gradgauge.pipeline import analyze, load, plan
 from gradgauge.remedy import search, setting, verify
 from gradgauge.remedy.chains import CHAINS
-from gradgauge.remedy.config import CLIP, LEARNING_RATE
+from gradgauge.remedy.config import CLIP
 from gradgauge.remedy.patch import Scale
 from gradgauge.remedy.rescale import RESCALE
 from gradgauge.remedy.row import COSTS
@@ -191,11 +191,12 @@ def test_the_loss_of_training_as_it_is_is_measured_once(exploding, monkeypatch):
         return real(model, layers, reading, trials, **rest)
 
     monkeypatch.setattr(setting, "losses_left", counted)
-    monkeypatch.setattr(verify, "REMEDIES", (CLIP, LEARNING_RATE))
+    twice = replace(CLIP, action="clip_twice")
+    monkeypatch.setattr(verify, "REMEDIES", (CLIP, twice))
     monkeypatch.setattr(verify, "CHAINS", ())
     tried = {one.remedy.action: one for one in try_all(exploding)}
     assert [len(trials) for trials in asked] == [2, 1]
-    assert tried["clip_gradients"].before == tried["learning_rate"].before
-    alone = probed(exploding, LEARNING_RATE, tried["learning_rate"].finding, 0.0)
-    assert alone.before == tried["learning_rate"].before
-    assert alone.after == tried["learning_rate"].after
+    first, second = tried["clip_gradients"], tried["clip_twice"]
+    alone = probed(exploding, twice, second.finding, 0.0)
+    assert first.before == second.before == alone.before
+    assert first.after == second.after == alone.after
