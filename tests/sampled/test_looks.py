@@ -46,3 +46,46 @@ def test_gradients_between_an_input_and_the_first_parameter_are_seen(width, aske
     gain = torch.log10(through.norm(dim=1) / g.norm(dim=1)).detach().numpy()
     assert seen[tanh.id].gains[0] == pytest.approx(gain, abs=1e-9)
     assert np.isfinite(gain).all()
+
+
+class Residual(nn.Module):
+    """A branch of several values whose sum hands its gradient on as it is."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.branch = nn.Linear(width, width), nn.Linear(width, width)
+        self.head = nn.Linear(width, 3)
+
+    def forward(self, x):
+        h = torch.relu(self.first(x))
+        return self.head(torch.tanh(h + self.branch(h)))
+
+
+def test_a_gradient_handed_on_by_an_addition_is_reduced_once_and_told_of_all(monkeypatch):
+    for bound in ("CAUGHT", "SMALL"):  # each value alone, by a hook
+        monkeypatch.setattr("gradgauge.sampled.looks." + bound, 0)
+    net = seeded(Residual(16), 3)
+    case, exe = staged(export(net, torch.zeros(2, 16)))
+    seen = {layer.id: Seen() for layer in case.layers}
+    taken = []
+    gauge = Guarded()
+    sizes = gauge.sizes
+    monkeypatch.setattr(gauge, "sizes", lambda rows: taken.append(rows) or sizes(rows))
+    looks = Looks(case.frame, gauge, Tally(), seen, watch_plan(case.model, case.layers))
+    run_pass(exe, case.layers, looks, case.reading, case.setting, 0)
+    told = len(looks.values) + len(looks.edges)
+    assert len(taken) < told + sum(len(one.forward) for one in seen.values())
+
+    generator = torch.Generator()
+    (x,) = feed(exe, case.setting, case.reading, generator, 0)
+    net = net.double()
+    before = net.first(x)
+    h = torch.relu(before)
+    branch = net.branch(h)
+    y = h + branch
+    z = torch.tanh(y)
+    sent = torch.randn((8, 3), generator=generator).double()
+    grads = torch.autograd.grad(net.head(z), [before, h, branch, y, z], sent)
+    for layer, g in zip(case.layers, grads, strict=False):
+        expected = (0.5 * torch.log10(g.square().mean(1))).numpy()
+        assert seen[layer.id].grads[0] == pytest.approx(expected, abs=1e-9)

@@ -14,6 +14,7 @@ from torch import Tensor
 from gradgauge.graph.kinds import FLOATS, RECTIFIERS
 from gradgauge.graph.layers import Edge, Layer
 from gradgauge.sampled.frame import Frame
+from gradgauge.sampled.lines import in_part
 from gradgauge.sampled.statistics import log10_rms
 from gradgauge.sampled.tally import Gauge, Store, Tally
 
@@ -126,7 +127,8 @@ class Looks:
     calls would cost more than what they measure. The smallest are `caught`: looked at when the pass
     has ended, their gradients asked of the backward pass itself, because a hook or a look on the
     way costs as much as the step that makes them. `sourced` says that a hook is only reached on
-    the way to an input.
+    the way to an input. `last` are the rows of the last gradient and their sizes: an addition hands
+    its gradient on as it is, and while we hold it nothing is added to it in place.
     """
 
     frame: Frame
@@ -143,6 +145,7 @@ class Looks:
     times: dict[str, np.ndarray] = field(default_factory=dict)
     faults: dict[str, float] = field(default_factory=dict)
     kept: int = 0
+    last: tuple[Tensor, Tensor] | None = None
     forward: dict[torch.Size, list[tuple[str, Tensor]]] = field(default_factory=dict)
     backward: dict[torch.Size, list[tuple[str | Edge, Tensor]]] = field(default_factory=dict)
 
@@ -155,7 +158,10 @@ class Looks:
             self.caught[name] = y
         elif y.is_floating_point():
             if name in self.watch.layers:
-                self._wait(self.forward, name, y.detach(), size, self._reduce_forward)
+                if size > SMALL:
+                    self._forward_of([(name, y.detach())])
+                else:
+                    self._wait(self.forward, name, y.detach(), size, self._reduce_forward)
             if y.requires_grad:
                 self.attached.add(name)
                 self.sourced = self.sourced or name in self.watch.unrooted
@@ -196,20 +202,29 @@ class Looks:
             self._reduce_forward(shape)
         for shape in list(self.backward):
             self._reduce_backward(shape)
+        self.last = None
         self.tally.fetch()
 
     def _gradient(self, name: str, g: Tensor) -> None:
         since = self.tally.clock()
-        self._wait(self.backward, name, g.detach(), g.numel(), self._reduce_backward)
+        self._came(name, g.detach())
         self.tally.seconds += self.tally.clock() - since
 
     def _edge_gradient(self, edge: Edge, g: Tensor) -> None:
         since = self.tally.clock()
-        self._wait(self.backward, edge, g.detach(), g.numel(), self._reduce_backward)
+        self._came(edge, g.detach())
         if edge.consumer in self.watch.timed and edge.index == 0 and g.ndim == 3:
             steps = _by_time(g.detach(), self.frame.axes.get(edge.value))
             self.tally.add(steps, lambda raw: self.times.update({edge.consumer: raw}))
         self.tally.seconds += self.tally.clock() - since
+
+    def _came(self, owner: str | Edge, g: Tensor) -> None:
+        size = g.numel()
+        if size > SMALL:  # by the shortest way: behind a large op all code comes from memory
+            axis = self.frame.axes.get(owner if isinstance(owner, str) else owner.value)
+            self._grads([owner], g.unsqueeze(0), axis)
+        else:
+            self._wait(self.backward, owner, g, size, self._reduce_backward)
 
     def _wait(
         self,
@@ -221,22 +236,27 @@ class Looks:
     ) -> None:
         held = waiting.setdefault(x.shape, [])
         held.append((owner, x))
-        if size > SMALL or size * len(held) >= TOGETHER:
+        if size * len(held) >= TOGETHER:
             reduce(x.shape)
 
     @torch.no_grad()
     def _reduce_forward(self, shape: torch.Size) -> None:
         """Of one shape those together that are looked at alike."""
         alike: dict[Alike, list[tuple[str, Tensor]]] = {}
-        axes, units = self.frame.axes, self.frame.units
         for held in self.forward.pop(shape):
-            op = self.watch.layers[held[0]].op
-            special = op if op in SATURATED or op in RECTIFIERS else ""
-            alike.setdefault((special, axes.get(held[0]), units.get(held[0])), []).append(held)
-        for (special, axis, unit), group in alike.items():
+            alike.setdefault(self._kind(held[0]), []).append(held)
+        for group in alike.values():
             for part in _parts(group):
-                seen = [self.seen[self.watch.layers[name].id] for name, _ in part]
-                self._forward(seen, _stacked(part), special, axis, unit)
+                self._forward_of(part)
+
+    def _kind(self, name: str) -> Alike:
+        op = self.watch.layers[name].op
+        special = op if op in SATURATED or op in RECTIFIERS else ""
+        return special, self.frame.axes.get(name), self.frame.units.get(name)
+
+    def _forward_of(self, part: Sequence[tuple[str, Tensor]]) -> None:
+        seen = [self.seen[self.watch.layers[name].id] for name, _ in part]
+        self._forward(seen, _stacked(part), *self._kind(part[0][0]))
 
     @torch.no_grad()
     def _reduce_backward(self, shape: torch.Size) -> None:
@@ -271,13 +291,18 @@ class Looks:
         add(sizes, partial(self._note_forward, seen, size))
         add(rows.sum(dim=2), partial(_note_means, seen, size))
         if axis is not None and rows.shape[1] > 1:
-            lengths = self.gauge.together(rows, sizes)
-            add(lengths, partial(_note_cosines, seen, rows.shape[1]))
+            add(self._together(rows, sizes), partial(_note_cosines, seen, rows.shape[1]))
         if special in SATURATED:
             hits = SATURATED[special](stacked).flatten(1).sum(dim=1, dtype=stacked.dtype)
             add(hits, _each(seen, lambda s, row: s.saturated.append(float(row[0]) / count)))
         if special in RECTIFIERS and stacked.ndim > 1:
             add(_alive(special, stacked, unit), _each(seen, _note_alive))
+
+    def _together(self, rows: Tensor, sizes: Tensor) -> Tensor:
+        part = in_part(rows)
+        if part is not rows:
+            sizes = torch.where(sizes.isfinite(), self.gauge.sizes(part), math.nan)
+        return self.gauge.together(part, sizes)
 
     def _note_forward(self, seen: Sequence[Seen], size: int, raw: np.ndarray) -> None:
         decades = self.gauge.decades(raw.reshape(len(seen), -1), size)
@@ -287,7 +312,9 @@ class Looks:
     def _grads(self, owners: Sequence[str | Edge], stacked: Tensor, axis: int | None) -> None:
         rows = self._rows(stacked, axis)
         size, count = rows.shape[2], stacked[0].numel()
-        self.tally.add(self.gauge.sizes(rows), partial(self._note, owners, size))
+        if self.last is None or not rows.is_set_to(self.last[0]):
+            self.last = rows, self.gauge.sizes(rows)
+        self.tally.add(self.last[1], partial(self._note, owners, size))
         faulty = self.gauge.faulty(stacked)
         if faulty is not None:
             names = [owner if isinstance(owner, str) else "" for owner in owners]
