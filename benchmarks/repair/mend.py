@@ -78,6 +78,7 @@ def _told(one: Tried, found: Assessment) -> dict[str, Any]:
         "risk": [_short(one.risk_before), _short(one.risk_after)],
         "shift": _short(shifted(found, one.again)) if one.again else None,
         "adam": one.moves,
+        "left": _short(one.left),
         "chance": [_short(chance) for chance in one.chances],
         "serious_left": sum(asks(f) for f in one.again.findings) if one.again else None,
     }

@@ -27,6 +27,8 @@ BEST = 3  # cures after which no more are looked for
 TIMES = 2.7  # the analysis' own processor time: what remedies may take, the last one's end apart
 AT_LEAST = 2.0  # seconds, below which nothing is cut off
 LIKELY = 0.3  # probability of failing below which a copy counts as mended
+HELPS = 0.9  # of a constant answer's loss must not be left where something is learnt
+LEARNT = 0.5  # of a constant answer's loss: what a setting leaves that counts as a cure
 BEYOND = "GF401"  # another runtime's difference, which no patch of the network ends
 _ORDER: Mapping[Outcome, int] = {"verified": 0, "not_verifiable": 1, "refuted": 2, "not_run": 3}
 
@@ -40,7 +42,8 @@ class Tried:
     `also` are ids of further findings that the same patch helps; `share` is how many layers are
     touched, over how many have parameters; `local` that they are among those at fault. `trial` is
     the setting it was tried under, of one that changes how the network is trained; under another
-    optimizer the chances and threats are its own.
+    optimizer the chances and threats are its own. `left` is what some steps of training leave of
+    a constant answer's loss on the copy, None where that was not tried.
     """
 
     remedy: Remedy
@@ -60,6 +63,7 @@ class Tried:
     share: float = 0.0
     trial: Trial | None = None
     local: bool = False
+    left: float | None = None
 
     @property
     def moves(self) -> bool:
@@ -68,15 +72,18 @@ class Tried:
 
     @property
     def cured(self) -> bool:
-        """Verified, its finding is gone, and the copy is likely to train.
+        """Verified, its finding is gone, the copy is likely to train and starts to.
 
         Where no probability is known, neither now nor before: what is left of the metric is small.
+        Of a setting that has none: much of the labels was learnt under it.
         """
         before, after = self.chances
         if self.outcome != "verified" or self.after is None:
             return False
+        if self.left is not None and self.left >= HELPS:
+            return False
         if self.again is None:
-            return self.moves and after is not None and after < LIKELY
+            return after < LIKELY if self.moves and after is not None else self.after < LEARNT
         if self.finding.rule_id in {f.rule_id for f in self._left}:
             return False
         if after is None:
@@ -147,10 +154,14 @@ def is_late(assessment: Assessment) -> bool:
 def rank(tried: Tried) -> tuple[int, bool, bool, bool, float]:
     """Verified first; of those what cures; then by drop in threat per cost and share.
 
+    The drop of a cure counts as far as labels were learnt on its copy.
+
     A cure that touches other layers than those at fault is behind one that does not, and so is one
     that asks for another optimizer besides its patch.
     """
     drop = tried.threats[0] - tried.threats[1]
+    if tried.cured and tried.left is not None:
+        drop *= 1.0 - tried.left
     return (
         _ORDER[tried.outcome],
         not tried.cured,

@@ -7,13 +7,13 @@ from gradgauge.assess import Assessment
 from gradgauge.errors import LimitExceeded
 from gradgauge.remedy.config import rate_of
 from gradgauge.remedy.row import Remedy
-from gradgauge.remedy.search import Outcome, Tried, is_late
+from gradgauge.remedy.search import HELPS, Outcome, Tried, is_late
 from gradgauge.remedy.threat import probability, threat
+from gradgauge.sampled.dynamics import RATES
 from gradgauge.sampled.trial import Trial, losses_left
 from gradgauge.schema.report import Finding
 
 PROBED = "probe_loss"
-HELPS = 0.9  # of the loss without the setting, and of a constant answer's, must not be left
 
 
 def probed(
@@ -43,7 +43,8 @@ def probed(
         risk_after=risk,
         outcome=outcome,
         trial=trial,
-        local=True,
+        # of clipping and the learning rate no probability is known: told behind what has one
+        local=trial is not None and trial.optimizer == "adam",
     )
     if not held.moves:
         return held
@@ -51,6 +52,7 @@ def probed(
     falls = after is not None and (before is None or after < before)
     return replace(
         held,
+        left=held.after,
         chances=(before, after),
         threats=(threat(assessment), threat(assessment, optimizer="adam")),
         outcome="refuted" if outcome == "verified" and not falls else outcome,
@@ -61,6 +63,17 @@ def learns(copy: Assessment, trial: Trial) -> float | None:
     """What is left of a constant answer's loss after some steps on a copy; None where not run."""
     left, _ = _measured(copy, trial, math.inf)
     return left[1] if left is not None else None
+
+
+def starts(copy: Assessment) -> float | None:
+    """The least that SGD leaves of a constant answer's loss, by rate: the one asked for, or usual.
+
+    None where it cannot be tried.
+    """
+    asked = copy.plan.asked
+    given = asked.lr if asked is not None else None
+    left = [learns(copy, Trial(rate)) for rate in (RATES["sgd"][:2] if given is None else (given,))]
+    return min((v for v in left if v is not None), default=None)
 
 
 def _measured(

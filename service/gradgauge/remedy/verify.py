@@ -15,6 +15,7 @@ from gradgauge.remedy.rules import REMEDIES
 from gradgauge.remedy.search import (
     BEST,
     CHAINED,
+    HELPS,
     LIKELY,
     Outcome,
     Tried,
@@ -29,7 +30,7 @@ from gradgauge.remedy.search import (
     share_of,
     until,
 )
-from gradgauge.remedy.setting import HELPS, PROBED, learns, probed
+from gradgauge.remedy.setting import PROBED, learns, probed, starts
 from gradgauge.remedy.threat import foretold, probability, risk_of, threat
 from gradgauge.remedy.whole import acted_on
 from gradgauge.risk.signals import read_signals
@@ -82,7 +83,7 @@ def _attempt(
     patch = _rewritten(assessment, remedy, finding)
     if not patch or any(patch == t.patch and finding.id == t.finding.id for t in tried):
         return None
-    known = next((t.again for t in tried if t.patch == patch and t.again is not None), None)
+    known = next((t for t in tried if t.patch == patch and t.again is not None), None)
     return _try(assessment, remedy, finding, patch, known)
 
 
@@ -157,6 +158,7 @@ def _under_adam(one: Tried, chance: float) -> Tried:
         threats=(before, now),
         chances=(one.chances[0], chance),
         outcome=outcome if left is not None or not helps else "not_verifiable",
+        left=left,
         trial=TRIAL,
     )
 
@@ -183,21 +185,23 @@ def _try(
     remedy: Remedy,
     finding: Finding,
     patch: Patch,
-    known: Assessment | None = None,
+    known: Tried | None = None,
 ) -> Tried:
-    """The patch judged for the finding; `known` is its copy's assessment, where there is one."""
+    """The patch judged for the finding; `known` has tried it for another one, where one has."""
     untried = tried_as(assessment, remedy, finding, patch)
     if known is None and is_late(assessment):
         return untried
     try:
-        again = known or _measured(assessment, patch)
+        again = known.again if known is not None else None
+        again = again or _measured(assessment, patch)
     except LimitExceeded:  # time or memory is over: what was found so far stands
         return untried
     after, now = metric(again, finding), threat(again, untried.chances[0])
     falls = now < untried.threats[0]
     helps = falls and after is not None and _better(after, untried.before, again)
-    return replace(
+    found = replace(
         untried,
+        left=known.left if known is not None else None,
         expected=_foretold(assessment, again, finding),
         after=after,
         interval=_interval(again, after),
@@ -207,6 +211,9 @@ def _try(
         outcome="verified" if helps else "refuted",
         again=again,
     )
+    if not found.cured or found.left is not None or not is_apart(assessment):
+        return found
+    return replace(found, left=starts(again))
 
 
 def _measured(assessment: Assessment, patch: Patch) -> Assessment:

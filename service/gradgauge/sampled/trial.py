@@ -25,6 +25,8 @@ from gradgauge.sampled.dynamics import (
 from gradgauge.sampled.frame import Setting, find_frame
 from gradgauge.sampled.probes import plan_draws
 
+FIXED = frozenset({"Sub", "Div"})  # whose stored operand is the data's mean or deviation
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -54,7 +56,8 @@ def losses_left(
         exe = compiled(model, reading, setting)
         frame = find_frame(exe, layers, reading, setting)
         case = Measured(model, tuple(layers), reading, setting, frame, draws).small(PROBE_INPUTS)
-        leaves = {k: v for k, v in exe.initializers.items() if v.requires_grad}
+        fixed = {name for layer in layers if layer.op in FIXED for name in layer.params}
+        leaves = {k: v for k, v in exe.initializers.items() if v.requires_grad and k not in fixed}
         steps = PROBE_STEPS * len(trials)
         if not leaves or (case.frame.total + _count(leaves.values())) * steps > PROBE_COST:
             return None
