@@ -13,6 +13,7 @@ from torch import nn
 from gradgauge.assess import assess
 from gradgauge.pipeline import load, plan
 from gradgauge.remedy import verify
+from gradgauge.remedy.chains import unmeasured
 from gradgauge.remedy.config import (
     CLIP,
     LEARNING_RATE,
@@ -22,7 +23,7 @@ from gradgauge.remedy.config import (
     gradient_norm,
 )
 from gradgauge.remedy.patch import apply
-from gradgauge.remedy.setting import PROBED, probed
+from gradgauge.remedy.setting import PROBED, probed, starts
 from gradgauge.schema.options import AnalysisOptions
 from tests.acceptance.fixtures import export, he, mlp
 from tests.remedy import networks as nets
@@ -154,6 +155,19 @@ def test_data_far_from_standard_are_standardised_in_the_model(data):
     assert tried.after < tried.before
     drawn, finding = assessed(nets.exploding(), "GF102")
     assert "no data were given" in STANDARDISE.check(drawn, finding)
+
+
+def test_the_probe_moves_no_constant_that_standardises_the_input(data, tmp_path):
+    model = export(mlp(nn.Tanh, he(0.7), depth=3, width=nets.WIDTH), torch.zeros(2, nets.WIDTH))
+    assessment, finding = assessed(model, "GF202", data=data)
+    inside = unmeasured(assessment, STANDARDISE.rewrite(assessment, finding))
+    x = np.load(data)["x"]
+    np.savez(tmp_path / "before.npz", x=((x - x.mean()) / x.std()).astype(np.float32))
+    asked = AnalysisOptions(profile="quick", data=tmp_path / "before.npz")
+    graph, reading = load(model, asked)
+    outside = assess(graph, reading, plan(asked, reading))
+    assert starts(inside) == pytest.approx(starts(outside), rel=0.01)
+    assert starts(outside) < 0.9
 
 
 @pytest.mark.parametrize(

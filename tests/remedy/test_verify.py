@@ -200,3 +200,27 @@ def test_the_loss_of_training_as_it_is_is_measured_once(exploding, monkeypatch):
     alone = probed(exploding, twice, second.finding, 0.0)
     assert first.before == second.before == alone.before
     assert first.after == second.after == alone.after
+
+
+def test_a_copy_on_which_nothing_is_learnt_is_no_cure(exploding, monkeypatch):
+    cured = next(one for one in try_all(exploding) if one.cured and one.patch)
+    assert cured.left < search.HELPS
+    monkeypatch.setattr(verify, "starts", lambda _copy: 1.0)
+    found = verify._try(exploding, cured.remedy, cured.finding, cured.patch)
+    assert found.outcome == "verified"
+    assert not found.cured
+    assert search.rank(cured) < search.rank(found)
+
+
+def test_of_two_cures_that_on_which_more_is_learnt_counts_more(exploding):
+    cured = next(one for one in try_all(exploding) if one.cured and one.patch)
+    little, much = replace(cured, left=0.8), replace(cured, left=0.1)
+    assert search.rank(much) < search.rank(little)
+
+
+def test_a_setting_under_which_much_is_learnt_is_a_cure(exploding):
+    (tried,) = [t for t in try_all(exploding) if t.remedy is CLIP]
+    good = replace(tried, outcome="verified", before=1.0, after=0.1)
+    assert good.cured
+    assert not replace(good, after=0.7).cured
+    assert not good.local  # behind what a probability is known of
