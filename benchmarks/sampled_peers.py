@@ -54,6 +54,9 @@ def backpack_batch_l2(model: nn.Module, x: Tensor) -> Step:
     from backpack import backpack, extend
     from backpack.extensions import BatchL2Grad
 
+    for module in model.modules():
+        if hasattr(module, "inplace"):  # it hooks what goes in, and torch forbids to change that
+            module.inplace = False
     extend(model)
 
     def step() -> None:

@@ -10,10 +10,11 @@ from torch import nn
 
 from gradgauge.ops.chance import drawn_from
 from gradgauge.sampled.executor import compile_graph
-from gradgauge.sampled.looks import Looks, Seen, watch_plan
+from gradgauge.sampled.looks import Looks, Seen
 from gradgauge.sampled.passes import run_pass
 from gradgauge.sampled.stages import Wish
 from gradgauge.sampled.tally import Plain, Tally
+from gradgauge.sampled.watch import watch_plan
 from tests.acceptance.fixtures import export, seeded
 from tests.handmade import made, node, profiled
 from tests.nets import Transformer, cnn

@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from gradgauge.sampled.frame import feed
-from gradgauge.sampled.looks import CAUGHT, Looks, Seen, watch_plan
+from gradgauge.sampled.looks import CAUGHT, Looks, Seen
 from gradgauge.sampled.passes import run_pass
 from gradgauge.sampled.tally import Guarded, Tally
+from gradgauge.sampled.watch import watch_plan
 from tests.acceptance.fixtures import export, seeded
 from tests.sampled.staged import staged
 

@@ -12,9 +12,10 @@ from torch import Tensor
 from gradgauge.sampled.case import Found, Measured, curve, told
 from gradgauge.sampled.executor import Executable
 from gradgauge.sampled.frame import feed
-from gradgauge.sampled.looks import Looks, Seen, watch_plan
+from gradgauge.sampled.looks import Looks, Seen
 from gradgauge.sampled.passes import backward, differentiable, run_pass, target_rows
 from gradgauge.sampled.tally import Guarded, Tally
+from gradgauge.sampled.watch import watch_plan
 from gradgauge.schema.profile import Measurement
 
 STEP = 1e-3  # every parameter moves so far, in the direction its gradient's sign says

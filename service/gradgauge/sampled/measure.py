@@ -17,7 +17,7 @@ from gradgauge.sampled.case import Measured, compiled
 from gradgauge.sampled.devices import choose
 from gradgauge.sampled.executor import Executable
 from gradgauge.sampled.frame import Setting, find_frame
-from gradgauge.sampled.looks import Looks, Seen, watch_plan
+from gradgauge.sampled.looks import Looks, Seen
 from gradgauge.sampled.memory import room
 from gradgauge.sampled.passes import run_pass
 from gradgauge.sampled.probes import Draws, Loss, plan_draws
@@ -26,6 +26,7 @@ from gradgauge.sampled.stages import Wish, with_stages
 from gradgauge.sampled.statistics import median_halfwidth
 from gradgauge.sampled.summary import summary, unsupported
 from gradgauge.sampled.tally import Gauge, Guarded, Plain, Tally
+from gradgauge.sampled.watch import watch_plan
 from gradgauge.schema.profile import SampledProfile
 
 LIMITS64 = (-290.0, 290.0)  # where even float64 may have lost elements
