@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import onnx
@@ -92,29 +93,45 @@ def write_chain(folder: Path, gigabytes: float) -> Path:
     return folder / "chain.onnx"
 
 
+class Peak:
+    """The most memory of this process while it is open, looked at fifty times a second."""
+
+    def __init__(self) -> None:
+        self._most = {"VmRSS": 0, "RssAnon": 0}
+        self._stop = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._watcher.join()
+
+    def gigabytes(self, key: str) -> float:
+        """Of VmRSS, all that is resident, or RssAnon, what no file backs; in GiB."""
+        return self._most[key] / 2**20
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.02):
+            lines = Path("/proc/self/status").read_text().splitlines()
+            held = dict(line.split(":", 1) for line in lines)
+            for key, most in self._most.items():
+                self._most[key] = max(most, int(held[key].split()[0]))
+
+
 def stream(path: Path, told: multiprocessing.Queue) -> None:
     """In a process of its own: seconds to read, to profile, to read the file once; peak memory."""
     torch.set_num_threads(1)
-    peak, stop = {"VmRSS": 0, "RssAnon": 0}, threading.Event()
-
-    def watch() -> None:
-        while not stop.wait(0.02):
-            lines = Path("/proc/self/status").read_text().splitlines()
-            held = dict(line.split(":", 1) for line in lines)
-            for key, most in peak.items():
-                peak[key] = max(most, int(held[key].split()[0]))
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    raw = timed(lambda: _read_once(path.with_name("weights.bin")))
-    since = time.process_time()
-    graph = read_onnx(path)
-    layers, reading = find_layers(graph.model), read(graph.model)
-    loaded = time.process_time() - since
-    spent = timed(lambda: profile(graph, layers, reading))
-    stop.set()
-    watcher.join()
-    told.put((raw, loaded, spent, peak["VmRSS"] / 2**20, peak["RssAnon"] / 2**20))
+    with Peak() as peak:
+        raw = timed(lambda: _read_once(path.with_name("weights.bin")))
+        since = time.process_time()
+        graph = read_onnx(path)
+        layers, reading = find_layers(graph.model), read(graph.model)
+        loaded = time.process_time() - since
+        spent = timed(lambda: profile(graph, layers, reading))
+    told.put((raw, loaded, spent, peak.gigabytes("VmRSS"), peak.gigabytes("RssAnon")))
 
 
 def _read_once(path: Path) -> None:

@@ -9,10 +9,29 @@ from torch import nn
 from torch.nn import functional
 
 from gradgauge.sampled import dynamics
-from gradgauge.sampled.dynamics import PROBE_STEPS, first_step, memorisation
+from gradgauge.sampled.dynamics import PROBE_STEPS, first_step, memorisation, restored
 from gradgauge.sampled.frame import feed
 from tests.acceptance.fixtures import export, glorot, mlp, seeded
 from tests.sampled.staged import by_name, named, staged
+
+
+def test_training_never_writes_to_the_stored_weights_however_it_ends():
+    stored = {"w": torch.zeros(5, requires_grad=True)}
+    before, at = stored["w"].detach(), stored["w"].data_ptr()
+
+    def trained():
+        with restored(stored):
+            assert stored["w"].data_ptr() != at
+            with torch.no_grad():
+                stored["w"].add_(1.0)
+            assert stored["w"].tolist() == [1.0] * 5
+            assert before.tolist() == [0.0] * 5
+            raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        trained()
+    assert stored["w"].data_ptr() == at
+    assert stored["w"].tolist() == [0.0] * 5
 
 
 class Branched(nn.Module):

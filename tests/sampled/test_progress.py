@@ -1,10 +1,15 @@
 """The share done is time gone over all time, as far as passes so far let it be foretold."""
 
+from dataclasses import replace
+
 import pytest
 
+from gradgauge.sampled.dynamics import memorisation
 from gradgauge.sampled.progress import COSTS, Pace
-from gradgauge.sampled.stages import Wish
+from gradgauge.sampled.seeds import SEEDS
+from gradgauge.sampled.stages import Wish, foretold
 from tests.handmade import made, node, orthogonal, profiled
+from tests.sampled.staged import staged
 
 
 class Clock:
@@ -26,23 +31,57 @@ def test_passes_alone_are_told_by_their_number_when_each_takes_as_long():
 
 def test_stages_to_come_are_foretold_in_passes():
     clock, told = Clock(), []
-    pace = Pace(told.append, 2, ("jacobian", "precision"), clock)
+    pace = Pace(told.append, 2, {"jacobian": 8.0, "precision": 2.0}, clock)
     for _ in range(2):
         clock.now += 1.0
         pace.passed()
-    to_come = COSTS["jacobian"] + COSTS["precision"]
+    to_come = 10.0
     assert told == pytest.approx([1 / (2 + to_come), 2 / (2 + to_come)])
     clock.now += 50.0  # far longer than foretold
     pace.staged("jacobian")
-    assert told[-1] == pytest.approx(52 / (52 + COSTS["precision"]))
+    assert told[-1] == pytest.approx(52 / (52 + 2.0))
     clock.now += 1.0
     pace.staged("precision")
     assert told[-1] == 1.0
 
 
+def test_a_stage_under_way_is_foretold_by_its_own_time_so_far():
+    clock, told = Clock(), []
+    pace = Pace(told.append, 1, {"memorisation": 10.0, "last": 5.0}, clock)
+    clock.now += 2.0
+    pace.passed()
+    clock.now += 3.0
+    pace.partly(0.25)
+    assert told[-1] == pytest.approx(5 / (5 + 9 + 10))
+    clock.now += 9.0
+    pace.partly(1.0)
+    pace.staged("memorisation")
+    assert told[-1] == pytest.approx(14 / (14 + 10))
+
+
+def test_only_what_will_be_run_is_foretold():
+    model = made([node("MatMul", "x W", "y")], {"x": ["N", 6]}, "y", {"W": orthogonal(6, 0)})
+    case, exe = staged(model)
+    plain = foretold(case, exe, "standard", Wish())
+    assert plain == COSTS | {"recurrence": 0.0}
+    deep = foretold(case, exe, "deep", Wish())
+    assert deep["jacobian"] == SEEDS * COSTS["jacobian"]
+    assert deep["precision"] == COSTS["precision"]
+    large = replace(case, frame=replace(case.frame, elements=(1 << 40, 0.0)))
+    assert foretold(large, exe, "standard", Wish())["memorisation"] == 0.0
+
+
+def test_a_probe_tells_how_far_it_is():
+    model = made([node("MatMul", "x W", "y")], {"x": ["N", 6]}, "y", {"W": orthogonal(6, 0)})
+    case, exe = staged(model)
+    told = []
+    memorisation(case, exe, None, always=False, partly=told.append)
+    assert told == pytest.approx([k / 6 for k in range(1, 7)])
+
+
 def test_what_was_told_is_never_taken_back():
     clock, told = Clock(), []
-    pace = Pace(told.append, 2, ("jacobian",), clock)
+    pace = Pace(told.append, 2, {"jacobian": 3.0}, clock)
     clock.now += 1.0
     pace.passed()
     clock.now += 30.0

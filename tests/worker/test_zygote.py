@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
@@ -13,6 +14,7 @@ from onnx import TensorProto, helper
 from gradgauge.schema.report import Report
 from gradgauge.worker import forks, landlock, sandbox, spawn
 from gradgauge.worker.frames import Request
+from gradgauge.worker.memory import folder_bytes
 
 SPEC = """gradgauge: 1
 name: two-layers
@@ -136,6 +138,40 @@ def test_a_model_that_fits_no_other_way_is_run_in_pieces(zygote, tmp_path):
     assert outcome.problem is None, outcome
     first = outcome.result["layers"][0]["sampled"]
     assert first["log10_grad_act"]["q50"] is not None
+
+
+def test_weights_beside_the_model_and_their_gradients_take_no_memory(zygote, tmp_path):
+    """16 weights of 16 MiB under 160 MiB: each copied once, or all gradients, would be 256."""
+    width, layers = 2048, 16
+    rng = np.random.default_rng(0)
+    nodes, stored = [], []
+    with (tmp_path / "weights").open("wb") as file:
+        for i in range(layers):
+            W = rng.standard_normal((width, width), dtype=np.float32) * np.float32(
+                (2 / width) ** 0.5
+            )
+            held = TensorProto(name=f"W{i}", data_type=TensorProto.FLOAT, dims=W.shape)
+            held.data_location = TensorProto.EXTERNAL
+            for key, value in (("location", "weights"), ("offset", file.tell())):
+                held.external_data.add(key=key, value=str(value))
+            stored.append(held)
+            file.write(W.tobytes())
+            nodes.append(helper.make_node("MatMul", [f"h{i}", f"W{i}"], [f"a{i}"]))
+            nodes.append(helper.make_node("Relu", [f"a{i}"], [f"h{i + 1}"]))
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", width])
+        for name in ("h0", f"h{layers}")
+    ]
+    graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:], stored)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (tmp_path / "chain.onnx").write_bytes(model.SerializeToString())
+    options = {"profile": "quick", "engines": ["sampled"], "samples": 4, "remediate": False}
+    asked = job(tmp_path, "chain.onnx", options=options, memory_bytes=160 * MIB)
+    asked = asked.model_copy(update={"mapped_bytes": folder_bytes(tmp_path)})
+    outcome = zygote.run(asked, wall_s=120)
+    assert outcome.problem is None, outcome
+    assert len(outcome.result["layers"]) >= layers
+    assert outcome.peak_bytes < 160 * MIB
 
 
 def test_an_analysis_is_cancelled_within_two_seconds_in_the_midst_of_a_stage(zygote, folder):

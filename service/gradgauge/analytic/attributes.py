@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir
 import torch
 
-from gradgauge.graph.external import let_go
+from gradgauge.graph.private import let_go
 
 with warnings.catch_warnings():  # torch warns once of arrays that may not be written to
     warnings.simplefilter("ignore")

@@ -1,7 +1,6 @@
 """External weights: found by us, as plain files beside the model, and seen through views."""
 
 import hashlib
-import mmap
 import os
 import re
 import stat
@@ -10,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 from gradgauge.errors import InvalidModel
 from gradgauge.graph.limits import hold
+from gradgauge.graph.private import let_go, map_file
 from gradgauge.graph.refusals import refusal, shown
 from gradgauge.graph.tally import Tally
 
@@ -55,14 +53,10 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """The folder a model file lies in, opened once; `model` is the model's (device, inode).
-
-    `access` is mmap's: ACCESS_COPY gives views that may be written to without the file's knowing.
-    """
+    """The folder a model file lies in, opened once; `model` is the model's (device, inode)."""
 
     path: Path
     model: tuple[int, int]
-    access: int = mmap.ACCESS_READ
 
     def view(self, name: str) -> memoryview:
         """A map of the regular file called `name`, reached through no link."""
@@ -75,7 +69,7 @@ class Folder:
                 raise _unsafe(name, "it is the model itself")
             if not found.st_size:
                 return memoryview(b"")
-            return memoryview(mmap.mmap(handle, found.st_size, access=self.access))
+            return map_file(handle, found.st_size)
         finally:
             os.close(handle)
 
@@ -129,10 +123,11 @@ class External:
 
     def digest(self, model: memoryview) -> str:
         """SHA-256 of the model and, in the order of their names, of the files it refers to."""
-        total = hashlib.sha256(model)
+        total = hashlib.sha256()
+        hash_view(model, total)
         for name in sorted(self.opened):
             total.update(b"\0" + name.encode() + b"\0")
-            _hash(self.opened[name], total)
+            hash_view(self.opened[name], total)
         return total.hexdigest()
 
     def _file(self, location: str, tally: Tally, where: str) -> memoryview:
@@ -154,29 +149,12 @@ class External:
             hold(tally.limits, "external_reuse", -(-self.referenced // held), where)
 
 
-def _hash(whole: memoryview, total: Any) -> None:
+def hash_view(whole: memoryview, total: Any) -> None:
+    """Add the bytes of a view to a hash, letting go of the pages of a mapped file behind it."""
     for start in range(0, len(whole), _BLOCK):
         part = whole[start : start + _BLOCK]
         total.update(part)
         let_go(part)
-
-
-def let_go(view: memoryview) -> None:
-    """Unmap the pages of a read-only view of a mapped file; whoever reads on has them back.
-
-    The system keeps them as its cache, but they count no longer to this process's memory. Of other
-    views it does nothing.
-    """
-    held = view.obj
-    if not view.readonly or not isinstance(held, mmap.mmap) or not view.nbytes:
-        return
-    start = _address(view) - _address(memoryview(held))
-    first = start - start % mmap.PAGESIZE
-    held.madvise(mmap.MADV_DONTNEED, first, start + view.nbytes - first)
-
-
-def _address(view: memoryview) -> int:
-    return int(np.frombuffer(view, np.uint8).__array_interface__["data"][0])
 
 
 def _entry(tensor: Any, where: str) -> tuple[str, int, int | None]:

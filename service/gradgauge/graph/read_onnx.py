@@ -16,11 +16,12 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from gradgauge.errors import InvalidModel
 from gradgauge.graph.archive import open_archive
 from gradgauge.graph.container import ZIP, parse
-from gradgauge.graph.external import Files, Folder, NoFiles
+from gradgauge.graph.external import Files, Folder, NoFiles, hash_view
 from gradgauge.graph.growth import HIDDEN, hide
 from gradgauge.graph.limits import DEFAULT_LIMITS, Limits, hold
 from gradgauge.graph.model import Graph
 from gradgauge.graph.naming import name_nodes
+from gradgauge.graph.private import map_file, tensor
 from gradgauge.graph.refusals import refusal, shown
 from gradgauge.graph.tally import Tally
 from gradgauge.graph.validate import validate
@@ -72,7 +73,7 @@ def _read(data: memoryview, files: Files, name: str, limits: Limits) -> Graph:
     _settle_shapes(model)
     name_nodes(model)
     beside = sum(map(len, checked.external.opened.values())) if whole is data else 0
-    digest = checked.external.digest(whole) if beside else hashlib.sha256(whole).hexdigest()
+    digest = checked.external.digest(whole) if beside else _digest(whole)
     stem = name.removesuffix(".onnx").removesuffix(".zip") or model.graph.name or "model"
     return Graph(
         model=model,
@@ -84,12 +85,16 @@ def _read(data: memoryview, files: Files, name: str, limits: Limits) -> Graph:
     )
 
 
-def mapped(
-    path: Path, limits: Limits, *, access: int = mmap.ACCESS_READ
-) -> tuple[memoryview, Files]:
+def _digest(whole: memoryview) -> str:
+    total = hashlib.sha256()
+    hash_view(whole, total)
+    return total.hexdigest()
+
+
+def mapped(path: Path, limits: Limits) -> tuple[memoryview, Files]:
     """The file's bytes as a read-only map, and the folder its external data may lie in.
 
-    `access` is how that data is mapped.
+    Of an archive the map is a DataFile, as its members' are that lie in a folder.
 
     Raises:
         InvalidModel: model_unreadable.
@@ -105,9 +110,11 @@ def mapped(
         if not stat.S_ISREG(found.st_mode):
             raise refusal("model_unreadable", f"{shown(path.name)} is not a regular file")
         hold(limits, "archive_bytes", found.st_size)
-        files = Folder(path.parent, (found.st_dev, found.st_ino), access)
+        files = Folder(path.parent, (found.st_dev, found.st_ino))
         if not found.st_size:
             return memoryview(b""), files
+        if os.pread(handle, len(ZIP), 0) == ZIP:
+            return map_file(handle, found.st_size), files
         return memoryview(mmap.mmap(handle, found.st_size, access=mmap.ACCESS_READ)), files
     finally:
         os.close(handle)
@@ -198,5 +205,4 @@ def _tensor(marker: onnx_ir.ExternalTensor, data: memoryview) -> onnx_ir.TensorP
     if dtype.bitwidth < 8:
         packed = np.frombuffer(data, np.uint8)
         return onnx_ir.PackedTensor(packed, dtype, shape=shape, name=marker.name)
-    array = np.frombuffer(data, dtype.numpy()).reshape(shape.numpy())
-    return onnx_ir.Tensor(array, dtype, shape=shape, name=marker.name)
+    return tensor(data, dtype, shape.numpy(), marker.name)

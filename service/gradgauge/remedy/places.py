@@ -1,5 +1,6 @@
 """Where remedies act: the layers behind a finding's origins, and the tensors that are theirs."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -8,6 +9,7 @@ import onnx_ir
 from gradgauge.assess import Assessment
 from gradgauge.graph.init import Law
 from gradgauge.graph.layers import Layer
+from gradgauge.graph.moments import mean
 from gradgauge.remedy.patch import Change, Redraw
 from gradgauge.risk.signals import FOLLOWERS
 from gradgauge.schema.report import Finding
@@ -82,8 +84,8 @@ def shape_of(name: str, assessment: Assessment) -> tuple[int, ...]:
 
 def size_of(name: str, assessment: Assessment) -> float:
     """Root mean square of a stored tensor; 0 where it has no elements."""
-    array = held(name, assessment).astype(np.float64)
-    return float(np.sqrt(np.mean(np.square(array)))) if array.size else 0.0
+    array = held(name, assessment)
+    return math.sqrt(mean(array, np.square)) if array.size else 0.0
 
 
 def node_of(layer: Layer, assessment: Assessment) -> onnx_ir.Node:

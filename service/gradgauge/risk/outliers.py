@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir
 
 from gradgauge.graph.layers import Layer
+from gradgauge.graph.moments import forget, largest, log10_rms, sample
 from gradgauge.risk.case import Case, Draft, evidence
 from gradgauge.risk.signals import HEADS
 
@@ -20,6 +21,7 @@ LOW_RANK = 0.9  # share of the largest singular value's square, from which a mat
 PEERS = 3  # layers from which there is a middle to stand out from
 BY_DESIGN = 0.3
 SAMPLED = 128  # units that are compared
+BIASES = 1 << 22  # elements of a bias that its middle is taken of
 SMALL = 4  # rows or columns from which a rank or equal units say something
 TOLD = 0.5  # decades from which a layer is named
 MOST = 0.34  # share of the layers beyond which they are no exceptions
@@ -136,12 +138,10 @@ def _gains(model: onnx_ir.Model, layer: Layer) -> list[float]:
     names = layer.params[:2] if layer.kind == "recurrent" else layer.params[:1]
     found = []
     for name in names:
-        W = array(model, name)
-        if W is None or W.ndim < 2 or not W.any() or not np.isfinite(W).all():
-            continue
-        top = float(np.abs(W).max())
-        size = math.log10(top) + 0.5 * math.log10(float(np.mean(np.square(W / top))))
-        found.append(size + 0.5 * math.log10(_fan_in(W, layer)))
+        W = _stored(model, name)
+        size = -math.inf if W is None or W.ndim < 2 else log10_rms(W)
+        if W is not None and math.isfinite(size):
+            found.append(size + 0.5 * math.log10(_fan_in(W, layer)))
     return found
 
 
@@ -153,8 +153,8 @@ def _fan_in(W: np.ndarray, layer: Layer) -> int:
 
 
 def _blank(model: onnx_ir.Model, layer: Layer) -> bool:
-    W = array(model, layer.params[0])
-    return W is not None and W.size > 0 and not W.any()
+    W = _stored(model, layer.params[0])
+    return W is not None and W.size > 0 and largest(W) == 0.0
 
 
 def _meant(key: str, layers: Sequence[Layer], before: Mapping[str, tuple[str, ...]]) -> bool:
@@ -203,21 +203,24 @@ def _bias(model: onnx_ir.Model, layer: Layer) -> float:
     """A common shift of the layer's outputs, by what it adds; 0 up to 3."""
     found = 0.0
     for name in layer.params[1:]:
-        b = array(model, name)
-        if b is not None and b.ndim <= 2 and b.size and np.isfinite(b).all():
-            found = max(found, math.log10(max(abs(float(np.median(b))) / 3.0, 1.0)))
+        b = _stored(model, name)
+        if b is not None and b.ndim <= 2 and b.size and math.isfinite(largest(b)):
+            middle = abs(float(np.median(sample(b, BIASES))))
+            found = max(found, math.log10(max(middle / 3.0, 1.0)))
     return found
 
 
 def _form(model: onnx_ir.Model, layer: Layer) -> float:
     """Units that are all alike, or all multiples of one another."""
-    W = array(model, layer.params[0])
+    W = _stored(model, layer.params[0])
     if W is not None and layer.kind == "recurrent" and W.ndim > 2 and len(W) == 1:
         W = W[0]  # of one direction
-    if W is None or W.ndim < 2 or not W.any() or not np.isfinite(W).all():
+    if W is None or W.ndim < 2 or not 0.0 < largest(W) < math.inf:
         return 0.0
     units = np.moveaxis(W, layer.unit_axis if layer.unit_axis is not None else 0, 0)
-    flat = units.reshape(len(units), -1)[:: -(-len(units) // SAMPLED)]
+    few = units[:: -(-len(units) // SAMPLED)]
+    flat = few.reshape(len(few), -1).astype(np.float64)
+    forget(W)
     if min(flat.shape) < SMALL:
         return 0.0
     gram = flat @ flat.T if len(flat) <= flat.shape[1] else flat.T @ flat
@@ -228,7 +231,11 @@ def _form(model: onnx_ir.Model, layer: Layer) -> float:
 
 def array(model: onnx_ir.Model, name: str) -> np.ndarray | None:
     """A stored parameter in float64, None where there is none of that name."""
+    found = _stored(model, name)
+    return None if found is None else found.astype(np.float64)
+
+
+def _stored(model: onnx_ir.Model, name: str) -> np.ndarray | None:
+    """In its own number type: it may be as large as memory."""
     value = model.graph.initializers.get(name)
-    if value is None or value.const_value is None:
-        return None
-    return value.const_value.numpy().astype(np.float64)
+    return None if value is None or value.const_value is None else value.const_value.numpy()

@@ -1,5 +1,6 @@
 """Whether weights look freshly drawn: their moments against the laws networks start from."""
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from scipy import stats
 
 from gradgauge.graph.layers import Layer
 from gradgauge.graph.model import Graph
+from gradgauge.graph.moments import largest, mean, sample
 
 SAMPLE = 4000  # weights of a tensor that are looked at
 LEVEL = 1e-4  # p below which a tensor does not follow a law
@@ -67,12 +69,11 @@ def _array(model: onnx_ir.Model, name: str) -> np.ndarray | None:
     held = model.graph.initializers[name].const_value
     if held is None:
         return None
-    flat = held.numpy().astype(np.float64).reshape(-1)
-    return flat if flat.size >= 16 else None
+    return sample(held.numpy(), SAMPLE) if held.size >= 16 else None
 
 
-def _follows_a_law(weights: np.ndarray) -> bool:
-    x = weights[:: max(1, weights.size // SAMPLE)]
+def _follows_a_law(x: np.ndarray) -> bool:
+    """Whether a sample of weights does."""
     top = np.abs(x).max()
     if not 0.0 < top < np.inf or (x == x[0]).all():
         return False
@@ -122,12 +123,12 @@ def _outside(model: onnx_ir.Model, layer: Layer) -> bool:
     held = model.graph.initializers[layer.params[0]].const_value
     if held is None or len(held.shape) < 2:
         return False
-    W = held.numpy().astype(np.float64)
-    top = float(np.abs(W).max()) if W.size >= 256 else 0.0
+    W = held.numpy()
+    top = largest(W) if W.size >= 256 else 0.0
     if not 0.0 < top < np.inf:
         return False
-    z = W / top  # so that no square overflows
-    deviation = float(z.std())
+    middle = mean(W, lambda x: x / top)  # so that no square overflows
+    deviation = math.sqrt(mean(W, lambda x: np.square(x / top - middle)))
     units = W.shape[layer.unit_axis or 0]
     fan_in = W.size / units
     fan_out = units * W[0, 0].size
@@ -135,4 +136,4 @@ def _outside(model: onnx_ir.Model, layer: Layer) -> bool:
     near = bounds[np.abs(deviation * top * np.sqrt(3) / bounds - 1) < ALIKE]
     if not near.size or not top > near.max() * (1 + BEYOND):
         return False
-    return float(np.mean(((z - z.mean()) / deviation) ** 4)) < FLAT
+    return mean(W, lambda x: ((x / top - middle) / deviation) ** 4) < FLAT

@@ -1,7 +1,7 @@
 """The first steps of training: one virtual step, the logits' scale, labels learnt by heart."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -48,14 +48,19 @@ def first_step(case: Measured, exe: Executable, grads: Mapping[str, bool]) -> Fo
 
 @contextmanager
 def restored(leaves: Mapping[str, Tensor]) -> Iterator[None]:
-    """Whatever ends what is done within, the weights are what they were."""
-    kept = {name: v.detach().clone() for name, v in leaves.items()}
+    """Within, the weights are copies; whatever ends it, they are what they were.
+
+    The stored elements themselves are never written to: of a mapped file each page would come to
+    take memory, and others may read them.
+    """
+    kept = {name: v.data for name, v in leaves.items()}
     try:
+        for v in leaves.values():
+            v.data = v.data.clone()
         yield
     finally:
-        with torch.no_grad():
-            for name, v in leaves.items():
-                v.copy_(kept[name])
+        for name, v in leaves.items():
+            v.data = kept[name]
 
 
 def _after(seen: Seen) -> dict[str, tuple[Measurement, ...]]:
@@ -97,27 +102,49 @@ def _logit_scale(case: Measured, exe: Executable) -> list[Measurement]:
     ]
 
 
-def memorisation(case: Measured, exe: Executable, lr: float | None, *, always: bool) -> Found:
+def probed(case: Measured, exe: Executable, lr: float | None, *, always: bool) -> bool:
+    """Whether the memorisation probe is run: there is something to train, at no great cost."""
+    case = case.small(PROBE_INPUTS)
+    leaves = [v for v in exe.initializers.values() if v.requires_grad]
+    cost = (case.frame.total + sum(v.numel() for v in leaves)) * PROBE_STEPS * len(_runs(lr))
+    return bool(leaves) and (cost <= PROBE_COST or always)
+
+
+def _runs(lr: float | None) -> list[tuple[str, float]]:
+    """Optimisers with their rates."""
+    return [
+        (name, lr or rate) for name, held in RATES.items() for rate in (held[:1] if lr else held)
+    ]
+
+
+def memorisation(
+    case: Measured,
+    exe: Executable,
+    lr: float | None,
+    *,
+    always: bool,
+    partly: Callable[[float], None] = lambda _share: None,
+) -> Found:
     """Labels learnt by heart: a few dozen steps of SGD with momentum and of Adam on a copy.
 
     The labels are the user's where there are any, else random. At the usual rates, or the one asked
-    for; told of every rate, and of the best one of each optimiser.
+    for; told of every rate, and of the best one of each optimiser. `partly` is told the share done.
     """
     case = case.small(PROBE_INPUTS)
     leaves = {k: v for k, v in exe.initializers.items() if v.requires_grad}
-    rates = {name: (lr,) if lr is not None else held for name, held in RATES.items()}
-    runs = sum(map(len, rates.values()))
-    cost = (case.frame.total + sum(v.numel() for v in leaves.values())) * PROBE_STEPS * runs
-    if not leaves or (cost > PROBE_COST and not always):
+    if not probed(case, exe, lr, always=always):
         note = "not run: too large for profile standard; deep runs it"
         return Found((told("memorisation", None, "1", note),) if leaves else ())
     problem = problem_of(case, exe)
     measured, series = [], []
-    for optimizer, held in rates.items():
+    runs = _runs(lr)
+    for optimizer in RATES:
         curves = {}
-        for rate in held:
-            with restored(leaves):
-                curves[rate] = train(problem, exe, leaves, optimizer, rate)
+        for place, (name, rate) in enumerate(runs, 1):
+            if name == optimizer:
+                with restored(leaves):
+                    curves[rate] = train(problem, exe, leaves, optimizer, rate)
+                partly(place / len(runs))
         best = min(curves, key=lambda rate: _last(curves[rate]))
         measured.append(_learnt(optimizer, best, curves[best], problem))
         measured += [_learnt(f"{optimizer}@{r:g}", r, curves[r], problem) for r in curves]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gradgauge.errors import InvalidModel, UnsupportedOps
+from gradgauge.graph.private import Mapped
 from gradgauge.ops.straight import moving
 from gradgauge.ops.table import Row, Run, lookup
 from gradgauge.sampled.budget import Budget
@@ -19,7 +20,7 @@ from gradgauge.sampled.collection import held_off
 from gradgauge.sampled.executable import Executable, execute
 from gradgauge.sampled.inlining import inlined
 from gradgauge.sampled.program import Body, Step, with_dead
-from gradgauge.sampled.tensors import Mapped, decode, element_type
+from gradgauge.sampled.tensors import decode, element_type
 
 __all__ = ["Budget", "Executable", "compile_graph"]
 

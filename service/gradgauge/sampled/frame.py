@@ -26,6 +26,7 @@ class Setting:
     """How passes are run: number type, a power of ten on the cotangents, seeds, loss and budget.
 
     `cuts` are the places in front of which the steps are cut into pieces that are run again.
+    A `sparing` pass measures the weights' gradients as they come and keeps none.
     """
 
     dtype: torch.dtype
@@ -36,6 +37,7 @@ class Setting:
     device: torch.device
     budget: Budget = NO_BUDGET
     cuts: tuple[int, ...] = ()
+    sparing: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,11 @@ from gradgauge.sampled.devices import choose
 from gradgauge.sampled.executor import Executable
 from gradgauge.sampled.frame import Setting, find_frame
 from gradgauge.sampled.looks import Looks, Seen
-from gradgauge.sampled.memory import room
+from gradgauge.sampled.memory import must_spare, room
 from gradgauge.sampled.passes import run_pass
 from gradgauge.sampled.probes import Draws, Loss, plan_draws
-from gradgauge.sampled.progress import COSTS, Pace
-from gradgauge.sampled.stages import Wish, with_stages
+from gradgauge.sampled.progress import Pace
+from gradgauge.sampled.stages import Wish, foretold, with_stages
 from gradgauge.sampled.statistics import median_halfwidth
 from gradgauge.sampled.summary import summary, unsupported
 from gradgauge.sampled.tally import Gauge, Guarded, Plain, Tally
@@ -74,19 +74,21 @@ def profile(
         exe = compiled(model, reading, setting)
     except UnsupportedOps as fault:
         return unsupported(fault, layers, setting, reading)
+    setting = _spared(setting, exe)
     since = time.perf_counter()
     staged = depth != "quick" and wish is not None
     give_back(at_once=setting.budget.live_bytes is not None)
     frame = find_frame(exe, layers, reading, setting)
     case = Measured(model, tuple(layers), reading, setting, frame, draws)
-    case = case.within(room(case.setting.budget, exe.initializers, torch.float32, exe.mapped))
+    case = case.within(_room(setting, exe))
     exe.recompute(case.setting.cuts)
     give_back(at_once=case.scarce)
-    pace = Pace(on_progress or (lambda _share: None), case.draws.count, COSTS if staged else ())
+    to_come = foretold(case, exe, depth, wish) if staged and wish is not None else {}
+    pace = Pace(on_progress or (lambda _share: None), case.draws.count, to_come)
     seen = _attempt(exe, case, pace)
     if _outside(seen.values(), Plain.SAFE_LOG10):
-        case = replace(case, setting=replace(case.setting, dtype=torch.float64))
-        case = case.within(room(case.setting.budget, exe.initializers, torch.float64))
+        wide = _spared(replace(case.setting, dtype=torch.float64), exe)
+        case = replace(case, setting=wide).within(_room(wide, exe))
         give_back(at_once=case.scarce)
         del exe
         exe = compiled(model, reading, case.setting)
@@ -100,7 +102,17 @@ def profile(
     held = replace(held, stage_ms=spent, warnings=_fewer(case, seen.values()))
     if not staged or wish is None:
         return held
-    return with_stages(held, case, exe, depth, wish, pace.staged)
+    return with_stages(held, case, exe, depth, wish, pace.staged, pace.partly)
+
+
+def _spared(setting: Setting, exe: Executable) -> Setting:
+    return replace(setting, sparing=must_spare(setting.budget, exe.initializers, setting.dtype))
+
+
+def _room(setting: Setting, exe: Executable) -> int:
+    """Bytes a pass in this number type may hold; weights in another than stored lie in no file."""
+    mapped = exe.mapped if setting.dtype == torch.float32 else ()
+    return room(setting.budget, exe.initializers, setting.dtype, mapped, sparing=setting.sparing)
 
 
 def _attempt(exe: Executable, case: Measured, pace: Pace) -> dict[str, Seen]:

@@ -15,6 +15,8 @@ MOST = 2 << 30  # bytes a pass may hold besides weights, however much memory the
 RESERVE = 64 << 20  # bytes for what is not tensors
 SHARE = 0.7  # of the rest that a pass may plan with: an allocator keeps some of what is let go
 SLACK = 4.0  # times what a pass holds that an allocator may come to hold for it
+GRADIENTS = 1 << 29  # bytes of weights' gradients that are held at once
+PART = 0.25  # of the memory that they may take
 FEWEST, MANY = 2, 256  # pieces tried
 
 
@@ -123,6 +125,13 @@ def scarce(budget: Budget, bytes_: float) -> bool:
     return budget.live_bytes is not None and SLACK * bytes_ > budget.live_bytes
 
 
+def must_spare(budget: Budget, weights: Mapping[str, Tensor], dtype: torch.dtype) -> bool:
+    """Whether the weights' gradients are too much to be held at once."""
+    size = sum(x.numel() for x in weights.values()) * dtype.itemsize
+    limit = budget.live_bytes
+    return size > GRADIENTS or (limit is not None and size > PART * max(0, limit - RESERVE))
+
+
 def room(
     budget: Budget,
     weights: Mapping[str, Tensor],
@@ -130,15 +139,18 @@ def room(
     mapped: Collection[str] = (),
     *,
     gradients: bool = True,
+    sparing: bool = False,
 ) -> int:
     """Bytes a pass may hold besides the weights in its number type and their gradients.
 
-    Those `mapped` lie in files, whose pages count for nothing.
+    Those `mapped` lie in files, whose pages count for nothing. A `sparing` pass holds the gradient
+    of one weight, while it is measured.
     """
     if budget.live_bytes is None:
         return MOST
     held = sum(x.numel() for name, x in weights.items() if name not in mapped)
     if gradients:
-        held += sum(x.numel() for x in weights.values())
+        sizes = [x.numel() for x in weights.values()]
+        held += max(sizes, default=0) if sparing else sum(sizes)
     left = budget.live_bytes - RESERVE - held * dtype.itemsize
     return max(0, min(MOST, int(SHARE * left)))

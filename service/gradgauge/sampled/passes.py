@@ -15,6 +15,7 @@ from gradgauge.sampled.executor import Executable
 from gradgauge.sampled.frame import Setting, feed
 from gradgauge.sampled.looks import Looks
 from gradgauge.sampled.probes import cotangents, take_rows
+from gradgauge.sampled.sparing import measured
 
 
 def run_pass(
@@ -44,9 +45,11 @@ def run_pass(
     aside = looks.sourced or looks.watch.sourced
     sources = [x for x in fed if x.requires_grad] if aside else []
     wanted = [*leaves.values(), *sources, *looks.wanted()]
-    grads = backward(outputs, wanted, [c * scale for c in sent])
+    with measured(leaves if setting.sparing else {}, looks.gauge) as passed:
+        grads = backward(outputs, wanted, [c * scale for c in sent])
     since = looks.tally.clock()
-    _see_parameters(layers, looks, dict(zip(leaves, grads, strict=False)), setting.shift)
+    held = {} if setting.sparing else dict(zip(leaves, grads, strict=False))
+    _see_parameters(layers, looks, held, passed, leaves, setting.shift)
     looks.finish(grads[len(leaves) + len(sources) :])
     looks.store(layers, setting.shift)
     looks.tally.seconds += looks.tally.clock() - since
@@ -103,20 +106,26 @@ def target_rows(reading: Reading, rows: int, draw: int, device: torch.device) ->
 
 
 def _see_parameters(
-    layers: Sequence[Layer], looks: Looks, grads: Mapping[str, Tensor | None], shift: int
+    layers: Sequence[Layer],
+    looks: Looks,
+    grads: Mapping[str, Tensor | None],
+    passed: Mapping[str, Tensor],
+    leaves: Mapping[str, Tensor],
+    shift: int,
 ) -> None:
-    """Sizes of all parameters' gradients, in one call; of a tied one once."""
-    held = {
-        name: g
-        for layer in layers
-        for name in layer.params
-        if (g := grads.get(name)) is not None and g.numel()
-    }
-    if held:
-        counts = np.array([g.numel() for g in held.values()])
-        raw = looks.gauge.many(list(held.values()))
-        names = {name: place for place, name in enumerate(held)}
-        looks.tally.add(raw, partial(_store_parameters, layers, names, counts, looks, shift))
+    """Sizes of all parameters' gradients, in one call; of a tied one once.
+
+    Those `passed` were measured on the way.
+    """
+    names = dict.fromkeys(name for layer in layers for name in layer.params)
+    held = {name: g for name in names if (g := grads.get(name)) is not None and g.numel()}
+    known = {name: passed[name] for name in names if name in passed}
+    if held or known:
+        sizes = [looks.gauge.many(list(held.values()))] if held else []
+        counts = np.array([leaves[name].numel() for name in (*held, *known)])
+        places = {name: place for place, name in enumerate((*held, *known))}
+        raw = torch.cat([*sizes, *known.values()])
+        looks.tally.add(raw, partial(_store_parameters, layers, places, counts, looks, shift))
 
 
 def _store_parameters(

@@ -1,55 +1,69 @@
 """How much of the engine's work is done, told from how long its passes have taken so far."""
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-# of each stage, in passes: medians over the networks of benchmarks/RESULTS.md
+# of each stage that is run, in passes: medians of `python -m benchmarks.progress`
 COSTS = {
-    "samples": 3.6,
-    "representation": 0.6,
-    "recurrence": 3.1,
-    "jacobian": 8.0,
-    "precision": 1.8,
-    "first_step": 0.5,
-    "memorisation": 40.0,
+    "samples": 1.0,
+    "representation": 0.3,
+    "recurrence": 3.7,
+    "jacobian": 2.9,
+    "precision": 0.4,
+    "first_step": 0.1,
+    "memorisation": 90.0,
 }
 
 
 @dataclass(slots=True)
 class Pace:
-    """Time gone over time gone and time to come, never less than was told before."""
+    """Time gone over time gone and time to come, never less than was told before.
+
+    `stages` is what each stage to come is foretold to cost, in passes.
+    """
 
     tell: Callable[[float], None]
     passes: int
-    stages: Collection[str] = ()
+    stages: Mapping[str, float] = field(default_factory=dict)
     clock: Callable[[], float] = time.perf_counter
     _began: float = 0.0
+    _since: float = 0.0
     _drawn: int = 0
     _each: float = 0.0
     _told: float = 0.0
-    _to_come: set[str] = field(default_factory=set)
+    _to_come: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """The clock starts here."""
-        self._began = self.clock()
-        self._to_come = set(self.stages)
+        self._began = self._since = self.clock()
+        self._to_come = dict(self.stages)
 
     def passed(self) -> None:
         """One pass is done."""
         self._drawn += 1
-        self._each = (self.clock() - self._began) / self._drawn
-        self._say(max(0, self.passes - self._drawn))
+        self._since = self.clock()
+        self._each = (self._since - self._began) / self._drawn
+        self._say(self._each * max(0, self.passes - self._drawn))
+
+    def partly(self, share: float) -> None:
+        """Of the stage that runs now, the next one, this share above 0 is done."""
+        name = next(iter(self._to_come), None)
+        if name is not None:
+            self._to_come[name] = 0.0
+            self._say((self.clock() - self._since) * (1.0 - share) / share)
 
     def staged(self, name: str) -> None:
         """A stage is done, and with it all passes."""
-        self._to_come.discard(name)
-        self._say(0)
+        self._to_come.pop(name, None)
+        self._since = self.clock()
+        self._say(0.0)
 
-    def _say(self, passes: int) -> None:
+    def _say(self, left: float) -> None:
+        """`left` are the seconds to come of what is under way."""
         gone = self.clock() - self._began
-        left = self._each * (passes + sum(COSTS[name] for name in self._to_come))
-        if not passes and not self._to_come:
+        left += self._each * sum(self._to_come.values())
+        if not left and not self._to_come:
             self._told = 1.0
         elif gone + left > 0:
             self._told = max(self._told, gone / (gone + left))

@@ -9,14 +9,15 @@ import torch
 
 from gradgauge.errors import AnalysisFailed, GradgaugeError, LimitExceeded, wants_memory
 from gradgauge.sampled.case import Found, Measured, compiled
-from gradgauge.sampled.dynamics import first_step, memorisation
+from gradgauge.sampled.dynamics import first_step, memorisation, probed
 from gradgauge.sampled.executor import Executable
 from gradgauge.sampled.jacobian import jacobian
 from gradgauge.sampled.precision import precision
+from gradgauge.sampled.progress import COSTS
 from gradgauge.sampled.recurrence import has_time, recurrence
 from gradgauge.sampled.representation import representation
 from gradgauge.sampled.samples import per_input
-from gradgauge.sampled.seeds import over_seeds
+from gradgauge.sampled.seeds import SEEDS, over_seeds
 from gradgauge.schema.profile import Measurement, SampledLayer, SampledProfile
 
 ROWS = 8  # inputs of a stage that looks at one pass
@@ -42,14 +43,16 @@ def with_stages(
     depth: str,
     wish: Wish,
     done: Callable[[str], None],
+    partly: Callable[[float], None] = lambda _share: None,
 ) -> SampledProfile:
     """The profile with every stage's numbers and its milliseconds.
 
-    `done` is told each stage's name after it. A stage that cannot be run, or asks for more than its
-    part of the budget, is left out with a warning and costs the others nothing.
+    `done` is told each stage's name after it, `partly` the share of a long one that is done. A
+    stage that cannot be run, or asks for more than its part of the budget, is left out with a
+    warning and costs the others nothing.
     """
     whole = case.setting.budget.part(TIME)
-    stages = _stages(exe, held, depth, wish)
+    stages = _stages(exe, held, depth, wish, partly)
     for name, stage in stages.items():
         part = whole.part(EACH)
         exe.limit(part)
@@ -64,8 +67,24 @@ def with_stages(
     return held
 
 
+def foretold(case: Measured, exe: Executable, depth: str, wish: Wish) -> dict[str, float]:
+    """What each stage is going to cost, in passes; nothing where it will not be run."""
+    deep = depth == "deep"
+    idle = set() if has_time(case) else {"recurrence"}
+    if not probed(case, exe, wish.lr, always=deep):
+        idle.add("memorisation")
+    return {
+        name: 0.0 if name in idle else cost * (SEEDS if deep and name in SEEDED else 1)
+        for name, cost in COSTS.items()
+    }
+
+
 def _stages(
-    exe: Executable, held: SampledProfile, depth: str, wish: Wish
+    exe: Executable,
+    held: SampledProfile,
+    depth: str,
+    wish: Wish,
+    partly: Callable[[float], None],
 ) -> dict[str, Callable[[Measured], Found]]:
     zero = {key: layer.zero_gradient for key, layer in held.layers.items()}
     deep = depth == "deep"
@@ -77,7 +96,9 @@ def _stages(
         "jacobian": lambda case: jacobian(case, exe, depth),
         "precision": lambda case: precision(case, exe, formats),
         "first_step": lambda case: first_step(case, exe, zero),
-        "memorisation": lambda case: memorisation(case, exe, wish.lr, always=deep),
+        "memorisation": lambda case: memorisation(
+            case, exe, wish.lr, always=deep, partly=(lambda _share: None) if deep else partly
+        ),
     }
 
 

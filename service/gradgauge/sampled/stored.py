@@ -1,7 +1,6 @@
 """A model file opened to be run: its weights held once, the rest of it parsed."""
 
 import math
-import mmap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,10 +13,11 @@ from gradgauge.graph.container import parse
 from gradgauge.graph.elements import ELEMENTS
 from gradgauge.graph.external import External
 from gradgauge.graph.limits import DEFAULT_LIMITS
+from gradgauge.graph.private import Mapped, tensor
 from gradgauge.graph.read_onnx import mapped
 from gradgauge.graph.tally import Tally
 from gradgauge.ops.row import ROWS
-from gradgauge.sampled.tensors import Mapped, Private
+from gradgauge.sampled.tensors import Private
 
 
 def opened(path: Path) -> onnx_ir.Model:
@@ -31,7 +31,7 @@ def opened(path: Path) -> onnx_ir.Model:
         InvalidModel: the file is no ONNX model, or its data files are missing or unsafe.
         LimitExceeded: it is larger than `DEFAULT_LIMITS` allow.
     """
-    data, files = mapped(path, DEFAULT_LIMITS, access=mmap.ACCESS_COPY)
+    data, files = mapped(path, DEFAULT_LIMITS)
     parsed = parse(data, DEFAULT_LIMITS)
     graph = parsed.proto.graph
     weights = dict(_weights(graph, parsed.weights, External(files)))
@@ -46,7 +46,7 @@ def opened(path: Path) -> onnx_ir.Model:
 
 def _weights(
     graph: onnx.GraphProto, views: Mapping[int, memoryview], external: External
-) -> Iterator[tuple[str, Private]]:
+) -> Iterator[tuple[str, Mapped | Private]]:
     """By name, all that is stored as raw bytes of whole elements; the proto keeps the rest."""
     tally = Tally(DEFAULT_LIMITS)
     for index, proto in enumerate(graph.initializer):
@@ -68,11 +68,15 @@ def _weights(
         if raw is None and not proto.HasField("raw_data"):
             continue
         dtype = onnx_ir.DataType(proto.data_type)
-        array = np.frombuffer(bytearray(proto.raw_data) if raw is None else raw, dtype.numpy())
-        kind = Mapped if outside else Private
-        if not (array.flags.writeable and array.flags.aligned):
-            array, kind = array.copy(), Private
-        yield proto.name, kind(array.reshape(shape), dtype, name=proto.name)
+        held = bytearray(proto.raw_data) if raw is None else raw
+        stored = tensor(memoryview(held), dtype, shape, proto.name)
+        if not isinstance(stored, Mapped):
+            stored = Private(_own(stored.numpy()), dtype, name=proto.name)
+        yield proto.name, stored
+
+
+def _own(array: np.ndarray) -> np.ndarray:
+    return array if array.flags.writeable and array.flags.aligned else array.copy()
 
 
 def _drop_notes(graph: onnx.GraphProto) -> bool:

@@ -1,7 +1,7 @@
 """What was seen of the layers, put into the records that risk and the report read."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx_ir
@@ -9,6 +9,7 @@ import onnx_ir
 from gradgauge.errors import UnsupportedOps
 from gradgauge.graph.arrays import root_mean_square
 from gradgauge.graph.layers import Layer
+from gradgauge.graph.moments import BLOCK, forget, largest, log10_rms
 from gradgauge.graph.reading import InputPlan, Reading
 from gradgauge.sampled.case import Measured, told
 from gradgauge.sampled.frame import Setting
@@ -221,22 +222,14 @@ def _dead(seen: Seen) -> float | None:
 
 
 def _weight_rms(model: onnx_ir.Model, layer: Layer) -> float | None:
-    if not layer.params:
-        return None
-    W = _array(model, layer.params[0])
-    if W is None or not W.size:
-        return None
-    top = float(np.abs(W).max())
-    if not 0.0 < top < math.inf:
-        return None
-    return math.log10(top) + 0.5 * math.log10(float(np.mean(np.square(W / top))))
+    W = _array(model, layer.params[0]) if layer.params else None
+    size = -math.inf if W is None else log10_rms(W)
+    return size if math.isfinite(size) else None
 
 
 def _array(model: onnx_ir.Model, name: str) -> np.ndarray | None:
     value = model.graph.initializers.get(name)
-    if value is None or value.const_value is None:
-        return None
-    return value.const_value.numpy().astype(np.float64)
+    return None if value is None or value.const_value is None else value.const_value.numpy()
 
 
 def _duplicates(model: onnx_ir.Model, layer: Layer) -> float | None:
@@ -247,13 +240,22 @@ def _duplicates(model: onnx_ir.Model, layer: Layer) -> float | None:
     if layer.kind != "linear" or not layer.params or layer.unit_axis is None:
         return None
     W = _array(model, layer.params[0])
-    if W is None or W.ndim < 2 or not W.any():
+    if W is None or W.ndim < 2 or largest(W) == 0.0:
         return 0.0
     units = np.moveaxis(W, layer.unit_axis, 0)
     per_group = max(1, len(units) // _groups(layer, W))
-    # + 0.0 makes 0 of -0; hashes, so that a large weight is not held twice
-    seen = {(i // per_group, hash((unit + 0.0).tobytes())) for i, unit in enumerate(units)}
+    # hashes, so that a large weight is not held twice
+    hashes = (hash(unit.tobytes()) for unit in _rows(units))
+    seen = {(i // per_group, each) for i, each in enumerate(hashes)}
+    forget(W)
     return 1.0 - len(seen) / len(units)
+
+
+def _rows(units: np.ndarray) -> Iterator[np.ndarray]:
+    """Units in order, -0 as 0; some at a time, as those of a last axis lie far apart in memory."""
+    some = max(1, BLOCK // max(1, units[0].size))
+    for start in range(0, len(units), some):
+        yield from units[start : start + some].astype(np.float64, order="C") + 0.0
 
 
 def _groups(layer: Layer, W: np.ndarray) -> int:

@@ -8,6 +8,8 @@ import onnx_ir
 import torch
 from torch import Tensor
 
+from gradgauge.graph.private import Mapped
+
 # a tensor, an array torch has no element type for, a sequence, or an absent optional
 Value: TypeAlias = Tensor | np.ndarray[Any, Any] | list[Any] | None
 
@@ -69,17 +71,14 @@ class Private(onnx_ir.Tensor[np.ndarray[Any, Any]]):
     __slots__ = ()
 
 
-class Mapped(Private):
-    """Private elements on a map of a file: a page takes memory only once it is written to."""
-
-    __slots__ = ()
-
-
 def decode(tensor: onnx_ir.TensorProtocol) -> Tensor | np.ndarray[Any, Any]:
     """The stored elements, bit for bit, to be changed in place as their owner likes.
 
-    A copy, unless they are private: the bytes may be a read-only map of the file, or the caller's.
+    A copy, unless they are private: the bytes may be the caller's. Those of a mapped file are
+    shared by all who decode them, and copied page by page where one of them is changed.
     """
+    if isinstance(tensor, Mapped):
+        return from_numpy(tensor.private())
     if isinstance(tensor, Private):
         return from_numpy(tensor.numpy())
     if tensor.dtype == onnx_ir.DataType.STRING:

@@ -17,6 +17,7 @@ from gradgauge.worker.memory import private_bytes
 
 _REQUEST_LIMIT = 4 << 20
 _ANSWER_LIMIT = 1 << 16
+_MAPS = 2  # of each file: graph/private.py
 _STEP = 0.005
 _PERIOD_S = 0.2
 
@@ -113,7 +114,7 @@ def _policy(request: Request) -> sandbox.Policy:
     return sandbox.Policy(
         read_only=request.read_only,
         writable=request.writable,
-        memory_bytes=None if memory is None else memory + request.mapped_bytes,
+        memory_bytes=None if memory is None else memory + _MAPS * request.mapped_bytes,
         cpu_s=request.cpu_s,
         file_bytes=request.file_bytes,
         threads=request.threads,

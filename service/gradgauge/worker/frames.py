@@ -60,7 +60,7 @@ class Request(_Line):
     memory_bytes: _Bytes | None = None
     """Memory of its own beyond what the child holds when it starts."""
     mapped_bytes: _Bytes = 0
-    """Size of the files it will map: address space on top of `memory_bytes`."""
+    """Size of the files it will map, each twice: address space on top of `memory_bytes`."""
     wall_s: Annotated[float, Field(gt=0)] | None = None
     """Wall clock after which the worker kills the child; None: it never does."""
     cpu_s: Annotated[int, Field(gt=0)] | None = None
