@@ -140,6 +140,7 @@ def test_a_model_that_fits_no_other_way_is_run_in_pieces(zygote, tmp_path):
     assert first["log10_grad_act"]["q50"] is not None
 
 
+@pytest.mark.slow
 def test_weights_beside_the_model_and_their_gradients_take_no_memory(zygote, tmp_path):
     """16 weights of 16 MiB under 160 MiB: each copied once, or all gradients, would be 256."""
     width, layers = 2048, 16

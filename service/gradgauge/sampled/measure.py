@@ -82,14 +82,14 @@ def profile(
     case = Measured(model, tuple(layers), reading, setting, frame, draws)
     case = case.within(_room(setting, exe))
     exe.recompute(case.setting.cuts)
-    give_back(at_once=case.scarce)
+    give_back(at_once=case.scarce or setting.sparing)
     to_come = foretold(case, exe, depth, wish) if staged and wish is not None else {}
     pace = Pace(on_progress or (lambda _share: None), case.draws.count, to_come)
     seen = _attempt(exe, case, pace)
     if _outside(seen.values(), Plain.SAFE_LOG10):
         wide = _spared(replace(case.setting, dtype=torch.float64), exe)
         case = replace(case, setting=wide).within(_room(wide, exe))
-        give_back(at_once=case.scarce)
+        give_back(at_once=case.scarce or wide.sparing)
         del exe
         exe = compiled(model, reading, case.setting)
         seen = _attempt(exe, case, pace)
