@@ -169,10 +169,21 @@ def _sum(call: Call, signs: Sequence[float]) -> Step | None:
         keyed=sum(keyed[1:], start=keyed[0]) if keyed else None,
         cov=_added(terms, out),
         masked=masked,
+        third=_thirds(call, signs, out),
     )
     if not made.finite:
         return None
     return Step((made,), single(call, lambda held: _summed(call, made, held)), _notes(call))
+
+
+def _thirds(call: Call, signs: Sequence[float], out: Signal) -> Tensor | None:
+    """Third central moments of independent terms add up."""
+    found = [
+        s * _padded(v.third, len(out.shape))
+        for s, v in zip(signs, call.inputs, strict=True)
+        if isinstance(v, Signal) and v.third is not None
+    ]
+    return sum(found[1:], start=found[0]) if found else None
 
 
 def _summed(call: Call, out: Signal, held: Flow) -> list[Flow | None]:

@@ -28,8 +28,9 @@ class Signal:
     batch, p position, f feature, k the keys of an attention score. The tensors are float64 and
     broadcast to `shape`. `shared` is the covariance of one channel at two positions of one input
     (size 1 along p), `keyed` the same for two keys of one query (size 1 along k), `cov` the
-    covariance of all features where there are no positions. `masked` marks elements a mask has set
-    to -infinity; the moments are those of the others.
+    covariance of all features where there are no positions, `third` the third central moment per
+    element where a rectified stream is not Gaussian. `masked` marks elements a mask has set to
+    -infinity; the moments are those of the others.
     """
 
     shape: tuple[int, ...]
@@ -40,6 +41,7 @@ class Signal:
     keyed: Tensor | None = None
     cov: Tensor | None = None
     masked: Tensor | None = None
+    third: Tensor | None = None
 
     @property
     def size(self) -> int:
@@ -260,12 +262,15 @@ def pooled(value: Signal, closure: str) -> Signal:
     dims = list(range(len(value.shape))) if closure == "tensor" else value.places()
     if not dims:
         return replace(value, cov=None)
+    if closure == "tensor":
+        value = replace(value, third=None)
     mean = _mean(value.mean, dims)
     var = _mean(value.var, dims)
     spread = (_mean(value.mean * value.mean, dims) - mean * mean).clamp_min(0.0)
     if closure != "tensor":
         keyed = None if value.keyed is None else _mean(value.keyed, dims)
-        return replace(value, mean=mean, var=var + spread, keyed=keyed, cov=None)
+        third = None if value.third is None else _mean(value.third, dims)
+        return replace(value, mean=mean, var=var + spread, keyed=keyed, cov=None, third=third)
     pattern = torch.randn(
         [n if a == "f" else 1 for n, a in zip(value.shape, value.axes, strict=True)],
         generator=torch.Generator().manual_seed(1),

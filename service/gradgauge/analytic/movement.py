@@ -41,7 +41,7 @@ def dropout(call: Call) -> Step | None:
         return None
     more = (1.0 / kept - 1.0) * x.second
     cov = None if x.cov is None else x.cov + torch.diag(more.expand(x.shape).reshape(-1))
-    out = replace(x, var=x.var + more, cov=cov)
+    out = replace(x, var=x.var + more, cov=cov, third=None)
 
     def back(held: Flow) -> list[Flow | None]:
         extra = (1.0 / kept - 1.0) * held.g

@@ -171,7 +171,7 @@ def _over_instance(call: Call, x: Signal, channels: int) -> Step | None:
     norm = Norm(mean, (spread + epsilon).rsqrt(), gain, bias, factor)
     # What all positions of a group share is subtracted with their mean.
     gone = share * common
-    left = replace(x, var=(x.var - gone).clamp_min(0.0), shared=x.shared - gone)
+    left = replace(x, var=(x.var - gone).clamp_min(0.0), shared=x.shared - gone, third=None)
     return _normalised(call, left, norm, ("iid_positions",))
 
 
@@ -206,7 +206,13 @@ def _normalised(call: Call, x: Signal, norm: Norm, notes: tuple[str, ...]) -> St
         var = cov.diagonal().clamp_min(0.0).reshape(x.shape)
     keyed = None if x.keyed is None else x.keyed * float(scale.square().mean())
     out = replace(
-        x, mean=unit * norm.gain + norm.bias, var=var, shared=shared, keyed=keyed, cov=cov
+        x,
+        mean=unit * norm.gain + norm.bias,
+        var=var,
+        shared=shared,
+        keyed=keyed,
+        cov=cov,
+        third=None if x.third is None or norm.project else x.third * scale**3,
     )
     return Step((out,), single(call, _back(x, norm, unit)), notes)
 

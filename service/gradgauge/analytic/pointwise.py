@@ -62,13 +62,17 @@ def function(call: Call) -> Pointwise | None:
 
 def transform(op: str, phi: Pointwise, x: Signal) -> tuple[Signal, Through]:
     """The signal after `phi`, and the map of gradients back through it."""
-    r = responses.respond(op, phi, x.mean, x.var)
+    r, third = responses.respond(op, phi, x.mean, x.var), None
+    if op == "Relu":
+        if x.third is not None:
+            r = responses.skewed(r, x.mean, x.var, x.third)
+        third = responses.relu_third(r, x.mean, x.var, x.third)
     cov, pairs = None, None
     if x.cov is not None:
         cov, pairs = _joint(phi, x, x.cov, r)
     shared, rho = _shared(x, r)
     keyed = None if x.keyed is None else x.keyed * _over(r.rate.square(), x.places("k"))
-    out = replace(x, mean=r.mean, var=r.var, shared=shared, keyed=keyed, cov=cov)
+    out = replace(x, mean=r.mean, var=r.var, shared=shared, keyed=keyed, cov=cov, third=third)
     slope = _over(r.slope, x.places())
     rate = _over(r.rate, x.places()).square()
     # Slopes at two positions: apart they are the mean slope each, together one slope.

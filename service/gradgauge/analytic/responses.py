@@ -20,6 +20,7 @@ MEANS, SPREADS = 49, 13  # points of a table, at most
 STEP = 0.05  # between them, where fewer do: of means in deviations, of deviations in their log
 ORDER = 8  # nodes of each panel
 SERIES = 8  # terms of a Hermite series
+SKEWED = 1.5  # skewness beyond which one term of its series says no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,33 @@ def relu(m: Tensor, v: Tensor) -> Response:
     mean = (s * pdf + m * cdf).clamp_min(0.0)
     second = ((m * m + v) * cdf + m * s * pdf).clamp_min(0.0)
     return Response(mean, second, cdf, cdf, s * pdf, pdf, mean, s * cdf)
+
+
+def skewed(r: Response, m: Tensor, v: Tensor, third: Tensor) -> Response:
+    """The response of ReLU to a value of third central moment `third`, by one term of Edgeworth's.
+
+    E f gains k E f(x) He_3(z) / 6 with k = third / s^3, and E 1(x > 0) He_n(z) is
+    He_(n-1)(-a) pdf(a), E relu(x) He_n(z) is s He_(n-2)(-a) pdf(a) with a = m / s.
+    """
+    s = v.sqrt().clamp_min(1e-300)
+    a = (m / s).clamp(-40.0, 40.0)
+    pdf = torch.exp(-0.5 * a * a) / math.sqrt(2 * math.pi)
+    k = (third / s**3).clamp(-SKEWED, SKEWED) / 6
+    mean = (r.mean - k * s * a * pdf).clamp_min(0.0)
+    rate = (r.rate + k * (a * a - 1) * pdf).clamp(0.0, 1.0)
+    second = torch.maximum(r.second + 2 * k * v * pdf, mean * mean)
+    bend = r.bend + k * s * (6 * r.rate - (a**3 + 3 * a) * pdf)
+    lean, both = r.lean - k * a**3 * pdf, r.both + k * s * (a * a + 2) * pdf
+    return Response(mean, second, rate, rate, bend, lean, mean, both)
+
+
+def relu_third(r: Response, m: Tensor, v: Tensor, third: Tensor | None) -> Tensor:
+    """Third central moment behind ReLU: E y^3 = (m^3 + 3 m v) Phi(a) + (m^2 + 2 v) s pdf(a)."""
+    held = relu(m, v)
+    cube = m * held.second + 2 * v * held.mean
+    if third is not None:
+        cube = cube + third * held.rate
+    return cube - 3 * r.mean * r.second + 2 * r.mean**3
 
 
 def hermite(phi: Pointwise, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:

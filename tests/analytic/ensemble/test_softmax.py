@@ -16,6 +16,15 @@ def test_concentration_is_that_of_drawn_logits(n, s):
     assert concentration(s * s, n) == pytest.approx(drawn.mean(), rel=0.015)
 
 
+@pytest.mark.parametrize("s", [0.01, 0.3, 1.0, 1.5, 2.0])
+def test_of_two_logits_it_is_an_integral_over_their_difference(s):
+    z = np.linspace(-12, 12, 4001)
+    mass = np.exp(-0.5 * z * z)
+    A = 1 / (1 + np.exp(np.sqrt(2) * s * z))
+    wanted = np.sum(mass * (A * A + (1 - A) ** 2)) / mass.sum()
+    assert concentration(s * s, 2) == pytest.approx(wanted, rel=1e-7)
+
+
 def test_equal_logits_spread_evenly_and_one_entry_takes_all():
     assert concentration(0.0, 10) == pytest.approx(0.1)
     assert concentration(3.0, 1) == 1.0
