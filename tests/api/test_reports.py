@@ -51,6 +51,12 @@ def test_formats_of_pipelines_are_those_of_the_command(api, path, form, kind):
     assert named.headers["etag"] != asked.headers["etag"]
 
 
+def test_node_data_for_the_viewer_is_that_of_the_command(api, path):
+    answer = api.get(path, params={"format": "model-explorer"})
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.text == render(api.get(path).json(), "model-explorer")
+
+
 def test_sarif_is_given_to_who_accepts_it(api, path):
     answer = api.get(path, headers={"Accept": "application/sarif+json"})
     assert answer.json()["version"] == "2.1.0"

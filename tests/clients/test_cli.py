@@ -124,7 +124,7 @@ def test_the_exit_code_is_the_documented_one(gradgauge, words, code):
         ("check --local pass.onnx --data none.npz", "none.npz"),
         (
             "check --local pass.onnx --format pdf",
-            "table, json, markdown, html, sarif, junit, gitlab, github",
+            "table, json, markdown, html, sarif, junit, gitlab, github, model-explorer",
         ),
         ("check --local pass.onnx --format json --format table", "standard output"),
         ("check --local pass.onnx --format json --format html -o x", "go to x"),

@@ -28,7 +28,9 @@ def test_json_is_the_whole_report_in_plain_ascii():
 
 
 def test_an_unknown_format_is_refused_with_those_there_are():
-    with pytest.raises(InvalidOptions, match="github, gitlab, html, json, junit, markdown, sarif"):
+    with pytest.raises(
+        InvalidOptions, match="github, gitlab, html, json, junit, markdown, model-explorer, sarif"
+    ):
         render(reports.report(), "pdf")
 
 

@@ -120,7 +120,7 @@ class Analysis(_models.Analysis):
         return told
 
     def render(self, form: str, *, path: str | None = None) -> str:
-        """Its report as `html`, `markdown`, `sarif`, `junit`, `gitlab` or `github`, by the service.
+        """Its report in a format of the service's: `html`, `markdown`, `sarif` and the others.
 
         Formats of pipelines tell the model's `path` in its repository, else its name.
         """

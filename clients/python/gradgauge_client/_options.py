@@ -148,7 +148,8 @@ Formats = Annotated[
     typer.Option(
         "--format",
         metavar="FMT[:PATH]",
-        help="table, json, sarif, junit, gitlab, github, markdown or html; may be repeated.",
+        help="table, json, sarif, junit, gitlab, github, markdown, html or model-explorer; "
+        "may be repeated.",
     ),
 ]
 Destination = Annotated[

@@ -16,7 +16,8 @@ from gradgauge_client.table import show
 Json = dict[str, Any]
 
 PIPELINES = ("sarif", "junit", "gitlab", "github")
-FORMATS = ("table", "json", "markdown", "html", *PIPELINES)
+FORMATS = ("table", "json", "markdown", "html", *PIPELINES, "model-explorer")
+SINGLE = {"html": "one page for one model", "model-explorer": "of one graph"}
 STDOUT = "-"
 PIPE_WIDTH = 1000  # wider than any line: one finding stays one line for grep
 
@@ -29,7 +30,7 @@ class Renderer(Protocol):
     """What writes the formats that are neither the table nor the report itself."""
 
     def render(self, report: Json, form: str) -> str:
-        """The report as `html` or `markdown`."""
+        """The report as `html`, `markdown` or `model-explorer`."""
 
     def render_all(self, reports: Sequence[Json], paths: Sequence[str], form: str) -> str:
         """The reports of the models at `paths` as one `sarif`, `junit`, `gitlab` or `github`."""
@@ -47,8 +48,8 @@ def plan(formats: Sequence[str], path: str | None, inputs: int) -> list[Output]:
     """`FMT[:PATH]` words and `-o` to outputs, checked before anything is analysed.
 
     Raises:
-        BadOutput: unknown format, two formats on one destination, no such folder, or HTML of
-            several inputs, which is one page each.
+        BadOutput: unknown format, two formats on one destination, no such folder, or a format
+            of one model of several inputs.
     """
     outputs = [_parse(word, path or STDOUT) for word in formats or ["table"]]
     taken = [output.path for output in outputs]
@@ -56,8 +57,9 @@ def plan(formats: Sequence[str], path: str | None, inputs: int) -> list[Output]:
         if taken.count(output.path) > 1:
             where = "standard output" if output.path == STDOUT else output.path
             raise BadOutput(f"two formats would go to {where}: give them paths, FMT:PATH")
-        if output.format == "html" and inputs > 1:
-            raise BadOutput("html is one page for one model: check the models one by one")
+        if output.format in SINGLE and inputs > 1:
+            said = f"{output.format} is {SINGLE[output.format]}"
+            raise BadOutput(f"{said}: check the models one by one")
         if output.path != STDOUT:
             _refuse_unwritable(Path(output.path))
     return outputs

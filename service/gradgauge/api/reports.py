@@ -20,7 +20,7 @@ from gradgauge.store.repository import analyses as rows
 
 router = APIRouter(prefix="/v1/analyses", tags=["reports"])
 
-Format = Literal["json", "markdown", "html", "sarif", "junit", "gitlab", "github"]
+Format = Literal["json", "markdown", "html", "sarif", "junit", "gitlab", "github", "model-explorer"]
 Layout = Annotated[
     Literal["rows", "columnar"],
     Query(description="`columnar`: of the layers one list a quantity, in JSON."),
@@ -33,9 +33,10 @@ TYPES: dict[Format, str] = {
     "junit": "application/xml",
     "gitlab": "application/json",
     "github": "text/plain",
+    "model-explorer": "application/json",
 }
 # By `format` only: their types say too little of them.
-_UNNEGOTIATED: tuple[Format, ...] = ("junit", "gitlab", "github")
+_UNNEGOTIATED: tuple[Format, ...] = ("junit", "gitlab", "github", "model-explorer")
 # The report's own policy, in its head, names the hash of its style; this bounds what it may name.
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
@@ -86,7 +87,8 @@ async def get_report(
     """Read a succeeded analysis's report, by `format` or else by `Accept`; JSON by default.
 
     A JSON report has its layers by column where `layout` asks for it. `sarif`, `junit`, `gitlab`
-    (Code Quality) and `github` (annotations) are for pipelines.
+    (Code Quality) and `github` (annotations) are for pipelines, `model-explorer` is node data for
+    that viewer.
     """
     form = wanted or negotiated(request.headers.get("accept"))
     key = await report_key(here, project, analysis_id)

@@ -10,6 +10,7 @@ from gradgauge.formats.gitlab import to_gitlab
 from gradgauge.formats.html import to_html
 from gradgauge.formats.junit import to_junit
 from gradgauge.formats.markdown import to_markdown
+from gradgauge.formats.model_explorer import to_model_explorer
 from gradgauge.formats.sarif import to_sarif
 from gradgauge.formats.subject import Subject
 from gradgauge.schema.report import Report
@@ -24,6 +25,7 @@ FORMATS: dict[str, Callable[[Report], str]] = {
     "html": to_html,
     "json": to_json,
     "markdown": to_markdown,
+    "model-explorer": to_model_explorer,
 }
 
 OF_MANY: dict[str, Callable[[Sequence[Subject]], str]] = {
@@ -52,7 +54,7 @@ def render_all(
 
 
 def render(report: Report | Mapping[str, Any], format: str) -> str:  # noqa: A002 - the seam's word
-    """`report` (the model, or its JSON as a dict) as `json`, `markdown` or `html`.
+    """`report` (the model, or its JSON as a dict) in any format of one report.
 
     A format of pipelines tells of the model by its name instead of its path.
 
