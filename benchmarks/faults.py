@@ -23,7 +23,7 @@ from pathlib import Path
 import httpx2
 
 from tests.faults import fleet
-from tests.service import HASTY, QUICK, SPEC, children, serving, until
+from tests.service import HASTY, QUICK, SPEC, TASKS, children, serving, task, until
 
 KILLS, JOBS = 10, 12  # of a round of `service`
 STRIKES, FLEET_JOBS = 40, 100  # of a round of `fleet`
@@ -79,7 +79,7 @@ def victim(service, part):
     """The process to kill; None where there is no child at work just now."""
     if part == "child":
         with suppress(AssertionError, OSError):
-            return next(iter(children(service.zygote())), None)
+            return next((p for p in children(service.zygote()) if task(p) in TASKS), None)
         return None
     return service.part(part) if part in {"api", "worker"} else getattr(service, part)()
 

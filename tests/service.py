@@ -19,6 +19,7 @@ from gradgauge.store import postmaster
 from tests.postgres import open_folder
 
 ROOT = Path(__file__).parents[1]
+TASKS = {"analyze", "inspect", "patch"}
 FINAL = {"succeeded", "failed", "cancelled"}
 SPEC = {
     "gradgauge": 1,
@@ -115,9 +116,9 @@ class Service:
         return until(lambda: next((p for p in children(worker) if runs(p, "zygote")), None))
 
     def analysing(self, zygote=None):
-        """Process id of a confined child at work."""
+        """Process id of a confined child at work, but for the one that runs onnxruntime."""
         zygote = zygote or self.zygote()
-        return until(lambda: next(iter(children(zygote)), None))
+        return until(lambda: next((p for p in children(zygote) if task(p) in TASKS), None))
 
     def postmaster(self):
         return postmaster.find(self.folder / "data" / "postgres" / "data")
@@ -184,6 +185,12 @@ def runs(pid, word):
         return word in Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:
         return False
+
+
+def task(pid):
+    """What a confined child does, by the name it gives itself; None where it is gone."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
 def gone(pid):

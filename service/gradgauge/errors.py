@@ -159,6 +159,10 @@ class StorageFull(Unavailable):
     """The disk or the bucket has no room left."""
 
 
+class DatabaseFull(StorageFull):
+    """The database's disk has no room left: what was promised waits until it has."""
+
+
 # how the allocators of numpy, torch and the C++ runtime word their refusals
 _NO_MEMORY = re.compile(
     r"can't allocate memory|not enough memory|unable to allocate|bad_alloc|out of memory",

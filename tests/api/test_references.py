@@ -5,6 +5,7 @@ import hashlib
 import pytest
 from typer.testing import CliRunner
 
+from gradgauge.jobs.references import read, shown
 from gradgauge_client import Client, cli
 from gradgauge_client._errors import APIStatusError
 from tests.api.keyed import bearer, key
@@ -37,12 +38,30 @@ def test_a_model_is_fetched_inspected_and_held_once(api, far):
     first = fetch(api, f"{far}/zoo/net.onnx", sha256=digest, name="fetched")
     assert first.status_code in {200, 201}, first.text
     model = first.json()
-    assert model["sha256"] == digest
+    assert (model["sha256"], model["source"]) == (digest, f"{far}/zoo/net.onnx")
     path = f"/v1/models/{model['id']}"
     assert first.headers["location"] == path
     assert until(lambda: (s := api.get(path).json()["state"]) != "inspecting" and s) == "ready"
     again = fetch(api, f"{far}/zoo/net.onnx")
     assert (again.status_code, again.json()["id"]) == (200, model["id"])
+
+
+def test_an_uploaded_model_has_no_source(api):
+    assert api.post("/v1/models", content=b"no model, but kept").json()["source"] is None
+
+
+@pytest.mark.parametrize(
+    ("told", "source"),
+    [
+        ("https://zoo.example/net.onnx?X-Signature=secret", "https://zoo.example/net.onnx"),
+        ("s3://bucket/folder/net.onnx", "s3://bucket/folder/net.onnx"),
+        ("hf://owner/repo@v1/net.onnx", "https://hub.example/owner/repo/resolve/v1/net.onnx"),
+        ("models:/name/3", "models:/name/3"),
+        ("models:/name@champion", "models:/name@champion"),
+    ],
+)
+def test_a_source_says_where_from_and_keeps_no_signature(told, source):
+    assert shown(read(told, hub_url="https://hub.example")) == source
 
 
 def test_the_client_fetches(service, far):

@@ -75,6 +75,7 @@ def model(sha256, name, size, fault=None):
         "name": name,
         "sha256": sha256,
         "size_bytes": size,
+        "source": None,
         "state": "rejected" if fault else "ready",
         "facts": None,
         "problem": FAULT | fault if fault else None,

@@ -5,6 +5,7 @@ Whoever asks is told so in order (507 or 503), nothing is left behind, and the n
 
 import os
 import subprocess
+import time
 from contextlib import ExitStack, contextmanager, suppress
 
 import httpx2
@@ -67,7 +68,6 @@ def disks():
             **HASTY,
             storage_url=f"file://{places['store']}",
             pg_dir=places["database"] / "postgres",
-            max_deaths=100,
         ).start()
         stack.callback(service.stop)
         yield service, places
@@ -116,15 +116,17 @@ def test_a_full_spool_refuses_uploads_and_keeps_no_piece(disks):
     works(service, 3)
 
 
-def test_a_full_database_refuses_and_loses_nothing_that_was_acknowledged(disks):
+@pytest.mark.parametrize("room", [0, MIB // 2])
+def test_a_full_database_refuses_and_loses_nothing_that_was_acknowledged(disks, room):
+    """With a little room an analysis is acknowledged, and its worker then finds none."""
     service, places = disks
     acknowledged, answers, refused = [], set(), 0
-    with full(places["database"]):
+    with full(places["database"], but=room):
         for seed in range(2000):
             if refused == 20:
                 break
             try:
-                body = {"architecture": _spec(seed), "options": QUICK}
+                body = {"architecture": _spec(room + seed), "options": QUICK}
                 answer = service.client.post("/v1/analyses", json=body)
             except httpx2.TransportError:
                 answers.add("cut off")
@@ -134,13 +136,14 @@ def test_a_full_database_refuses_and_loses_nothing_that_was_acknowledged(disks):
             if answer.status_code == 202:
                 acknowledged.append(answer.json()["id"])
         assert service.client.get("/healthz").status_code == 200
+        time.sleep(10)  # in which workers meet the end of the room over and over
     assert refused == 20
     assert answers <= {202, 503, 507, "cut off"}
     until(lambda: service.client.get("/readyz").status_code == 200, 120)
     for each in acknowledged:
         assert service.until(each, limit_s=240)["state"] == "succeeded"
         assert service.ends(each) == ["succeeded"]
-    works(service, 4)
+    works(service, 4 + room)
 
 
 def _spec(seed):

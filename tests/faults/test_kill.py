@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.service import HASTY, SLOW, gone, serving, until
+from tests.service import HASTY, SLOW, children, gone, serving, task, until
 
 pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads /proc"),
@@ -61,6 +61,38 @@ def test_kill_9_of_the_children_three_times_fails_the_analysis_and_the_next_runs
     assert "3 times" in failed["error"]["message"]
     assert "SIGKILL" in failed["error"]["message"]
     one_success(victim, after)
+
+
+@pytest.mark.parametrize("struck", ["worker", "child", "postmaster", "api"])
+def test_a_recommendation_half_applied_is_applied_once(victim, struck):
+    """Killed while the child writes the model: one success, one model, no second of it."""
+    asked = victim.submit({"architecture": _sigmoids(struck), "options": {"profile": "quick"}})
+    assert victim.until(asked, limit_s=PATIENCE_S)["state"] == "succeeded"
+    path = f"/v1/analyses/{asked}"
+    advice = victim.client.get(f"{path}/report").json()["recommendations"]
+    wanted = next(each for each in advice if each["cost"] != "config")
+    applied = victim.client.post(f"{path}/recommendations/{wanted['id']}:apply")
+    assert applied.status_code == 202, applied.text
+    child = until(lambda: next((p for p in children(victim.zygote()) if task(p) == "patch"), None))
+    target = {"child": lambda: child, "postmaster": victim.postmaster}
+    os.kill(target.get(struck, lambda: victim.part(struck))(), signal.SIGKILL)
+    until(lambda: victim.client.get("/readyz").status_code == 200)
+    done = victim.until(applied.json()["id"], limit_s=PATIENCE_S)
+    assert (done["state"], done["error"]) == ("succeeded", None)
+    assert victim.ends(done["id"]) == ["succeeded"]
+    made = done["application"]["model_id"]
+    model = until(
+        lambda: (m := victim.client.get(f"/v1/models/{made}").json())["state"] != "inspecting" and m
+    )
+    assert model["state"] == "ready"
+    models = victim.client.get("/v1/models", params={"limit": 100}).json()["items"]
+    assert [each["name"] for each in models].count(model["name"]) == 1
+
+
+def _sigmoids(name):
+    block = [{"type": "dense", "units": 24}, {"type": "activation", "function": "sigmoid"}]
+    layers = [{"type": "repeat", "times": 14, "layers": block}, {"type": "dense", "units": 4}]
+    return {"gradgauge": 1, "name": name, "input": {"shape": [24]}, "layers": layers}
 
 
 def test_a_running_analysis_is_cancelled_within_two_seconds_and_its_child_gone(victim):

@@ -1,6 +1,7 @@
 """Client and command line of gradgauge."""
 
 from gradgauge_client._analyses import Analysis
+from gradgauge_client._async import AsyncAnalysis, AsyncClient
 from gradgauge_client._client import Client
 from gradgauge_client._errors import (
     AnalysisCancelled,
@@ -35,6 +36,8 @@ __all__ = [
     "AnalysisError",
     "AnalysisFailed",
     "AnalysisTimeout",
+    "AsyncAnalysis",
+    "AsyncClient",
     "AuthenticationError",
     "BadRequestError",
     "Client",

@@ -84,14 +84,14 @@ class Analysis(_models.Analysis):
         """
         tell = on_progress or (lambda _stage, _share: None)
         if self.state in _watch.FINAL:
-            return _succeeded(self)
+            return succeeded(self)
         deadline = _watch.Deadline(self.id, timeout)
         try:
             for event in _watch.events(self._http, deadline):
                 tell(event.stage or event.state, event.progress)
         except (APIConnectionError, APIResponseError, APIStatusError):
-            return _succeeded(self._poll(deadline, tell))
-        return _succeeded(self.refresh())
+            return succeeded(self._poll(deadline, tell))
+        return succeeded(self.refresh())
 
     def report(self) -> Report:
         """Its report; raises ConflictError or NotFoundError where there is none."""
@@ -233,7 +233,8 @@ def _read(http: Http, value: Any) -> Analysis:
     return validated(Analysis, value)._of(http)  # noqa: SLF001 - its maker
 
 
-def _succeeded(analysis: Analysis) -> Analysis:
+def succeeded(analysis: Analysis) -> Analysis:
+    """The analysis, which has ended, if it has a report; else raises what it ended with."""
     if analysis.state == "succeeded":
         return analysis
     if analysis.state == "cancelled":

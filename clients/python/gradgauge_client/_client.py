@@ -96,13 +96,7 @@ class Client:
             APIStatusError: the service refused.
         """
         analysis = self.submit(path, options).wait(timeout, on_progress)
-        told = analysis.report_json()
-        if fail_on:
-            told = regate(told, fail_on)
-        report = reported(told, analysis._applied)  # noqa: SLF001 - its maker
-        if report.gate and not report.gate.passed:
-            raise GateFailed(report)
-        return report
+        return judged(analysis.report_json(), fail_on, analysis)
 
     def compare(
         self, base: str, head: str, *, policy: str | None = None, only_new: bool = False
@@ -138,6 +132,14 @@ class Client:
                 raise
             problem = self.models.retrieve(model.id).problem
             raise _unusable(problem.model_dump() if problem else fault_of(refused)) from refused
+
+
+def judged(told: dict[str, Any], fail_on: FailOn | None, analysis: Analysis) -> Report:
+    """The report of `analysis` that was told; raises GateFailed where it does not pass."""
+    report = reported(regate(told, fail_on) if fail_on else told, analysis._applied)  # noqa: SLF001 - its maker
+    if report.gate and not report.gate.passed:
+        raise GateFailed(report)
+    return report
 
 
 @contextmanager

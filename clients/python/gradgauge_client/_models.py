@@ -916,6 +916,8 @@ class Model(BaseModel):
     problem: Fault | None
     sha256: str
     size_bytes: int
+    source: str | None
+    """What it was fetched by, without a query; null where it was uploaded or made here."""
     state: Literal["inspecting", "ready", "rejected"]
     updated_at: AwareDatetime
 

@@ -36,6 +36,18 @@ class Optimizer(StrEnum):
     adam = "adam"
 
 
+class Rendered(StrEnum):
+    """What a service writes of a report."""
+
+    json = "json"
+    markdown = "markdown"
+    html = "html"
+    sarif = "sarif"
+    junit = "junit"
+    gitlab = "gitlab"
+    github = "github"
+
+
 class OnError(StrEnum):
     """What an analysis that fails means for the exit code."""
 
@@ -78,6 +90,27 @@ Models = Annotated[
         readable=True,
         show_default=False,
     ),
+]
+Model = Annotated[
+    Path,
+    typer.Argument(
+        metavar="MODEL_OR_SPEC",
+        help="An ONNX model or an architecture spec.",
+        exists=True,
+        dir_okay=False,
+        readable=True,
+        show_default=False,
+    ),
+]
+Applied = Annotated[
+    str, typer.Option("--apply", metavar="R1", help="The recommendation's id.", show_default=False)
+]
+Patched = Annotated[
+    Path,
+    typer.Option("-o", "--output", metavar="OUT.onnx", help="The file to write.", dir_okay=False),
+]
+AnalysisId = Annotated[
+    str, typer.Argument(metavar="ID", help="The analysis's id.", show_default=False)
 ]
 Local = Annotated[bool, typer.Option("--local", help="Analyse here, in a child process.")]
 Service = Annotated[
@@ -134,6 +167,9 @@ Suppressed = Annotated[
         "--suppressions", "FILE", "More suppressions, `allow` and its list, beside the policy's."
     ),
 ]
+Saved = Annotated[
+    Path | None, _file("--report", "REPORT.json", "A report of this model whose advice is meant.")
+]
 Earlier = Annotated[
     Path | None,
     _file(
@@ -152,6 +188,7 @@ Formats = Annotated[
         "may be repeated.",
     ),
 ]
+Form = Annotated[Rendered, typer.Option("--format", help="What to write of it.")]
 Destination = Annotated[
     str | None,
     typer.Option("-o", "--output", metavar="PATH", help="Where a format without a path goes."),
@@ -217,3 +254,15 @@ def place(*, local: bool, url: str | None, data: Path | None) -> str | None:
     if asked and data:
         raise typer.BadParameter("--data goes with --local: the service takes no data files yet")
     return asked
+
+
+def patching(*, local: bool, url: str | None, data: Path | None, saved: Path | None) -> str | None:
+    """The URL of the service that is to patch; None for the engine here.
+
+    Raises:
+        BadParameter: a service was asked to read a file that stays here.
+    """
+    if saved and url:
+        raise typer.BadParameter("--report goes without --url: a service has its own reports")
+    here = local or bool(saved) or not (url or environment("GRADGAUGE_URL"))
+    return None if here and not url else place(local=local, url=url, data=data)

@@ -77,7 +77,7 @@ class Remote:
         except OSError as failed:
             return {"problem": _unreadable(path, failed.strerror or str(failed))}
         except GradgaugeError as error:
-            return {"problem": _problem(error)}
+            return {"problem": problem_of(error)}
 
     def _report(self, path: Path, options: Json, on_progress: _local.OnProgress | None) -> Json:
         if not path.is_file():
@@ -100,7 +100,7 @@ def fetch(
     try:
         model = client.models.fetch(reference, name=name, sha256=sha256)
     except GradgaugeError as error:
-        problem = _problem(error)
+        problem = problem_of(error)
         _local.say(console, reference, problem)
         return int(problem["exit"])
     print(model.id)  # noqa: T201 - what the command is for
@@ -117,7 +117,7 @@ def _unreadable(path: str, reason: str) -> Json:
     }
 
 
-def _problem(error: GradgaugeError) -> Json:
+def problem_of(error: GradgaugeError) -> Json:
     """The error as the engine would put it, and the exit code it asks for."""
     if isinstance(error, AnalysisTimeout):
         return error.fault | {"exit": _exit.UNREACHABLE}

@@ -1,6 +1,6 @@
 """The service package's commands: entry points, run with the words that follow their name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 
 import typer
@@ -17,7 +17,6 @@ HELP = {
     "backup": "Save the database and a local store's files.",
     "restore": "Put a backup into an empty database and store.",
     "export": "Write a spec as an ONNX model, its weights drawn.",
-    "patch": "Write the model that a recommendation was measured on.",
     "diff": "Compare two reports kept as JSON: what the second changed.",
     "explain": "Print what a rule finds: cause, evidence, remedies.",
 }
@@ -40,6 +39,11 @@ def _command(name: str) -> Callable[[typer.Context], None]:
         raise typer.Exit(_load(name)(context.args))
 
     return run
+
+
+def run(name: str, words: Sequence[str]) -> int:
+    """Run a command of the service's with `words`; its exit code."""
+    return _load(name)(list(words))
 
 
 def _load(name: str) -> Callable[[list[str]], int]:

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from gradgauge_client import _engine, _exit, _gate, _local, _output, _remote, _server
+from gradgauge_client import _engine, _errands, _exit, _gate, _local, _output, _remote, _server
 from gradgauge_client import _options as given
 from gradgauge_client._client import Client
 
@@ -105,6 +105,72 @@ def fetch(
     with _client(given.place(local=False, url=url, data=None)) as client:
         console = _console()
         code = _remote.fetch(client, reference, name=name, sha256=sha256, console=console)
+    raise typer.Exit(code)
+
+
+@app.command()
+def upload(*, model: given.Model, url: given.Service = None) -> None:
+    """Have a service keep a model or a spec, and print its id.
+
+    Exit: 0 it has, 1 the file cannot be read, 2 not a valid spec, 4 the service unreachable or
+    closed to us.
+    """
+    with _client(given.place(local=False, url=url, data=None)) as client:
+        raise typer.Exit(_errands.upload(client, model, _console()))
+
+
+@app.command()
+def report(
+    *,
+    analysis: given.AnalysisId,
+    url: given.Service = None,
+    form: given.Form = given.Rendered.json,
+    output: given.Destination = None,
+) -> None:
+    """Print the report of an analysis that a service has made.
+
+    Exit: 0 it is written, 1 it cannot be written, 2 there is no such analysis or no report yet,
+    4 the service unreachable or closed to us.
+    """
+    with _client(given.place(local=False, url=url, data=None)) as client:
+        where = output or _output.STDOUT
+        raise typer.Exit(_errands.report(client, analysis, form.value, where, _console()))
+
+
+@app.command()
+def patch(
+    *,
+    model: given.Model,
+    apply: given.Applied,
+    output: given.Patched,
+    local: given.Local = False,
+    url: given.Service = None,
+    timeout: given.Patience = 1800,
+    saved: given.Saved = None,
+    profile: given.Depth = None,
+    data: given.Data = None,
+    lr: given.Rate = None,
+    seed: given.Seed = None,
+) -> None:
+    """Write the model that a recommendation was measured on, as ONNX.
+
+    Here, unless --url or GRADGAUGE_URL names a service. With a saved report its recommendations are
+    meant, else the analysis is run first, with the options given.
+
+    Exit: 0 it is written, 1 it cannot be written, 2 usage, invalid input or no such recommendation,
+    3 inconclusive, 4 the service unreachable, closed to us or too slow, 5 it failed.
+    """
+    options = {"profile": profile and profile.value, "lr": lr, "seed": seed}
+    place = given.patching(local=local, url=url, data=data, saved=saved)
+    if place is None:
+        files = {"report": saved, "data": data, "output": output}
+        given_here = {name: v for name, v in {**options, **files}.items() if v is not None}
+        words = [f"--{name}={value}" for name, value in given_here.items()]
+        raise typer.Exit(_server.run("patch", [*words, f"--apply={apply}", "--", str(model)]))
+    said = {name: value for name, value in options.items() if value is not None}
+    with _client(place) as client:
+        console = _console()
+        code = _errands.patch(client, model, apply, output, said, timeout, console)
     raise typer.Exit(code)
 
 

@@ -60,12 +60,13 @@ def create_app(settings: Settings, stopping: asyncio.Event | None = None) -> Fas
         docs_url=None,
         responses=contract.everywhere(),
     )
+    # In this order they are tried: what is asked most, the state of an analysis, comes first.
     for each in (
+        analyses,
         models,
         parts,
         references,
         architectures,
-        analyses,
         reports,
         recommendations,
         layers,

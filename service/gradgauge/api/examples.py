@@ -60,6 +60,7 @@ _MODEL = {
     "name": "net.onnx",
     "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
     "size_bytes": 3355443,
+    "source": None,
     "state": "inspecting",
     "facts": None,
     "problem": None,
@@ -138,7 +139,10 @@ class Example:
 
 EXAMPLES: dict[str, Example] = {
     "upload_model": Example(response=_MODEL),
-    "fetch_model": Example({"reference": "hf://onnx-community/resnet-18/model.onnx"}, _MODEL),
+    "fetch_model": Example(
+        {"reference": "s3://models/vision/net.onnx"},
+        _MODEL | {"source": "s3://models/vision/net.onnx"},
+    ),
     "get_model": Example(response=_MODEL),
     "list_models": Example(response={"items": [_MODEL], "next_cursor": None}),
     "create_architecture": Example(_SPEC, _ARCHITECTURE),

@@ -14,7 +14,7 @@ from gradgauge.api.problems import NotReadable
 from gradgauge.api.uploads import bounded
 from gradgauge.jobs import uploads
 from gradgauge.jobs.parts import DigestMismatch
-from gradgauge.jobs.references import name_of
+from gradgauge.jobs.references import name_of, shown
 from gradgauge.schema import resources
 from gradgauge.schema.strict import Strict
 
@@ -84,6 +84,7 @@ async def fetch_model(
         project,
         name=asked.name or name_of(reference),
         received=received,
+        source=shown(reference),
         request_id=request.state.request_id,
     )
     response.status_code = 201 if added else 200

@@ -1,17 +1,20 @@
 """What the API asks of the queue: inspect, analyse, cancel; each in its caller's transaction."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 from procrastinate import PsycopgConnector
+from procrastinate.exceptions import ConnectorException
 from procrastinate.manager import JobManager
 from procrastinate.tasks import configure_task
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gradgauge.errors import ModelRejected
 from gradgauge.jobs import quotas
-from gradgauge.store.database import psycopg_connection
+from gradgauge.store.database import psycopg_connection, unreachable
 from gradgauge.store.repository import analyses, attempts, models
 from gradgauge.store.repository.analyses import NewAnalysis
 from gradgauge.store.repository.usage import Quotas
@@ -128,12 +131,13 @@ class Queue:
             return analysis
         await attempts.end(session, analysis, {"state": "cancelled"})
         if analysis.job_id is not None:
-            await self._manager.cancel_job_by_id_async(
-                analysis.job_id,
-                abort=True,
-                delete_job=True,
-                connection=await psycopg_connection(session),
-            )
+            with _queue_errors():
+                await self._manager.cancel_job_by_id_async(
+                    analysis.job_id,
+                    abort=True,
+                    delete_job=True,
+                    connection=await psycopg_connection(session),
+                )
         return analysis
 
     async def defer(self, session: AsyncSession, row: Analysis | Model) -> int:
@@ -151,7 +155,8 @@ class Queue:
             priority=priority,
             connection=await psycopg_connection(session),
         )
-        return await job.defer_async(row_id=row_id)
+        with _queue_errors():
+            return await job.defer_async(row_id=row_id)
 
     async def _make(self, session: AsyncSession, new: NewAnalysis, *, fresh: bool) -> Analysis:
         ready = True
@@ -172,6 +177,22 @@ class Queue:
             priority = _priority(waiting + 1, new.options)
             job_id = await self._defer(session, ANALYSE, new.id, priority)
         return await analyses.add(session, new, job_id=job_id)
+
+
+@contextmanager
+def _queue_errors() -> Iterator[None]:
+    """The queue's word for a database that is away or full, as every other query's.
+
+    Raises:
+        Unavailable: the database cannot be reached, now or half way.
+        DatabaseFull: its disk is full.
+    """
+    try:
+        yield
+    except ConnectorException as error:
+        if isinstance(error.__cause__, (psycopg.OperationalError, psycopg.InterfaceError)):
+            raise unreachable(error) from error
+        raise
 
 
 def _priority(waiting: int, options: Mapping[str, Any]) -> int:

@@ -89,9 +89,10 @@ def name_of(reference: Reference) -> str:
 
 
 def shown(reference: Reference) -> str:
-    """The reference for a log, without a query, which may hold a signature."""
+    """The reference for a log and an answer, without a query, which may hold a signature."""
     if isinstance(reference, Registered):
-        return f"models:/{reference.name}"
+        which = f"/{reference.version}" if reference.version else f"@{reference.alias}"
+        return f"models:/{reference.name}{which}"
     if isinstance(reference, Object):
         return f"s3://{reference.bucket}/{reference.key}"
     return reference.url.partition("?")[0]

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from gradgauge import traces
-from gradgauge.errors import QuotaExceeded, StorageFull, Unavailable
+from gradgauge.errors import DatabaseFull, QuotaExceeded, StorageFull, Unavailable
 from gradgauge.jobs import quotas
 from gradgauge.jobs.connection import through_outage
 from gradgauge.jobs.queue import Queue
@@ -26,6 +26,7 @@ async def accept(
     *,
     name: str,
     received: Received,
+    source: str | None = None,
     request_id: str | None = None,
     patient: bool = False,
 ) -> tuple[Model, bool]:
@@ -33,7 +34,7 @@ async def accept(
 
     A content the project holds already is not stored again. A crash on the way leaves at worst a
     blob that no row names, never a row without its blob. Who is `patient` waits for a database or
-    a store that is away.
+    a store that is away. `source` is the reference it was fetched by.
 
     Raises:
         QuotaExceeded: the project would hold too much.
@@ -49,6 +50,7 @@ async def accept(
         sha256=received.sha256,
         size_bytes=received.size_bytes,
         blob_key=key,
+        source=source,
         request_id=request_id,
         traceparent=traces.traceparent(),
     )
@@ -97,6 +99,8 @@ async def _through_outage(action: Callable[[], Awaitable[T]]) -> T:
     async def told_apart() -> T:
         try:
             return await action()
+        except DatabaseFull as full:
+            raise _Away from full
         except StorageFull:
             raise
         except Unavailable as away:

@@ -92,6 +92,8 @@ class Model(Block):
     name: Text
     sha256: Text
     size_bytes: Count
+    source: Text | None
+    """What it was fetched by, without a query; null where it was uploaded or made here."""
     state: ModelState
     facts: ModelFacts | None
     problem: Fault | None

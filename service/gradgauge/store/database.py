@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, Opera
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from gradgauge.errors import StorageFull, Unavailable
+from gradgauge.errors import DatabaseFull, Unavailable
 from gradgauge.settings import Settings
 from gradgauge.store.embedded import EmbeddedPostgres
 
@@ -101,7 +101,7 @@ class Database:
 
         Raises:
             Unavailable: the database cannot be reached, now or half way.
-            StorageFull: its disk is full.
+            DatabaseFull: its disk is full.
         """
         with _database_errors():
             async with (
@@ -132,10 +132,10 @@ def _database_errors() -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError, PoolTimeout) as error:
-        raise _unreachable(error) from error
+        raise unreachable(error) from error
     except DBAPIError as error:
         if error.connection_invalidated:
-            raise _unreachable(error) from error
+            raise unreachable(error) from error
         raise
 
 
@@ -190,9 +190,10 @@ def _refuse_dead(connection: Any, _record: object, _proxy: object) -> None:
         raise DisconnectionError
 
 
-def _unreachable(error: Exception) -> Unavailable:
+def unreachable(error: Exception) -> Unavailable:
+    """What an error of the database's library stands for, by the driver's error beneath it."""
     if isinstance(error.__cause__, psycopg.errors.DiskFull):
-        return StorageFull(
+        return DatabaseFull(
             "database_full", "the database's disk is full", hint="try again when there is room"
         )
     log.debug("database_unreachable", reason=str(error.__cause__ or error))

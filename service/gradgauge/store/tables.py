@@ -108,6 +108,7 @@ class Model(Table):
     sha256: Mapped[str] = mapped_column(String(64))
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     blob_key: Mapped[str] = mapped_column(Text)
+    source: Mapped[str | None] = mapped_column(Text)
     state: Mapped[str] = mapped_column(String(16), server_default="inspecting")
     facts: Mapped[dict[str, Any] | None] = mapped_column(Json)
     problem: Mapped[dict[str, Any] | None] = mapped_column(Json)

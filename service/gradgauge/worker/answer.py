@@ -6,6 +6,8 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from pydantic import ValidationError
@@ -96,6 +98,7 @@ def answer(incoming: BinaryIO, tasks: Mapping[str, Task], sender: Sender) -> Non
     """Read the request, confine this process, run its task, send the outcome."""
     tasks = {PROBE.task: lambda _request, _link: {}, **tasks}
     request = Request.model_validate_json(incoming.readline(_REQUEST_LIMIT))
+    _name(request.task)
     held = private_bytes()
     states = sandbox.enter(_policy(request))
     sender.send("started", {"sandbox": states, "held_bytes": held})
@@ -107,6 +110,12 @@ def answer(incoming: BinaryIO, tasks: Mapping[str, Task], sender: Sender) -> Non
         sender.send("problem", explain(error).model_dump())
     else:
         sender.write(line)
+
+
+def _name(task: str) -> None:
+    """Show in a list of processes what this child does."""
+    with suppress(OSError):  # no /proc
+        Path("/proc/self/comm").write_text(task, encoding="utf-8")
 
 
 def _policy(request: Request) -> sandbox.Policy:

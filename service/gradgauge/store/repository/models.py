@@ -21,6 +21,7 @@ class NewModel:
     sha256: str
     size_bytes: int
     blob_key: str
+    source: str | None = None
     request_id: str | None = None
     traceparent: str | None = None
 

@@ -1,0 +1,285 @@
+"""`Client` for asyncio: the same names, awaited; the calls themselves run in threads."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, ParamSpec, Self, TypeVar
+
+from gradgauge_client import _models, _watch
+from gradgauge_client._analyses import Analysis, OnProgress, succeeded
+from gradgauge_client._client import Client, FailOn, judged
+from gradgauge_client._errors import APIConnectionError, ServerError
+from gradgauge_client._http import RETRIES, TIMEOUT_S
+from gradgauge_client._report import Report
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Call = Callable[P, Coroutine[Any, Any, T]]
+Each = Callable[P, AsyncIterator[T]]
+
+THREADS = 16
+_END = object()
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 2.0
+_LONGEST_OUTAGE_S = 30.0
+
+
+class Threads:
+    """Where the blocking calls run: `size` at once, the next ones wait for their turn."""
+
+    def __init__(self, size: int) -> None:
+        self._pool = ThreadPoolExecutor(size, thread_name_prefix="gradgauge")
+
+    def close(self) -> None:
+        """Take no more calls; those that run are waited for."""
+        self._pool.shutdown()
+
+    def call(self, function: Callable[P, T]) -> Call[P, T]:
+        """`function`, awaited. A cancelled await lets go of it; the request ends by its timeout."""
+
+        async def called(*args: P.args, **kwargs: P.kwargs) -> T:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._pool, partial(function, *args, **kwargs))
+
+        return called
+
+    def each(self, function: Callable[P, Iterator[T]]) -> Each[P, T]:
+        """What `function` yields, piece by piece; leaving the loop ends it."""
+
+        async def yielded(*args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
+            pieces = function(*args, **kwargs)
+            loop = asyncio.get_running_loop()
+            asked: asyncio.Future[Any] | None = None
+            try:
+                while True:
+                    asked = loop.run_in_executor(self._pool, next, pieces, _END)
+                    piece = await asyncio.shield(asked)
+                    asked = None
+                    if piece is _END:
+                        return
+                    yield piece
+            finally:
+                # A generator is closed by nobody while a thread is in it.
+                close = getattr(pieces, "close", lambda: None)
+                if asked is None:
+                    await loop.run_in_executor(self._pool, close)
+                else:
+                    asked.add_done_callback(lambda _: close())
+
+        return yielded
+
+
+class AsyncAnalysis:
+    """An analysis as the service last told it (`told`), and what can be done with it."""
+
+    def __init__(self, told: Analysis, threads: Threads) -> None:
+        self.told = told
+        self._threads = threads
+        self.events = threads.each(told.events)
+        self.report = threads.call(told.report)
+        self.report_json = threads.call(told.report_json)
+        self.render = threads.call(told.render)
+        self.layers = threads.each(told.layers)
+        self.graph = threads.call(told.graph)
+        self.spectra = threads.call(told.spectra)
+        self.gate = threads.call(told.gate)
+
+    def __getattr__(self, name: str) -> Any:
+        """A field of what the service told: `id`, `state`, `progress`, `error`."""
+        if name in _models.Analysis.model_fields:
+            return getattr(self.told, name)
+        raise AttributeError(f"an analysis has no {name!r}")
+
+    async def refresh(self) -> "AsyncAnalysis":
+        """The analysis as it is now."""
+        return AsyncAnalysis(await self._threads.call(self.told.refresh)(), self._threads)
+
+    async def cancel(self) -> "AsyncAnalysis":
+        """Stop it, queued or running; one that has ended stays as it is."""
+        return AsyncAnalysis(await self._threads.call(self.told.cancel)(), self._threads)
+
+    async def apply(self, recommendation_id: str) -> "AsyncAnalysis":
+        """As `Analysis.apply`."""
+        made = await self._threads.call(self.told.apply)(recommendation_id)
+        return AsyncAnalysis(made, self._threads)
+
+    async def wait(
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109 - of the analysis, as in `Analysis.wait`
+        on_progress: OnProgress | None = None,
+    ) -> "AsyncAnalysis":
+        """The analysis once it has succeeded; raises what `Analysis.wait` raises.
+
+        It is asked from time to time, so that many can be waited for without a thread each, and a
+        cancelled wait ends at once.
+        """
+        deadline, now = _watch.Deadline(self.id, timeout), self
+        pause, outage_s = _FIRST_PAUSE_S, 0.0
+        while now.state not in _watch.FINAL:
+            left = min(pause, deadline.left())
+            await asyncio.sleep(left)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+            try:
+                now, outage_s = await now.refresh(), 0.0
+            except (APIConnectionError, ServerError):
+                outage_s += left
+                if outage_s > _LONGEST_OUTAGE_S:
+                    raise
+            if on_progress is not None:
+                on_progress(now.stage or now.state, now.progress)
+        succeeded(now.told)
+        return now
+
+
+class AsyncAnalyses:
+    """The project's analyses."""
+
+    def __init__(self, client: Client, threads: Threads) -> None:
+        self._analyses = client.analyses
+        self._threads = threads
+
+    async def create(
+        self,
+        *,
+        model_id: str | None = None,
+        architecture_id: str | None = None,
+        architecture: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+        fresh: bool = False,
+    ) -> AsyncAnalysis:
+        """As `Analyses.create`."""
+        made = await self._threads.call(self._analyses.create)(
+            model_id=model_id,
+            architecture_id=architecture_id,
+            architecture=architecture,
+            options=options,
+            fresh=fresh,
+        )
+        return AsyncAnalysis(made, self._threads)
+
+    async def retrieve(self, analysis_id: str) -> AsyncAnalysis:
+        """As `Analyses.retrieve`."""
+        found = await self._threads.call(self._analyses.retrieve)(analysis_id)
+        return AsyncAnalysis(found, self._threads)
+
+    async def cancel(self, analysis_id: str) -> AsyncAnalysis:
+        """As `Analyses.cancel`."""
+        ended = await self._threads.call(self._analyses.cancel)(analysis_id)
+        return AsyncAnalysis(ended, self._threads)
+
+    async def list(self, **filters: str) -> AsyncIterator[AsyncAnalysis]:
+        """As `Analyses.list`."""
+        async for each in self._threads.each(self._analyses.list)(**filters):
+            yield AsyncAnalysis(each, self._threads)
+
+
+class AsyncModels:
+    """The project's models; every call as that of `Models`."""
+
+    def __init__(self, client: Client, threads: Threads) -> None:
+        held = client.models
+        self.upload = threads.call(held.upload)
+        self.upload_in_parts = threads.call(held.upload_in_parts)
+        self.fetch = threads.call(held.fetch)
+        self.retrieve = threads.call(held.retrieve)
+        self.find = threads.call(held.find)
+        self.download = threads.call(held.download)
+
+
+class AsyncArchitectures:
+    """The project's architecture specs; every call as that of `Architectures`."""
+
+    def __init__(self, client: Client, threads: Threads) -> None:
+        self.create = threads.call(client.architectures.create)
+        self.retrieve = threads.call(client.architectures.retrieve)
+
+
+class AsyncPolicies:
+    """The project's policies; every call as that of `Policies`."""
+
+    def __init__(self, client: Client, threads: Threads) -> None:
+        self.put = threads.call(client.policies.put)
+        self.retrieve = threads.call(client.policies.retrieve)
+        self.list = threads.each(client.policies.list)
+        self.delete = threads.call(client.policies.delete)
+
+
+class AsyncKeys:
+    """The project's keys; every call as that of `Keys`."""
+
+    def __init__(self, client: Client, threads: Threads) -> None:
+        self.create = threads.call(client.keys.create)
+        self.list = threads.each(client.keys.list)
+        self.rotate = threads.call(client.keys.rotate)
+        self.revoke = threads.call(client.keys.revoke)
+
+
+class AsyncWebhooks:
+    """The project's webhooks; every call as that of `Webhooks`."""
+
+    def __init__(self, client: Client, threads: Threads) -> None:
+        self.create = threads.call(client.webhooks.create)
+        self.list = threads.each(client.webhooks.list)
+        self.delete = threads.call(client.webhooks.delete)
+
+
+class AsyncClient:
+    """`Client` for asyncio, closed as an asynchronous context manager; arguments as there.
+
+    Requests run in `threads` threads over one pool of connections; more at once wait their turn.
+    Callbacks of an upload's progress are called in such a thread, those of `wait` in the loop.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        api_key: str | None = None,
+        timeout: float = TIMEOUT_S,
+        retries: int = RETRIES,
+        threads: int = THREADS,
+    ) -> None:
+        self._client = Client(url, api_key=api_key, timeout=timeout, retries=retries)
+        self._threads = Threads(threads)
+        self.models = AsyncModels(self._client, self._threads)
+        self.architectures = AsyncArchitectures(self._client, self._threads)
+        self.analyses = AsyncAnalyses(self._client, self._threads)
+        self.policies = AsyncPolicies(self._client, self._threads)
+        self.keys = AsyncKeys(self._client, self._threads)
+        self.webhooks = AsyncWebhooks(self._client, self._threads)
+        self.compare = self._threads.call(self._client.compare)
+        self.capabilities = self._threads.call(self._client.capabilities)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections, once the requests that run have ended."""
+        await asyncio.to_thread(self._threads.close)
+        self._client.close()
+
+    async def submit(
+        self, path: Path | str, options: Mapping[str, Any] | None = None
+    ) -> AsyncAnalysis:
+        """As `Client.submit`."""
+        made = await self._threads.call(self._client.submit)(path, options)
+        return AsyncAnalysis(made, self._threads)
+
+    async def check(
+        self,
+        path: Path | str,
+        *,
+        fail_on: FailOn | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - of the analysis, as in `Client.check`
+        on_progress: OnProgress | None = None,
+        **options: Any,
+    ) -> Report:
+        """As `Client.check`."""
+        analysis = await self.submit(path, options)
+        done = await analysis.wait(timeout, on_progress)
+        return judged(await done.report_json(), fail_on, done.told)
