@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from benchmarks.trainability.specs import TRIES
 from benchmarks.trainability.table import BLIND, Network, networks
-from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
 import gradgauge.risk
-from gradgauge.risk.calibration import CATEGORIES, at_rate
+from gradgauge.risk.calibration import CATEGORIES, DOUBT, at_rate
 
-VERSION = "trainability-2026.2"
+VERSION = "trainability-2026.3"
 LEVELS = ("analytic", "quick", "standard")
 BRANCHES = ("feed_forward", "recurrent")
 BAGS = 4
@@ -98,6 +98,53 @@ def model(seed: int, *, recurrent: bool) -> HistGradientBoostingClassifier:
     )
 
 
+class Forest:
+    """Trees with random thresholds, each over all rows (Geurts, Ernst & Wehenkel 2006)."""
+
+    def __init__(self, rows: Rows, names: Sequence[str]) -> None:
+        x, y = matrix(rows, names), np.array([r[1] for r in rows])
+        # what is not known lies a little below all that is
+        self.unknown = np.where(np.isnan(x), np.inf, x).min(0) - 1.0
+        self.unknown[np.isinf(self.unknown)] = -1.0
+        self.held = ExtraTreesClassifier(
+            n_estimators=60,
+            max_leaf_nodes=32,
+            min_samples_leaf=3,
+            max_features=0.3,
+            random_state=SEED,
+        ).fit(self._filled(x), y, sample_weight=np.array([r[2] for r in rows]))
+
+    def odds(self, x: np.ndarray) -> np.ndarray:
+        share = self.held.predict_proba(self._filled(x))[:, 1].clip(DOUBT, 1 - DOUBT)
+        return np.asarray(np.log(share / (1 - share)))
+
+    def exported(self) -> list[list[list[float]]]:
+        """In the form of the boosted trees; a leaf is the share of failures in it."""
+        return [self._tree(one.tree_) for one in self.held.estimators_]
+
+    def _filled(self, x: np.ndarray) -> np.ndarray:
+        return np.where(np.isnan(x), self.unknown, x)
+
+    def _tree(self, tree: Any) -> list[list[float]]:
+        found: list[list[float]] = []
+        for k in range(tree.node_count):
+            left, right = int(tree.children_left[k]), int(tree.children_right[k])
+            if left < 0:
+                share = tree.value[k, 0]
+                found.append([float(f"{share[1] / share.sum():.4g}")])
+                continue
+            feature, threshold = int(tree.feature[k]), float(tree.threshold[k])
+            unknown = int(self.unknown[feature] <= threshold)
+            found.append([feature, float(f"{threshold:.7g}"), unknown, left, right])
+        return found
+
+
+def forest(rows: Rows, names: Sequence[str]) -> Forest | None:
+    """None where the rows hold too few of either answer."""
+    y = np.array([r[1] for r in rows])
+    return Forest(rows, names) if min(y.sum(), len(y) - y.sum()) >= FEW else None
+
+
 class Constant:
     """In place of trees where the rows hold too few of either answer."""
 
@@ -145,13 +192,15 @@ def folds(rows: Rows, count: int = FOLDS) -> list[np.ndarray]:
     return [owner == k for k in range(count)]
 
 
-def crossed(rows: Rows, names: Sequence[str], *, recurrent: bool) -> np.ndarray:
-    """Log odds of every row by models that have not seen its network."""
+def crossed(rows: Rows, names: Sequence[str], name: str, *, recurrent: bool) -> np.ndarray:
+    """Log odds of every row, for one of MODELS, by models that have not seen its network."""
     found = np.zeros(len(rows))
     x = matrix(rows, names)
     for out in folds(rows):
         inside = [r for r, left in zip(rows, out, strict=True) if not left]
         found[out] = odds(bagged(inside, names, recurrent=recurrent, bags=2), x[out])
+        if name in FORESTS and (trees := forest(inside, names)) is not None:
+            found[out] = (found[out] + trees.odds(x[out])) / 2.0
     return found
 
 
@@ -172,6 +221,7 @@ TARGETS: dict[str, Target] = {
     "sgd": lambda one: int(one.label["fail_sgd"]),
     "adam": lambda one: int(one.label["fail_adam"]),
 } | {name: _is(name) for name in CATEGORIES}
+FORESTS = ("sgd", "adam")  # whose log odds are the mean of the boosted trees' and a forest's
 MODELS = {"sgd": BAGS, "adam": BAGS, "sgd_rate": 1, "adam_rate": 1} | dict.fromkeys(CATEGORIES, 1)
 
 
@@ -186,12 +236,16 @@ def branch(held: Sequence[Network], level: str, *, recurrent: bool) -> dict[str,
     mine = [one for one in held if one.recurrent == recurrent]
     everything = rows_of(mine, level, "sgd_rate")
     names = names_of(mine, level)
-    found: dict[str, Any] = {"features": names, "models": {}, "platt": {}, "prior": {}}
+    found: dict[str, Any] = {
+        "features": names, "models": {}, "forests": {}, "platt": {}, "prior": {},
+    }  # fmt: skip
     for name, bags in MODELS.items():
         rows = rows_of(mine, level, name)
-        found["platt"][name] = platt(crossed(rows, names, recurrent=recurrent), rows)
+        found["platt"][name] = platt(crossed(rows, names, name, recurrent=recurrent), rows)
         models = bagged(rows, names, recurrent=recurrent, bags=bags)
         found["models"][name] = [exported(m) for m in models]
+        if name in FORESTS and (trees := forest(rows, names)) is not None:
+            found["forests"][name] = trees.exported()
         y, weight = np.array([r[1] for r in rows]), np.array([r[2] for r in rows])
         found["prior"][name] = round(float(np.average(y, weights=weight).clip(0.005, 0.995)), 4)
     known = {k for x, *_ in everything for k in x if k in NEAR and x[k] is not None}

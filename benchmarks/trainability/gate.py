@@ -21,7 +21,8 @@ from gradgauge.schema.wire import SEVERITIES
 FALSE_ALARMS = 0.05
 NAMES = ("sgd", "adam", "sgd_rate", "adam_rate")
 FAILS = np.arange(0.3, 0.991, 0.01)
-TRAINS = (0.05, 0.1, 0.15, 0.2)  # an alarm is contradicted by what is sure, not by what is likely
+# an alarm is contradicted by what is likely; from DOUBT (0.4) on the outlook is open
+TRAINS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
 ALARM = {"high", "critical"}
 
 
@@ -68,7 +69,7 @@ def left_out(held: Sequence[Network], level: str, name: str) -> tuple[list[Row],
         mine = [one for one in held if one.recurrent == recurrent]
         names = fit.names_of(mine, level)
         rows = fit.rows_of(mine, level, name)
-        z = fit.crossed(rows, names, recurrent=recurrent)
+        z = fit.crossed(rows, names, name, recurrent=recurrent)
         slope, offset = fit.platt(z, rows)
         for (_, y, weight, key), odds in zip(rows, z, strict=True):
             p = float(1 / (1 + np.exp(-(slope * odds + offset))))

@@ -241,10 +241,10 @@ def _left_out(fitted: Sequence[Network], test: Sequence[Network]) -> None:
         mine = [one for one in test if one.group == group]
         rows = fit.whole(rest, "standard", fit.TARGETS["sgd"])
         names = sorted({k for x, *_ in rows for k in x})
-        z = fit.odds(
-            fit.bagged(rows, names, recurrent=False, bags=fit.BAGS),
-            fit.matrix([(one.features("standard"), 0, 1.0, "") for one in mine], names),
-        )
+        x = fit.matrix([(one.features("standard"), 0, 1.0, "") for one in mine], names)
+        z = fit.odds(fit.bagged(rows, names, recurrent=False, bags=fit.BAGS), x)
+        if (trees := fit.forest(rows, names)) is not None:
+            z = (z + trees.odds(x)) / 2.0
         y, p = truth(mine, "fail_sgd"), 1 / (1 + np.exp(-z))
         print(f"| {group} | {told(interval(auroc, y, p))} | {told(interval(brier, y, p))} |")
     print()

@@ -48,6 +48,15 @@ def test_exported_trees_say_what_scikit_learn_says(recurrent):
             assert expit(calibration._raw(exported, x)) == pytest.approx(theirs, abs=1e-4)
 
 
+def test_an_exported_forest_says_what_scikit_learn_says():
+    rows, names = drawn(300, seed=4), ["a", "b", "c"]
+    held = fit.forest(rows, names)
+    exported, x = held.exported(), fit.matrix(drawn(200, seed=5), names)
+    theirs = held.odds(x)
+    assert [calibration._forest(exported, one) for one in x] == pytest.approx(theirs, abs=2e-3)
+    assert np.std(theirs) > 0.5
+
+
 def test_rows_with_hardly_any_of_one_answer_make_a_constant():
     rows = [(x, int(k == 0), w, key) for k, (x, _, w, key) in enumerate(drawn(99, seed=3))]
     (held,) = fit.bagged(rows, ["a"], recurrent=False, bags=4)

@@ -21,6 +21,7 @@ Optimizer = Literal["sgd", "adam"]
 CATEGORIES = ("trains", "vanishing", "exploding", "other")
 Z95 = 1.96
 NARROW = 0.5  # a feature's range counts as at least so wide
+DOUBT = 0.01  # share of failures in a forest's leaves, of either kind, that is taken as the least
 NODE = 5  # numbers of an inner node: feature, threshold, missing goes left, left, right
 
 
@@ -178,7 +179,14 @@ def _odds(branch: Mapping[str, Any], name: str, found: Features) -> Odds:
     each = [_raw(bag, x) for bag in branch["models"][name]]
     middle = sum(each) / len(each)
     scatter = math.sqrt(sum((v - middle) ** 2 for v in each) / max(len(each) - 1, 1))
-    return Odds(middle, scatter)
+    forest = branch["forests"].get(name)
+    return Odds((middle + _forest(forest, x)) / 2.0 if forest else middle, scatter)
+
+
+def _forest(trees: Sequence[Sequence[Sequence[float]]], x: Sequence[float]) -> float:
+    """Log odds of the share of failures in the leaves, taken as no surer than 1 in 100."""
+    share = sum(_leaf(tree, x) for tree in trees) / len(trees)
+    return _logit(min(max(share, DOUBT), 1.0 - DOUBT))
 
 
 def _raw(bag: Mapping[str, Any], x: Sequence[float]) -> float:
