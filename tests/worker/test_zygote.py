@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import sys
 import time
 from pathlib import Path
@@ -140,13 +141,11 @@ def test_a_model_that_fits_no_other_way_is_run_in_pieces(zygote, tmp_path):
     assert first["log10_grad_act"]["q50"] is not None
 
 
-@pytest.mark.slow
-def test_weights_beside_the_model_and_their_gradients_take_no_memory(zygote, tmp_path):
-    """16 weights of 16 MiB under 160 MiB: each copied once, or all gradients, would be 256."""
-    width, layers = 2048, 16
+def chain(folder, width, layers):
+    """Dense layers with ReLU of He weights, which lie in a data file beside the model."""
     rng = np.random.default_rng(0)
     nodes, stored = [], []
-    with (tmp_path / "weights").open("wb") as file:
+    with (folder / "weights").open("wb") as file:
         for i in range(layers):
             W = rng.standard_normal((width, width), dtype=np.float32) * np.float32(
                 (2 / width) ** 0.5
@@ -165,14 +164,35 @@ def test_weights_beside_the_model_and_their_gradients_take_no_memory(zygote, tmp
     ]
     graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:], stored)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    (tmp_path / "chain.onnx").write_bytes(model.SerializeToString())
+    (folder / "chain.onnx").write_bytes(model.SerializeToString())
+
+
+@pytest.mark.slow
+def test_weights_beside_the_model_and_their_gradients_take_no_memory(zygote, tmp_path):
+    """16 weights of 16 MiB under 160 MiB: each copied once, or all gradients, would be 256."""
+    chain(tmp_path, 2048, 16)
     options = {"profile": "quick", "engines": ["sampled"], "samples": 4, "remediate": False}
     asked = job(tmp_path, "chain.onnx", options=options, memory_bytes=160 * MIB)
     asked = asked.model_copy(update={"mapped_bytes": folder_bytes(tmp_path)})
     outcome = zygote.run(asked, wall_s=120)
     assert outcome.problem is None, outcome
-    assert len(outcome.result["layers"]) >= layers
+    assert len(outcome.result["layers"]) >= 16
     assert outcome.peak_bytes < 160 * MIB
+
+
+def test_a_data_file_that_shrinks_under_its_map_ends_that_child_alone(zygote, folder, tmp_path):
+    chain(tmp_path, 256, 24)
+
+    def shrink(stage, _share):
+        if stage == "sampled":
+            os.truncate(tmp_path / "weights", 0)
+
+    options = {"profile": "standard", "remediate": False}
+    asked = job(tmp_path, "chain.onnx", options=options)
+    outcome = zygote.run(asked, wall_s=60, on_progress=shrink)
+    assert outcome.problem is not None
+    assert outcome.problem.message == "the analysis child died of SIGBUS"
+    assert zygote.run(job(folder, "spec.yaml"), wall_s=60).problem is None
 
 
 def test_an_analysis_is_cancelled_within_two_seconds_in_the_midst_of_a_stage(zygote, folder):
