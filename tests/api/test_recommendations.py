@@ -5,6 +5,7 @@ import json
 import onnx
 import onnxruntime
 import pytest
+import yaml
 
 import gradgauge_client as gg
 from gradgauge.worker import local
@@ -74,6 +75,7 @@ def test_the_model_is_the_one_that_patch_makes_and_runs(service, told, tmp_path)
         str(tmp_path / "spec.yaml"), dict(OPTIONS), {name: wanted[name] for name in names}
     )
     assert onnx.load_from_string(here["content"]).graph == model.graph
+    assert application["spec"] == here["patched"]["spec"]
     held = until(
         lambda: (
             (now := service.client.get(f"/v1/models/{application['model_id']}").json())["state"]
@@ -84,6 +86,19 @@ def test_the_model_is_the_one_that_patch_makes_and_runs(service, told, tmp_path)
     assert (held["state"], held["name"]) == ("ready", f"deep-sigmoid-{wanted['id']}.onnx")
     again, same = applied(service, path, wanted)
     assert (again, same["id"]) == (200, done["id"])
+
+
+def test_what_a_spec_has_words_for_is_told_in_them(service, told):
+    path, report = told
+    swap = next(r for r in report["recommendations"] if r["action"] == "replace_activation")
+    _, done = applied(service, path, swap)
+    spec = done["application"]["spec"]
+    body = yaml.safe_load(spec["text"])["layers"][0]["layers"]
+    assert body[1] == {"type": "activation", "function": "relu"}
+    assert "-      - {type: activation, function: sigmoid}" in spec["diff"]
+    assert spec["unsaid"] == []
+    page = service.client.get(f"/analyses/{done['id']}", headers={"Accept": "text/html"})
+    assert "function: relu}" in page.text
 
 
 def test_an_application_is_no_analysis_with_a_report(service, told):

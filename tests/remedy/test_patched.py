@@ -15,6 +15,17 @@ from gradgauge.schema.options import AnalysisOptions
 from tests.remedy import networks
 
 QUICK = AnalysisOptions(profile="quick")
+SPEC = """
+gradgauge: 1
+input: {shape: [32]}
+layers:
+  - type: repeat
+    times: 12
+    layers:
+      - {type: dense, units: 32}
+      - {type: activation, function: sigmoid}
+  - {type: dense, units: 4}
+"""
 
 
 def wanted(recommendation, **changes):
@@ -97,4 +108,55 @@ def test_the_command_writes_the_model_of_a_saved_report(outlier, report, tmp_pat
     held = json.loads(saved.read_text())
     saved.write_text(json.dumps(held["summary"]))
     assert patch([*words, "--apply", "R1"]) == 2
+    assert not out.exists()
+
+
+def test_a_patch_of_a_start_anew_says_so_and_keeps_no_function(tmp_path, capsys):
+    model = networks.sigmoid()
+    options = QUICK.model_copy(update={"reinitialize": True})
+    report = pipeline.analyze(model, options)
+    first = report.recommendations[0]
+    made = pipeline.patched(model, wanted(first), options)
+    assert not made.function_preserving
+    content = made.content()
+    said = {p.key: p.value for p in onnx.load_from_string(content).metadata_props}
+    anew = said["gradgauge.reinitialized"]
+    assert anew.startswith("weights drawn anew by seed 0; dense weights ")
+    assert made.changes == (anew, *said["gradgauge.patch"].split("; "))
+    again = pipeline.analyze(content, AnalysisOptions(profile="quick", remediate=False))
+    (spread,) = [v for v in first.verified if v.metric == "summary.spread_decades"]
+    assert again.summary.spread_decades == pytest.approx(spread.after, abs=1e-6)
+    stored, saved, out = (tmp_path / name for name in ("m.onnx", "report.json", "out.onnx"))
+    stored.write_bytes(model)
+    saved.write_text(report.model_dump_json())
+    words = [str(stored), "--report", str(saved), "--profile", "quick", "-o", str(out)]
+    assert patch([*words, "--apply", first.id, "--reinitialize"]) == 0
+    assert onnx.load(out).graph == onnx.load_from_string(content).graph
+    assert anew in capsys.readouterr().err
+
+
+def test_the_command_writes_a_spec_and_shows_what_changed(tmp_path, capsys):
+    spec, saved, out = (tmp_path / name for name in ("s.yaml", "report.json", "out.yaml"))
+    spec.write_text(SPEC)
+    report = pipeline.analyze(spec, QUICK)
+    saved.write_text(report.model_dump_json())
+    swap = next(r for r in report.recommendations if r.action == "replace_activation")
+    words = [str(spec), "--report", str(saved), "--profile", "quick", "--apply", swap.id]
+    assert patch([*words, "-o", str(out)]) == 0
+    assert "+      - {type: activation, function: relu}" in capsys.readouterr().err
+    again = pipeline.analyze(out, AnalysisOptions(profile="quick", remediate=False))
+    (spread,) = [v for v in swap.verified if v.metric == "summary.spread_decades"]
+    # drawn anew: the law is the same, the numbers are not
+    assert again.summary.spread_decades == pytest.approx(spread.after, abs=0.4)
+    assert patch([*words, "-o", str(tmp_path / "out.onnx")]) == 0
+    assert onnx.load(tmp_path / "out.onnx").graph.node
+
+
+def test_a_model_is_not_written_as_a_spec(outlier, report, tmp_path, capsys):
+    model, saved, out = (tmp_path / name for name in ("m.onnx", "report.json", "out.yaml"))
+    model.write_bytes(outlier)
+    saved.write_text(report.model_dump_json())
+    words = [str(model), "--report", str(saved), "--profile", "quick", "-o", str(out)]
+    assert patch([*words, "--apply", "R1"]) == 1
+    assert "the model is of no spec" in capsys.readouterr().err
     assert not out.exists()

@@ -109,25 +109,6 @@ class ApiKeyPage(BaseModel):
     next_cursor: str | None
 
 
-class Application(BaseModel):
-    """A recommendation applied to what an analysis analysed: `model_id` once that is made."""
-
-    model_config = ConfigDict(
-        extra="ignore",
-        frozen=True,
-    )
-    action: str
-    analysis_id: str
-    """The analysis that recommends it."""
-    changes: list[str]
-    """What was changed where, as the model's own metadata says (`gradgauge.patch`)."""
-    finding_ids: list[str]
-    function_preserving: bool | None
-    model_id: str | None
-    recommendation_id: str
-    title: str
-
-
 class Architecture(BaseModel):
     """A validated spec."""
 
@@ -638,6 +619,21 @@ class Snippet(BaseModel):
     framework: str
 
 
+class SpecPatch(BaseModel):
+    """What an application changes in an architecture's own words, without its comments."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    diff: str | None
+    """From the spec as it was, written likewise: a unified diff."""
+    text: str | None
+    """The changed spec in YAML; its weights are drawn from its laws, and not the model's own."""
+    unsaid: list[str]
+    """Changes that a spec has no words for; there is then no text."""
+
+
 class Spectra(BaseModel):
     """What the report holds of spectra and curves; `layers` are those with a singular value."""
 
@@ -767,43 +763,28 @@ class WeightsBlock(BaseModel):
     state: Literal["fresh", "trained", "unknown"]
 
 
-class Analysis(BaseModel):
-    """An analysis: `error` once it has failed; its report is read apart once it has succeeded."""
+class Application(BaseModel):
+    """A recommendation applied to what an analysis analysed: `model_id` once that is made."""
 
     model_config = ConfigDict(
         extra="ignore",
         frozen=True,
     )
-    application: Application | None
-    """The recommendation it applies: it ends with a model then, and has no report."""
-    architecture_id: str | None
-    cached: bool
-    """Whether the report is an earlier analysis's."""
-    created_at: AwareDatetime
-    error: Fault | None
-    finished_at: AwareDatetime | None
-    id: str
+    action: str
+    analysis_id: str
+    """The analysis that recommends it."""
+    changes: list[str]
+    """
+    What was changed where, as the model's own metadata says (`gradgauge.patch`, behind what
+    `gradgauge.reinitialized` says where the weights were drawn anew).
+    """
+    finding_ids: list[str]
+    function_preserving: bool | None
     model_id: str | None
-    """Null for an architecture, and where the model was deleted since."""
-    name: str
-    options: dict[str, Any]
-    progress: float
-    stage: str | None
-    """What is being done, such as `analytic` or `sampled`."""
-    started_at: AwareDatetime | None
-    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
-    verdict: Literal["pass", "warn", "fail", "inconclusive"] | None
-
-
-class AnalysisPage(BaseModel):
-    """A page of analyses, newest first; `next_cursor` is null on the last."""
-
-    model_config = ConfigDict(
-        extra="ignore",
-        frozen=True,
-    )
-    items: list[Analysis]
-    next_cursor: str | None
+    recommendation_id: str
+    spec: SpecPatch | None
+    """Null of a model, and until it is made."""
+    title: str
 
 
 class Capabilities(BaseModel):
@@ -978,6 +959,45 @@ class Summary(BaseModel):
     """Decades between the largest and the smallest gradient of the network."""
     verdict: Literal["pass", "warn", "fail", "inconclusive"]
     worst_layer: str | None
+
+
+class Analysis(BaseModel):
+    """An analysis: `error` once it has failed; its report is read apart once it has succeeded."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    application: Application | None
+    """The recommendation it applies: it ends with a model then, and has no report."""
+    architecture_id: str | None
+    cached: bool
+    """Whether the report is an earlier analysis's."""
+    created_at: AwareDatetime
+    error: Fault | None
+    finished_at: AwareDatetime | None
+    id: str
+    model_id: str | None
+    """Null for an architecture, and where the model was deleted since."""
+    name: str
+    options: dict[str, Any]
+    progress: float
+    stage: str | None
+    """What is being done, such as `analytic` or `sampled`."""
+    started_at: AwareDatetime | None
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    verdict: Literal["pass", "warn", "fail", "inconclusive"] | None
+
+
+class AnalysisPage(BaseModel):
+    """A page of analyses, newest first; `next_cursor` is null on the last."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    items: list[Analysis]
+    next_cursor: str | None
 
 
 class Report(BaseModel):

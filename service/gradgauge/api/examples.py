@@ -53,6 +53,7 @@ _APPLYING = _ANALYSIS | {
         "model_id": None,
         "changes": [],
         "function_preserving": None,
+        "spec": None,
     },
 }
 _MODEL = {

@@ -104,7 +104,12 @@ def _new(row: rows.Row, wanted: dict[str, Any], request_id: str) -> rows.NewAnal
             "what was analysed has been deleted",
             hint="upload and analyse it again",
         )
-    pending: dict[str, Any] = {"model_id": None, "changes": [], "function_preserving": None}
+    pending: dict[str, Any] = {
+        "model_id": None,
+        "changes": [],
+        "function_preserving": None,
+        "spec": None,
+    }
     told = json.dumps([row.cache_key, wanted]).encode()
     return rows.NewAnalysis(
         project_id=row.project_id,

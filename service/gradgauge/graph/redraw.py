@@ -37,6 +37,7 @@ _NORMS: dict[str, tuple[float, ...]] = {
     "RMSNormalization": (1.0,),
     "SimplifiedLayerNormalization": (1.0,),
 }
+SAID = "gradgauge.reinitialized"  # where the copy's metadata says what was drawn anew
 _NAMES = 4  # names a warning lists of what is left as it is
 
 
@@ -54,7 +55,8 @@ def redrawn(graph: Graph, seed: int) -> Graph:
 
     One warning a use (W_REINITIALIZED) names the law, how far its deviation is from that of the
     weights that were stored, and the tensors; one more what was left as it is. Weights are drawn
-    when they are first read, from PCG64 seeded by `seed` and their own name.
+    when they are first read, from PCG64 seeded by `seed` and their own name. The copy's metadata
+    say it too.
     """
     if graph.format == "spec":
         return graph
@@ -70,6 +72,8 @@ def redrawn(graph: Graph, seed: int) -> Graph:
         found.laws.setdefault(name, _bias(found.laws.get(weight), frame))
     for name, law in found.laws.items():
         _replace(model.graph.initializers[name], law, seed)
+    laws = [f"{_USES[use]} {law.name}" for use, law in told.items()]
+    model.metadata_props[SAID] = "; ".join((f"weights drawn anew by seed {seed}", *laws))
     warnings = (*graph.warnings, *_warnings(model, found, told))
     return replace(graph, model=model, laws=found.laws, warnings=warnings)
 

@@ -167,6 +167,7 @@ class Handler:
             "model_id": model.id,
             "changes": made.changes,
             "function_preserving": made.function_preserving,
+            "spec": made.spec,
         }
         values = {"state": "succeeded", "progress": 1.0, "application": told}
         # A model whose row has ended meanwhile stays: its content is all that names it.

@@ -66,6 +66,7 @@ class Made:
     received: Received
     changes: list[str]
     function_preserving: bool
+    spec: dict[str, Any] | None
 
 
 @dataclass(frozen=True)

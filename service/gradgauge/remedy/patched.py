@@ -7,11 +7,13 @@ import onnx_ir
 
 from gradgauge.assess import Assessment
 from gradgauge.errors import InvalidInput
+from gradgauge.graph.redraw import SAID
 from gradgauge.remedy.chains import chained
 from gradgauge.remedy.optimizer import ADAM, with_adam
 from gradgauge.remedy.patch import Patch, apply, words_of
 from gradgauge.remedy.row import Remedy
 from gradgauge.remedy.rules import REMEDIES
+from gradgauge.remedy.spec_copy import SpecCopy, copied
 from gradgauge.remedy.whole import acted_on
 from gradgauge.schema.report import Finding
 from gradgauge.schema.strict import Strict
@@ -34,7 +36,9 @@ class Wanted(Strict):
 class Patched:
     """The model with names kept and its metadata saying what changed, and the facts of it.
 
-    `changes` are the patch's words, one a change; `targets` the ids of the layers touched.
+    `changes` are the patch's words, one a change, after those of a start anew (`reinitialize`),
+    which keeps no function; `targets` the ids of the layers touched. `spec` is the patch in the
+    words of the spec that the model is of, None where it is of none.
     """
 
     model: onnx_ir.Model
@@ -43,6 +47,7 @@ class Patched:
     changes: tuple[str, ...]
     targets: tuple[str, ...]
     function_preserving: bool
+    spec: SpecCopy | None
 
     def content(self) -> bytes:
         """One ONNX file, its weights inside, checked by ONNX's own checker with type inference.
@@ -76,15 +81,22 @@ def patched(assessment: Assessment, wanted: Wanted) -> Patched:
     if title != wanted.title:
         raise _refused("another_title", wanted, f"this analysis says {title!r} of it")
     model = apply(assessment.graph.model, patch)
+    anew = model.metadata_props.get(SAID)
     model.metadata_props["gradgauge.recommendation"] = f"{wanted.action}: {title}"
     return Patched(
         model=model,
         action=wanted.action,
         title=title,
-        changes=tuple(words_of(change) for change in patch),
+        changes=(*([anew] if anew else ()), *(words_of(change) for change in patch)),
         targets=remedy.targets(assessment, finding),
-        function_preserving=remedy.function_preserving,
+        function_preserving=remedy.function_preserving and anew is None,
+        spec=_in_words(assessment, patch),
     )
+
+
+def _in_words(assessment: Assessment, patch: Patch) -> SpecCopy | None:
+    graph = assessment.graph
+    return copied(graph.spec, patch, graph.laws) if graph.spec is not None else None
 
 
 def _whole(

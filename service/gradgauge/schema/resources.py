@@ -112,6 +112,17 @@ class Architecture(Block):
     created_at: datetime
 
 
+class SpecPatch(Block):
+    """What an application changes in an architecture's own words, without its comments."""
+
+    text: Text | None
+    """The changed spec in YAML; its weights are drawn from its laws, and not the model's own."""
+    diff: Text | None
+    """From the spec as it was, written likewise: a unified diff."""
+    unsaid: list[Text]
+    """Changes that a spec has no words for; there is then no text."""
+
+
 class Application(Block):
     """A recommendation applied to what an analysis analysed: `model_id` once that is made."""
 
@@ -123,8 +134,11 @@ class Application(Block):
     finding_ids: list[Text]
     model_id: Text | None
     changes: list[Text]
-    """What was changed where, as the model's own metadata says (`gradgauge.patch`)."""
+    """What was changed where, as the model's own metadata says (`gradgauge.patch`, behind what
+    `gradgauge.reinitialized` says where the weights were drawn anew)."""
     function_preserving: bool | None
+    spec: SpecPatch | None
+    """Null of a model, and until it is made."""
 
 
 class Analysis(Block):

@@ -111,6 +111,7 @@ def patch(request: Request, link: Link) -> dict[str, Any]:
         "targets": list(made.targets),
         "function_preserving": made.function_preserving,
         "size_bytes": len(content),
+        "spec": None if made.spec is None else asdict(made.spec),
     }
 
 

@@ -114,7 +114,8 @@ class ConfinedRunner:
             if isinstance(facts, Failed):
                 return facts
             received = await self._blobs.receive(_pieces(made), limit=request.file_bytes)
-        return Made(received, facts.changes, facts.function_preserving)
+        spec = facts.spec.model_dump() if facts.spec is not None else None
+        return Made(received, facts.changes, facts.function_preserving, spec)
 
     def _analysing(self, task: str, job: AnalysisJob, source: Path) -> Request:
         wall_s = self._settings.analysis_time_limit_s
@@ -278,6 +279,19 @@ def _reported(answer: dict[str, Any], name: str | None) -> Succeeded | Failed:
     return Succeeded(report.model_dump_json().encode(), report.summary.verdict)
 
 
+_Told = Annotated[str, Field(max_length=1 << 22)]
+
+
+class _SpecFacts(BaseModel):
+    """What a child tells of the patch in a spec's own words."""
+
+    model_config = ConfigDict(strict=True)
+
+    text: _Told | None
+    diff: _Told | None
+    unsaid: Annotated[list[Annotated[str, Field(max_length=4000)]], Field(max_length=100_000)]
+
+
 class _PatchFacts(BaseModel):
     """What a child tells of the model that it has made."""
 
@@ -287,6 +301,7 @@ class _PatchFacts(BaseModel):
         list[Annotated[str, Field(max_length=4000)]], Field(min_length=1, max_length=100_000)
     ]
     function_preserving: bool
+    spec: _SpecFacts | None
 
 
 def _patched(answer: dict[str, Any]) -> _PatchFacts | Failed:
