@@ -44,10 +44,11 @@ class Block:
 def blocks(assessment: Assessment) -> list[Block]:
     """Every post-norm block whose branch has a dense or convolution layer of its own."""
     looking = _looking(assessment)
+    own = {layer.output: layer.id for layer in assessment.layers}
     found = []
     for post in post_norms(assessment):
-        inside = set(_inside(post, assessment))
-        heads = heads_of(assessment, [x.id for x in assessment.layers if x.output in inside])
+        inside = [own[name] for name in _inside(post, assessment) if name in own]
+        heads = heads_of(assessment, sorted(inside, key=assessment.places.__getitem__))
         if heads:
             found.append(
                 Block(
