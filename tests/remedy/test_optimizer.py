@@ -12,7 +12,7 @@ from gradgauge.remedy.optimizer import ADAM, TRIAL, with_adam
 from gradgauge.remedy.patched import Wanted, patched
 from gradgauge.remedy.places import held as stored
 from gradgauge.remedy.rescale import RESCALE
-from gradgauge.remedy.search import LIKELY, rank
+from gradgauge.remedy.search import CURED, HELPS, LIKELY, rank
 from gradgauge.remedy.setting import learns, probed
 from gradgauge.remedy.skip import SKIP
 from gradgauge.remedy.threat import threat
@@ -92,6 +92,24 @@ def test_a_copy_that_adam_alone_trains_is_told_with_it(exploding):
     wire = verify._recommendation(1, moved, known)
     assert {v.metric for v in wire.verified} >= {"probability_untrainable", "risk"}
     assert "Adam" in wire.snippets[0].code
+
+
+def test_where_no_probability_is_known_the_probe_says_whether_adam_trains_a_copy(
+    exploding, monkeypatch
+):
+    assessment, finding = exploding
+    known = told(assessment, 0.9, 0.8)
+    plain = verify._try(known, RESCALE, finding, RESCALE.rewrite(known, finding))
+    monkeypatch.setattr(verify, "probability", lambda *_args, **_more: None)
+    unknown = replace(plain, chances=(None, None), after=CURED + 0.5, left=None)
+    assert unknown.outcome == "verified"
+    assert not unknown.cured
+    (moved,) = verify._moved(known, [unknown])
+    assert moved.left == pytest.approx(learns(plain.again, TRIAL))
+    assert moved.chances == (None, None)
+    assert moved.cured == (moved.left < HELPS)
+    worse = replace(unknown, outcome="refuted")
+    assert not list(verify._moved(known, [worse]))
 
 
 def test_its_model_is_the_patched_one_and_a_setting_alone_has_none(exploding):

@@ -22,8 +22,8 @@ Chain = tuple[Remedy, ...]
 # in the order in which they are tried; rows that do not apply are left out of theirs
 CHAINS: Final[tuple[Chain, ...]] = (
     (STANDARDISE, RESCALE),
-    (STANDARDISE, REINITIALISE, RESCALE),
     (STANDARDISE, REINITIALISE, SKIP),
+    (STANDARDISE, REINITIALISE, RESCALE),
     (STANDARDISE, REINITIALISE, BATCH_NORM),
     (STANDARDISE, REINITIALISE, LAYER_NORM),
     (STANDARDISE, SWAP, SKIP),
@@ -34,6 +34,7 @@ CHAINS: Final[tuple[Chain, ...]] = (
     (STANDARDISE, REINITIALISE, PRE_NORM),
     (STANDARDISE, REINITIALISE, CHRONO),
     (STANDARDISE, REINITIALISE, IDENTITY),
+    (STANDARDISE, TO_GRU, CHRONO),
     (STANDARDISE, TO_GRU),
     (STANDARDISE, TO_LSTM),
 )

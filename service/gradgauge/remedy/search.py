@@ -74,7 +74,8 @@ class Tried:
     def cured(self) -> bool:
         """Verified, its finding is gone, the copy is likely to train and starts to.
 
-        Where no probability is known, neither now nor before: what is left of the metric is small.
+        Where no probability is known, neither now nor before: what is left of the metric is small,
+        or some labels were learnt by another optimizer.
         Of a setting that has none: much of the labels was learnt under it.
         """
         before, after = self.chances
@@ -87,7 +88,8 @@ class Tried:
         if self.finding.rule_id in {f.rule_id for f in self._left}:
             return False
         if after is None:
-            return before is None and self.after < CURED
+            learnt = self.moves and self.left is not None
+            return before is None and (self.after < CURED or learnt)
         return after < LIKELY
 
     @property

@@ -110,16 +110,22 @@ def _combined(assessment: Assessment, tried: Sequence[Tried]) -> Iterator[Tried]
 def _moved(assessment: Assessment, tried: Sequence[Tried]) -> Iterator[Tried]:
     """The copies that Adam is likely to train and SGD is not, trained by Adam in the probe.
 
-    The most likely ones, as many as cures are looked for.
+    The most likely ones, as many as cures are looked for. Where no probability is known, those of
+    which the least of the metric is left.
     """
     if not is_apart(assessment):
         return
-    held: dict[int, tuple[float, Tried]] = {}
+    held: dict[int, tuple[float, float | None, Tried]] = {}
     for one in tried:
-        chance = probability(one.again, optimizer="adam") if one.again is not None else None
-        if chance is not None and chance < LIKELY and not one.cured:
-            held.setdefault(id(one.again), (chance, one))
-    for chance, one in sorted(held.values(), key=lambda pair: pair[0])[:BEST]:
+        if one.again is None or one.cured:
+            continue
+        chance = probability(one.again, optimizer="adam")
+        known = one.chances[0] is not None
+        if known and chance is not None and chance < LIKELY:
+            held.setdefault(id(one.again), (chance, chance, one))
+        elif not known and chance is None and one.outcome == "verified" and one.after is not None:
+            held.setdefault(id(one.again), (one.after, None, one))
+    for _, chance, one in sorted(held.values(), key=lambda row: row[0])[:BEST]:
         late = is_late(assessment)
         yield _unmoved(one) if late else _under_adam(one, chance)
 
@@ -139,7 +145,7 @@ def _unmoved(one: Tried) -> Tried:
     )
 
 
-def _under_adam(one: Tried, chance: float) -> Tried:
+def _under_adam(one: Tried, chance: float | None) -> Tried:
     """Verified where the finding's metric falls, the threat under Adam, and the probe's loss."""
     if one.again is None:
         raise AssertionError("unreachable")
