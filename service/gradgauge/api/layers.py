@@ -12,6 +12,7 @@ from gradgauge.api.contract import refusals
 from gradgauge.api.deps import Here, Id, Project, Services
 from gradgauge.api.reports import Layout, report_key, tag
 from gradgauge.schema.columns import Columns, columns
+from gradgauge.schema.earlier import completed_report
 from gradgauge.schema.layer import LayerBlock
 from gradgauge.schema.report import SeriesBlock
 from gradgauge.schema.wire import (
@@ -145,7 +146,8 @@ async def _part(
 
 
 def _told(content: bytes, taken: Callable[[Mapping[str, Any]], Any]) -> bytes:
-    return json.dumps(taken(json.loads(content)), allow_nan=False, separators=(",", ":")).encode()
+    report = json.loads(completed_report(content))
+    return json.dumps(taken(report), allow_nan=False, separators=(",", ":")).encode()
 
 
 def _page(

@@ -1,4 +1,4 @@
-"""Reports: the stored JSON as it is, or rendered for people."""
+"""Reports: the stored JSON, with the fields that came since, or rendered for people."""
 
 import asyncio
 import hashlib
@@ -15,6 +15,7 @@ from gradgauge.errors import Conflict
 from gradgauge.formats.render import OF_MANY, render, render_all
 from gradgauge.formats.subject import LONGEST_PATH
 from gradgauge.schema.columns import Columns, columns
+from gradgauge.schema.earlier import completed_report
 from gradgauge.schema.report import Report
 from gradgauge.store.repository import analyses as rows
 
@@ -100,7 +101,7 @@ async def get_report(
     }
     if headers["ETag"] in (if_none_match or ""):
         return Response(status_code=304, headers=headers)
-    stored = await here.blobs.get(key)
+    stored = await asyncio.to_thread(completed_report, await here.blobs.get(key))
     content: bytes | str = stored
     if form != "json":
         content = await asyncio.to_thread(_rendered, stored, form, path)

@@ -1,9 +1,10 @@
 """One layer on the wire: who it is, what each engine says of it, and how far to worry."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
+from gradgauge.schema.earlier import completed_layer
 from gradgauge.schema.wire import (
     Block,
     Category,
@@ -149,3 +150,8 @@ class LayerBlock(Block):
     agreement: AgreementBlock
     risk: RiskBlock
     measurements: list[MeasurementBlock]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_earlier_report(cls, told: Any) -> Any:
+        return completed_layer(told) if isinstance(told, dict) else told
