@@ -66,7 +66,7 @@ class Assessment:
     `as_copy` are the findings as a copy of this very graph would have them, which is measured no
     further than profile quick. `standing` is by how many decades each parameter layer's weights
     stand out, `seconds` the processor time it took, `until` that of this process at which remedies
-    end, where they do.
+    end, where they do; `steps` how long recurrences are where none was measured.
     """
 
     graph: Graph
@@ -88,6 +88,7 @@ class Assessment:
     standing: Mapping[str, float]
     seconds: float = 0.0
     until: float | None = None
+    steps: int = 2
 
     @property
     def seed(self) -> int:

@@ -15,9 +15,10 @@ from gradgauge.assess import assess
 from gradgauge.pipeline import load, plan
 from gradgauge.remedy.chains import CHAINS, chained
 from gradgauge.remedy.config import STANDARDISE
+from gradgauge.remedy.gates import CHRONO
 from gradgauge.remedy.patch import apply, words_of
 from gradgauge.remedy.patched import Wanted, patched
-from gradgauge.remedy.recurrent import TO_LSTM
+from gradgauge.remedy.recurrent import TO_GRU, TO_LSTM
 from gradgauge.remedy.rescale import RESCALE
 from gradgauge.remedy.rules import REMEDIES
 from gradgauge.remedy.search import answering
@@ -141,6 +142,21 @@ def test_a_chain_leaves_out_what_does_not_apply_and_acts_on_what_the_first_left(
     assert np.std(y) == pytest.approx(1.0, rel=0.5)
     none, nothing = chained(vanilla, whole("vanishing"), (STANDARDISE,))
     assert (none.action, nothing) == ("", ())
+
+
+def test_a_gate_put_in_by_a_chain_remembers_as_long_as_the_sequence_is(vanilla):
+    remedy, patch = chained(vanilla, whole("vanishing"), (STANDARDISE, TO_GRU, CHRONO))
+    assert remedy.action == "rnn_to_gru+chrono_init"
+    model = apply(vanilla.graph.model, patch)
+    (cell,) = [n for n in model.graph if n.op_type == "GRU"]
+    B = model.graph.initializers[cell.inputs[3].name].const_value.numpy().reshape(6, -1)
+    kept = np.exp(B[0].astype(np.float64))  # of ONNX's z, r, h the first; log U(1, T - 1)
+    steps = 60
+    assert 1.0 <= kept.min() < steps / 4
+    assert steps / 2 < kept.max() <= steps - 1
+    assert (
+        f"uniform_(1, {steps - 1})" in remedy.snippets(vanilla, whole("vanishing"), ())["pytorch"]
+    )
 
 
 def test_chains_are_of_at_most_three_rows_of_the_table():

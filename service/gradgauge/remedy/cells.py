@@ -46,9 +46,10 @@ def sizes_of(layer: Layer, assessment: Assessment) -> tuple[int, int, int]:
 
 
 def steps_of(layer: Layer, assessment: Assessment) -> int:
-    """Time steps the node was measured over."""
+    """Time steps the node was measured over; of a copy that was not, what is known of its like."""
     times = assessment.sampled.times if assessment.sampled is not None else ()
-    return max((len(t.log10_grad) for t in times if layer.id in t.layer_ids), default=2)
+    own = (len(t.log10_grad) for t in times if layer.id in t.layer_ids)
+    return max(own, default=assessment.steps)
 
 
 def bias_at(layer: Layer, gates: int, assessment: Assessment) -> tuple[str, list[Change]]:

@@ -71,15 +71,18 @@ def chained(
 
 
 def unmeasured(assessment: Assessment, patch: Patch) -> Assessment:
-    """The patched copy with its layers and no profile."""
+    """The patched copy with its layers and no profile; its recurrences as long as the longest."""
     graph = replace(assessment.graph, model=apply(assessment.graph.model, patch))
     nothing = replace(assessment.plan, engines=frozenset(), wish=None, asked=None)
     reading = assessment.reading
     if adds_batch_norm(patch):
         reading = replace(reading, batch_statistics=True)
-    return assess(
+    copy = assess(
         graph, reading, nothing, forward=lambda: assessment.forward, weights=assessment.weights
     )
+    times = assessment.sampled.times if assessment.sampled is not None else ()
+    longest = max((len(time.log10_grad) for time in times), default=assessment.steps)
+    return replace(copy, steps=longest)
 
 
 def adds_batch_norm(patch: Patch) -> bool:
