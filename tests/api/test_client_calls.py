@@ -23,6 +23,11 @@ def done(service):
 def test_two_analyses_are_compared_and_one_is_judged(client, done):
     told = client.compare(*done)
     assert (told.base, told.head) == tuple(done)
+    base, head = (client.analyses.retrieve(each) for each in done)
+    assert base.compare(head.id) == told
+    here = base.report().diff(head.report())
+    ids = {"base": told.base, "head": told.head}
+    assert here.model_copy(update=ids) == told
     allow = [{"fingerprint": "b1c0e8f27a4411aa", "reason": "known", "expires": None}]
     held = client.policies.put("client", fail_on="never", allow=allow)
     assert client.policies.retrieve("client") == held

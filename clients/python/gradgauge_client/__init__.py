@@ -25,6 +25,7 @@ from gradgauge_client._errors import (
     UnprocessableEntityError,
     UnprocessableModel,
 )
+from gradgauge_client._report import Recommendation, Report
 
 __all__ = [
     "APIConnectionError",
@@ -48,6 +49,8 @@ __all__ = [
     "NotFoundError",
     "PermissionDeniedError",
     "RateLimitError",
+    "Recommendation",
+    "Report",
     "ServerError",
     "UnprocessableEntityError",
     "UnprocessableModel",

@@ -21,6 +21,7 @@ from gradgauge_client._exit import INVALID, of_fault
 from gradgauge_client._http import Http, Request, posted
 from gradgauge_client._models import (
     AnalysisEvent,
+    Comparison,
     Evaluation,
     LayerBlock,
     LayerGraph,
@@ -95,7 +96,7 @@ class Analysis(_models.Analysis):
 
     def report(self) -> Report:
         """Its report; raises ConflictError or NotFoundError where there is none."""
-        return reported(self.report_json(), self._applied)
+        return reported(self.report_json(), self)
 
     def apply(self, recommendation_id: str) -> "Analysis":
         """Have a recommendation of its report applied to a copy of what was analysed.
@@ -146,6 +147,12 @@ class Analysis(_models.Analysis):
     def spectra(self) -> Spectra:
         """Its report's singular values, curves and model-level measurements."""
         return validated(Spectra, self._http.json(Request("GET", f"{_PATH}/{self.id}/spectra")))
+
+    def compare(
+        self, head: str, *, policy: str | None = None, only_new: bool = False
+    ) -> Comparison:
+        """What the analysis `head` changed against this one; as `Client.compare`."""
+        return compared(self._http, self.id, head, policy=policy, only_new=only_new)
 
     def gate(self, policy: str | None = None) -> Evaluation:
         """Its report judged by a stored policy, as of today; else by `default`."""
@@ -227,6 +234,12 @@ class Analyses:
             if page.next_cursor is None:
                 return
             params["cursor"] = page.next_cursor
+
+
+def compared(http: Http, base: str, head: str, *, policy: str | None, only_new: bool) -> Comparison:
+    """What the analysis `head` changed against the analysis `base`."""
+    body = {"base": base, "head": head, "policy": policy, "only_new": only_new}
+    return validated(Comparison, http.json(posted("/v1/comparisons", body)))
 
 
 def _read(http: Http, value: Any) -> Analysis:

@@ -84,6 +84,7 @@ class AsyncAnalysis:
         self.layers = threads.each(told.layers)
         self.graph = threads.call(told.graph)
         self.spectra = threads.call(told.spectra)
+        self.compare = threads.call(told.compare)
         self.gate = threads.call(told.gate)
 
     def __getattr__(self, name: str) -> Any:

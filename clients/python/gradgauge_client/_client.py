@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from gradgauge_client._analyses import Analyses, Analysis, OnProgress
+from gradgauge_client._analyses import Analyses, Analysis, OnProgress, compared
 from gradgauge_client._errors import (
     AnalysisError,
     AnalysisFailed,
@@ -19,7 +19,7 @@ from gradgauge_client._errors import (
 )
 from gradgauge_client._exit import INVALID, of_fault
 from gradgauge_client._gate import regate
-from gradgauge_client._http import RETRIES, TIMEOUT_S, Http, Request, posted
+from gradgauge_client._http import RETRIES, TIMEOUT_S, Http, Request
 from gradgauge_client._keys import Keys
 from gradgauge_client._models import Capabilities, Comparison
 from gradgauge_client._policies import Policies
@@ -106,8 +106,7 @@ class Client:
         The gate is that of a stored `policy`, else of `default`; with `only_new` findings that
         base had too do not count. Raises NotFoundError, or ConflictError where one has no report.
         """
-        body = {"base": base, "head": head, "policy": policy, "only_new": only_new}
-        return validated(Comparison, self._http.json(posted("/v1/comparisons", body)))
+        return compared(self._http, base, head, policy=policy, only_new=only_new)
 
     def capabilities(self) -> Capabilities:
         """What the service can do: ops, formats, limits, versions."""
@@ -136,7 +135,8 @@ class Client:
 
 def judged(told: dict[str, Any], fail_on: FailOn | None, analysis: Analysis) -> Report:
     """The report of `analysis` that was told; raises GateFailed where it does not pass."""
-    report = reported(regate(told, fail_on) if fail_on else told, analysis._applied)  # noqa: SLF001 - its maker
+    told = regate(told, fail_on) if fail_on else told
+    report = reported(told, analysis, gate_is_ours=fail_on is not None)
     if report.gate and not report.gate.passed:
         raise GateFailed(report)
     return report

@@ -13,7 +13,7 @@ class EngineMissing(Exception):
 
 
 def load(name: str) -> Callable[..., Any]:
-    """The function the service offers under `name` (`analyze`, `render` or `judge_by`).
+    """The function the service offers under `name` (`analyze`, `render`, `judge_by`, ...).
 
     Raises:
         EngineMissing: with what to install.

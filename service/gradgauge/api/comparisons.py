@@ -15,8 +15,8 @@ from gradgauge.api.reports import report_key
 from gradgauge.schema.report import Finding, Gate, Report, Verdict
 from gradgauge.schema.strict import Strict
 from gradgauge.schema.wire import Block, Number, Text
+from gradgauge.verdict.changes import changes
 from gradgauge.verdict.compare import Comparison as Compared
-from gradgauge.verdict.compare import compare
 from gradgauge.verdict.judge import judge
 from gradgauge.verdict.policy import Policy
 
@@ -114,15 +114,13 @@ def _compared(
     asked: ComparisonRequest, policy: Policy, base_json: bytes, head_json: bytes
 ) -> Comparison:
     base, head = (Report.model_validate_json(text) for text in (base_json, head_json))
-    told = compare(base, head)
-    judged = judge(head, policy, _today(), baseline=base, only_new=asked.only_new)
+    told, judged = changes(base, head, policy, _today(), only_new=asked.only_new)
     assert judged.gate is not None  # noqa: S101 - judging decides one
-    marked = {finding.id: finding for finding in judged.findings}
     return Comparison(
         base=asked.base,
         head=asked.head,
-        new=[marked[finding.id] for finding in told.new],
-        existing=[marked[finding.id] for finding in told.existing],
+        new=told.new,
+        existing=told.existing,
         fixed=told.fixed,
         layers=_layers(told),
         only_base=told.only_base,
