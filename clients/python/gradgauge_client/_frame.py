@@ -10,12 +10,12 @@ from gradgauge_client._extras import needed
 from gradgauge_client._models import LayerBlock
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from pandas import DataFrame
 
 Path = tuple[str, ...]
 
 
-def frame(layers: Sequence[LayerBlock]) -> "pd.DataFrame":
+def frame(layers: Sequence[LayerBlock]) -> "DataFrame":
     """The names are those of the service's columnar layout; all are there, null or not.
 
     Raises ImportError without pandas.

@@ -12,8 +12,8 @@ from gradgauge_client._errors import GradgaugeError
 from gradgauge_client._wire import validated
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
+    from pandas import DataFrame
 
 Json = dict[str, Any]
 Apply = Callable[[str, Path, float | None], Path]
@@ -110,7 +110,7 @@ class Report(_models.Report):
         """
         return self._rendered("sarif", path)
 
-    def to_dataframe(self) -> "pd.DataFrame":
+    def to_dataframe(self) -> "DataFrame":
         """A row for each layer, a column for each quantity, such as `sampled.log10_grad_act.q50`.
 
         Units as in the report: gradients in decades. Raises ImportError without pandas.
