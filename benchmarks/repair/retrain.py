@@ -83,7 +83,7 @@ def _run(model: onnx_ir.Model, reading: Reading, spec: Spec, trial: Trial) -> li
         mover = torch.optim.SGD(held, lr=trial.lr, momentum=MOMENTUM)
     x, y = (torch.from_numpy(v) for v in pool(spec))
     losses: list[float] = []
-    for taken in batches(spec, BATCH, spec.get("steps", STEPS[spec["family"]])):
+    for taken in batches(spec, BATCH, STEPS[spec["family"]]):
         loss = _loss(exe(x[taken])[0], y[taken])
         losses.append(float(loss.detach()))
         if not math.isfinite(losses[-1]) or _hopeless(losses, spec):

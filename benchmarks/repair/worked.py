@@ -36,7 +36,6 @@ NETWORKS: dict[str, Spec] = {
     "a tanh RNN over 200 steps": {
         "id": "rnn", "family": "rnn", "data": "recall", "T": 200, "cell": "rnn_tanh", "depth": 1,
         "width": 24, "act": "tanh", "init": "torch", "forget": 0.0, "update": 0.0,
-        "steps": 400,  # in the benchmark's 140 a GRU that keeps its state does not learn it either
     },
 }  # fmt: skip
 
