@@ -25,6 +25,7 @@ from gradgauge_client._errors import (
     UnprocessableEntityError,
     UnprocessableModel,
 )
+from gradgauge_client._raw import RawResponse
 from gradgauge_client._report import Recommendation, Report
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "NotFoundError",
     "PermissionDeniedError",
     "RateLimitError",
+    "RawResponse",
     "Recommendation",
     "Report",
     "ServerError",

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, Self, TypeVar
@@ -12,6 +13,7 @@ from gradgauge_client._analyses import Analysis, OnProgress, succeeded
 from gradgauge_client._client import Client, FailOn, judged
 from gradgauge_client._errors import APIConnectionError, ServerError
 from gradgauge_client._http import RETRIES, TIMEOUT_S
+from gradgauge_client._raw import RawCalls, RawResponse
 from gradgauge_client._report import Report
 
 P = ParamSpec("P")
@@ -226,6 +228,35 @@ class AsyncWebhooks:
         self.delete = threads.call(client.webhooks.delete)
 
 
+class AsyncRawCalls:
+    """As `RawCalls`, awaited; `parse()` gives what the calls of `AsyncClient` give."""
+
+    def __init__(self, calls: RawCalls, threads: Threads) -> None:
+        self._calls = calls
+        self._threads = threads
+
+    def __getattr__(self, name: str) -> Any:
+        """A call, or a part with calls of its own."""
+        held: Any = getattr(self._calls, name)
+        if isinstance(held, RawCalls):
+            return AsyncRawCalls(held, self._threads)
+
+        async def call(*args: Any, **kwargs: Any) -> RawResponse:
+            made = await self._threads.call(held)(*args, **kwargs)
+            return RawResponse(made.responses, self._awaited(made.parse()))
+
+        return call
+
+    def _awaited(self, parsed: Any) -> Any:
+        if isinstance(parsed, Analysis):
+            return AsyncAnalysis(parsed, self._threads)
+        return self._pieces(parsed) if isinstance(parsed, Iterator) else parsed
+
+    async def _pieces(self, parsed: Iterator[Any]) -> AsyncIterator[Any]:
+        async for piece in self._threads.each(lambda: parsed)():
+            yield self._awaited(piece)
+
+
 class AsyncClient:
     """`Client` for asyncio, closed as an asynchronous context manager; arguments as there.
 
@@ -242,8 +273,11 @@ class AsyncClient:
         retries: int = RETRIES,
         threads: int = THREADS,
     ) -> None:
-        self._client = Client(url, api_key=api_key, timeout=timeout, retries=retries)
         self._threads = Threads(threads)
+        self._bind(Client(url, api_key=api_key, timeout=timeout, retries=retries))
+
+    def _bind(self, client: Client) -> None:
+        self._client = client
         self.models = AsyncModels(self._client, self._threads)
         self.architectures = AsyncArchitectures(self._client, self._threads)
         self.analyses = AsyncAnalyses(self._client, self._threads)
@@ -263,6 +297,17 @@ class AsyncClient:
         """Close the connections, once the requests that run have ended."""
         await asyncio.to_thread(self._threads.close)
         self._client.close()
+
+    def with_options(self, *, timeout: float | None = None, retries: int | None = None) -> Self:
+        """As `Client.with_options`."""
+        made = copy(self)
+        made._bind(self._client.with_options(timeout=timeout, retries=retries))  # noqa: SLF001 - its own kind
+        return made
+
+    @property
+    def with_raw_response(self) -> "AsyncRawCalls":
+        """As `Client.with_raw_response`, awaited."""
+        return AsyncRawCalls(self._client.with_raw_response, self._threads)
 
     async def submit(
         self, path: Path | str, options: Mapping[str, Any] | None = None

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -19,10 +20,11 @@ from gradgauge_client._errors import (
 )
 from gradgauge_client._exit import INVALID, of_fault
 from gradgauge_client._gate import regate
-from gradgauge_client._http import RETRIES, TIMEOUT_S, Http, Request
+from gradgauge_client._http import RETRIES, TIMEOUT_S, Heard, Http, Request
 from gradgauge_client._keys import Keys
 from gradgauge_client._models import Capabilities, Comparison
 from gradgauge_client._policies import Policies
+from gradgauge_client._raw import RawCalls
 from gradgauge_client._report import Report, reported
 from gradgauge_client._sources import Architectures, Models, is_spec
 from gradgauge_client._webhooks import Webhooks
@@ -49,12 +51,16 @@ class Client:
         timeout: float = TIMEOUT_S,
         retries: int = RETRIES,
     ) -> None:
-        self._http = Http(
+        http = Http(
             url or environment("GRADGAUGE_URL") or DEFAULT_URL,
             api_key or environment("GRADGAUGE_API_KEY"),
             timeout_s=timeout,
             retries=retries,
         )
+        self._bind(http)
+
+    def _bind(self, http: Http) -> None:
+        self._http = http
         self.models = Models(self._http)
         self.architectures = Architectures(self._http)
         self.analyses = Analyses(self._http)
@@ -71,6 +77,26 @@ class Client:
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
+
+    def with_options(self, *, timeout: float | None = None, retries: int | None = None) -> Self:
+        """The same service over the same connections, with another patience for each request.
+
+        What is left out stays; closing either closes both.
+        """
+        return self._over(self._http.varied(timeout_s=timeout, retries=retries))
+
+    @property
+    def with_raw_response(self) -> RawCalls:
+        """The same calls, each returning a `RawResponse`: `.headers`, `.text`, `.parse()`."""
+        return RawCalls(self)
+
+    def _hearing(self, heard: Heard) -> Self:
+        return self._over(self._http.varied(heard=heard))
+
+    def _over(self, http: Http) -> Self:
+        made = copy(self)
+        made._bind(http)  # noqa: SLF001 - its own kind
+        return made
 
     def check(
         self,

@@ -6,11 +6,12 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Self
 
 import httpx2
 
@@ -24,6 +25,7 @@ from gradgauge_client._errors import (
 
 Json = dict[str, Any]
 Body = Callable[[], Iterator[bytes]]
+Heard = Callable[[httpx2.Response], None]
 
 RETRIES = 2
 TIMEOUT_S = 60.0
@@ -84,8 +86,26 @@ class Http:
         self.url = _checked(url)
         self.pause = pause
         self._retries = retries
-        limits = httpx2.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_S))
-        self._client = httpx2.Client(base_url=self.url, headers=headers, timeout=limits)
+        self._limits = _limits(timeout_s)
+        self._heard: Heard | None = None
+        self._client = httpx2.Client(base_url=self.url, headers=headers, timeout=self._limits)
+
+    def varied(
+        self,
+        *,
+        timeout_s: float | None = None,
+        retries: int | None = None,
+        heard: Heard | None = None,
+    ) -> Self:
+        """The same connections with other patience, or telling `heard` of every good answer."""
+        made = copy(self)
+        held = {
+            "_limits": None if timeout_s is None else _limits(timeout_s),
+            "_retries": retries,
+            "_heard": heard,
+        }
+        vars(made).update({name: value for name, value in held.items() if value is not None})
+        return made
 
     def close(self) -> None:
         """Close the connections."""
@@ -147,6 +167,8 @@ class Http:
         built = self._built(request, read_s)
         answer = self._client.send(built, stream=read_s is not None)
         if answer.status_code < 300:
+            if self._heard is not None:
+                self._heard(answer)
             return answer
         raise _refusal(answer)
 
@@ -157,6 +179,7 @@ class Http:
             params=dict(request.params),
             headers=dict(request.headers),
             content=request.body() if request.body else request.content,
+            timeout=self._limits,
         )
         if read_s is not None:
             built.extensions["timeout"] = built.extensions["timeout"] | {"read": read_s}
@@ -173,6 +196,10 @@ class Http:
             raise APIConnectionError(f"cannot reach {self.url}: {_said(failed)}") from failed
         except httpx2.DecodingError as garbled:
             raise APIResponseError(f"{self.url} sent a garbled answer: {garbled}") from garbled
+
+
+def _limits(timeout_s: float) -> httpx2.Timeout:
+    return httpx2.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_S))
 
 
 def _checked(url: str) -> str:
