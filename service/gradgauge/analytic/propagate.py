@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 
 import onnx_ir
 
-from gradgauge.analytic import backward, forward, lipschitz, spectrum, structure, summary
+from gradgauge.analytic import backward, forward, lipschitz, spectrum, strays, structure, summary
 from gradgauge.analytic.closure import suited
 from gradgauge.analytic.forward import Closure
 from gradgauge.analytic.moments import Signal, flow
@@ -40,7 +40,8 @@ def profile(
     trace = forward.run(graph.model, reading, kept, batch)
     seeds = {name: flow(1.0, rank) for name, rank in _outputs(graph.model, trace).items()}
     gradients = backward.run(trace, seeds)
-    band = backward.inverse_widths(trace, seeds)
+    widths = backward.inverse_widths(trace, seeds)
+    band = summary.bands(widths, strays.of_gradients(trace, seeds))
     notes = dict.fromkeys(structure.before(trace), structure.NOTE)
     found = AnalyticProfile(
         layers={

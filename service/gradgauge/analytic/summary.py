@@ -57,7 +57,7 @@ def of_layer(
         log10_grad_act=_decades(met),
         log10_grad_param=grad[0],
         log10_grad_ratio=grad[1],
-        band_decades=_band(layer, band),
+        band_decades=band.get(layer.output),
         chi=chi,
         depth_scale=1.0 / abs(math.log(chi)) if chi is not None and 0 < chi < 1 else None,
         assumptions=_assumptions(layer, records, gradients, trace, notes.get(layer.output)),
@@ -169,9 +169,16 @@ def _param(layer: Layer, trace: Trace, gradients: Gradients) -> tuple[float | No
     return gradient, None if gradient is None or rms == 0 else gradient - math.log10(rms)
 
 
-def _band(layer: Layer, band: Mapping[str, float]) -> float | None:
-    beta = band.get(layer.output)
-    return None if beta is None else HANIN * math.sqrt(5 * beta)
+def bands(widths: Mapping[str, float], strays: Mapping[str, float]) -> dict[str, float]:
+    """By value half the width of the band about log10 of its RMS gradient, in decades.
+
+    `widths` is Hanin's beta, `strays` the deviation s of ln of the mean square among inputs: the
+    mean of a log-normal lies s^2 / 2 above its median, and the moments know neither.
+    """
+    return {
+        name: HANIN * math.hypot(math.sqrt(5 * beta), strays.get(name, 0.0) ** 2 / 2)
+        for name, beta in widths.items()
+    }
 
 
 def _assumptions(
