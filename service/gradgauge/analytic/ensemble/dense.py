@@ -55,7 +55,9 @@ def summed(x: State, s: Sum, shape: Shape) -> tuple[State, Transfer, Map]:
         return base * overlap + coherent + own * (overlap - x.m * x.m) + b.second
 
     m = s.terms * W.mean * x.m + b.mean
-    after = State(shape, m, at(x.q), at(x.t), at(x.o), at(x.u))
+    q, o = at(x.q), at(x.o)
+    alone = len(x.shape) == 1
+    after = State(shape, m, q, q if alone else at(x.t), o, o if alone else at(x.u))
     return after, scale(s.uses * W.second, s.uses_common * W.second), at
 
 
@@ -115,19 +117,20 @@ _ALONG = {"softmax": softmax, "log_softmax": log_softmax, "hardmax": hard_max}
 
 def parameters(layer: ActivationLayer) -> Params:
     """The function's parameters, hashable."""
-    return tuple((name, layer.parameter(name)) for name in ACTIVATIONS[layer.function].params)
+    named = ACTIVATIONS[layer.function].params
+    return tuple((name, layer.parameter(name)) for name in named) if named else ()
 
 
 def pointwise(x: State, k: Kernel) -> Step:
     """Both passes through a function of one element."""
     if len(x.shape) == 1:
-        o = k.pair(x.o).value
+        o = k.value(x.o)
         after = State(x.shape, k.mean, k.second, k.second, o, o)
-        return Step(after, scale(k.slope), cross=lambda overlap: k.pair(overlap).value)
+        return Step(after, scale(k.slope), cross=k.value)
     near = k.pair(x.t)
-    after = State(x.shape, k.mean, k.second, near.value, k.pair(x.o).value, k.pair(x.u).value)
+    after = State(x.shape, k.mean, k.second, near.value, k.value(x.o), k.value(x.u))
     back = scale(k.slope, near.slope)
-    return Step(after, back, cross=lambda overlap: k.pair(overlap).value)
+    return Step(after, back, cross=k.value)
 
 
 def gated(layer: Gated, x: State, shape: Shape, laws: Laws) -> Step:

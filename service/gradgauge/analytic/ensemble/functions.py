@@ -16,12 +16,16 @@ ROOT_2PI = math.sqrt(2 * math.pi)
 
 @dataclass(frozen=True, slots=True)
 class Smooth:
-    """phi, phi' and where they bend, each taking the operator's parameters."""
+    """phi, phi' and where they bend, each taking the operator's parameters.
+
+    `parity` is 1 of an odd function, 0 of an even one, None of any other.
+    """
 
     value: Callable[[Array, Params], Array]
     slope: Callable[[Array, Params], Array]
     kinks: Callable[[Params], tuple[float, ...]] = lambda _: ()
     jumps: bool = False
+    parity: int | None = None
 
 
 def _density(x: Array) -> Array:
@@ -138,11 +142,17 @@ FUNCTIONS: dict[str, Smooth] = {
         lambda x, p: p["alpha"] * _between(p["alpha"] * x + p["beta"], 0, 1),
         lambda p: (-p["beta"] / p["alpha"], (1 - p["beta"]) / p["alpha"]) if p["alpha"] else (),
     ),
-    "tanh": Smooth(lambda x, _: np.tanh(x), lambda x, _: 1 - np.square(np.tanh(x))),
+    "tanh": Smooth(
+        lambda x, _: np.tanh(x), lambda x, _: 1 - np.square(np.tanh(x)), parity=1
+    ),
     "softplus": Smooth(_softplus, lambda x, _: np.asarray(expit(x))),
-    "softsign": Smooth(lambda x, _: x / (1 + abs(x)), lambda x, _: 1 / (1 + abs(x)) ** 2, _zero),
+    "softsign": Smooth(
+        lambda x, _: x / (1 + abs(x)), lambda x, _: 1 / (1 + abs(x)) ** 2, _zero, parity=1
+    ),
     "erf": Smooth(
-        lambda x, _: np.asarray(_erf(x)), lambda x, _: 2 / math.sqrt(math.pi) * np.exp(-x * x)
+        lambda x, _: np.asarray(_erf(x)),
+        lambda x, _: 2 / math.sqrt(math.pi) * np.exp(-x * x),
+        parity=1,
     ),
     "shrink": Smooth(
         _shrink,
@@ -150,7 +160,7 @@ FUNCTIONS: dict[str, Smooth] = {
         lambda p: (-p["lambd"], p["lambd"]),
         jumps=True,
     ),
-    "sin": Smooth(lambda x, _: np.sin(x), lambda x, _: np.cos(x)),
-    "cos": Smooth(lambda x, _: np.cos(x), lambda x, _: -np.sin(x)),
+    "sin": Smooth(lambda x, _: np.sin(x), lambda x, _: np.cos(x), parity=1),
+    "cos": Smooth(lambda x, _: np.cos(x), lambda x, _: -np.sin(x), parity=0),
     "exp": Smooth(lambda x, _: np.exp(x), lambda x, _: np.exp(x)),
 }

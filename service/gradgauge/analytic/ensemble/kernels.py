@@ -8,7 +8,6 @@ and its leaky kin have closed forms (Cho & Saul 2009).
 """
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -20,9 +19,11 @@ TERMS = 48
 _EDGES = (1e-3, 4e-3, 0.016, 0.06, 0.2, 0.5, 1.0, 1.6, 2.3, 3.2, 4.2, 5.4, 6.8, 8.4, 10.0)
 _ORDER = 8
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(_ORDER)
-_POWERS = np.arange(TERMS)
+_POWERS = np.arange(float(TERMS))
+_FLAT = 1e-100  # a correlation that no power but the first is left of
 _SLOPES = {"relu": 0.0, "identity": 1.0, "leaky_relu": None, "prelu": None}
 
+Grid = tuple[Array, Array, Array, Array]
 Params = tuple[tuple[str, float | int | str | None], ...]
 
 
@@ -33,8 +34,20 @@ class Pair(NamedTuple):
     slope: float
 
 
-@dataclass(frozen=True, slots=True)
-class Kernel:
+class Series(NamedTuple):
+    """a_k^2 and the powers k they belong to; k a_k^2 or, of a function with jumps, v b_k^2.
+
+    What is left of E phi^2 is `rest`, with one `power`.
+    """
+
+    powers: Array
+    squares: Array
+    steeps: Array | None
+    rest: float
+    power: float
+
+
+class Kernel(NamedTuple):
     """E phi, E phi^2 and E phi'^2 of x ~ N(m, v), and what two such points need."""
 
     m: float
@@ -42,32 +55,51 @@ class Kernel:
     mean: float
     second: float
     slope: float
-    series: Array | None = None
-    tail: tuple[float, float | None] = (0.0, 1.0)
+    series: Series | None = None
     leak: float | None = None
 
     def pair(self, overlap: float) -> Pair:
         """At two points with E[x y] = overlap."""
-        if self.v <= 0 or not math.isfinite(self.v) or not math.isfinite(self.second):
-            return Pair(self.second, self.slope)
-        rho = min(max((overlap - self.m * self.m) / self.v, -1.0), 1.0)
+        rho = self._rho(overlap)
         if rho == 1.0:
             return Pair(self.second, self.slope)
         if self.leak is not None:
             return _rectified_pair(self.v, rho, self.leak)
-        return self._series(rho)
+        return self._expansion(rho)
 
-    def _series(self, rho: float) -> Pair:
+    def value(self, overlap: float) -> float:
+        """The first of the pair alone."""
+        rho = self._rho(overlap)
+        if self.series is None or rho == 1.0:
+            return self.pair(overlap).value
+        return _value(self.series, rho)
+
+    def _rho(self, overlap: float) -> float:
+        """Their correlation; 1 where no variance is known."""
+        if self.v <= 0 or not math.isfinite(self.v) or not math.isfinite(self.second):
+            return 1.0
+        return min(max((overlap - self.m * self.m) / self.v, -1.0), 1.0)
+
+    def _expansion(self, rho: float) -> Pair:
+        """Of the series; its slope is its derivative, k a_k^2 rho^(k - 1) / v."""
         assert self.series is not None  # noqa: S101  # every kernel has this or a closed form
-        value, steep = (self.series @ rho**_POWERS).tolist()
-        rest, power = self.tail
-        if power is None:
-            value += rest * abs(rho) ** TERMS
-            steep += (self.slope * self.v - self.series[1].sum()) * abs(rho) ** TERMS
-        elif rest and rho:
-            high = rest * abs(rho) ** (power - 1)
-            value, steep = value + high * abs(rho), steep + power * high
-        return Pair(value, steep / self.v)
+        powers, squares, steeps, rest, power = self.series
+        at = rho**powers
+        if steeps is not None:
+            left = (self.slope * self.v - float(steeps.sum())) * abs(rho) ** TERMS
+            high = rest * abs(rho) ** TERMS
+            return Pair(float(squares @ at) + high, (float(steeps @ at) + left) / self.v)
+        if abs(rho) < _FLAT:
+            first = float(squares[powers == 1.0].sum())
+            return Pair(float(squares @ at), first / self.v)
+        high = rest * abs(rho) ** power
+        steep = float((powers * squares) @ at) / rho + power * high / abs(rho)
+        return Pair(float(squares @ at) + high, steep / self.v)
+
+
+def _value(series: Series, rho: float) -> float:
+    value = float(series.squares @ rho**series.powers)
+    return value + series.rest * abs(rho) ** series.power if series.rest else value
 
 
 @lru_cache(maxsize=65536)
@@ -115,32 +147,40 @@ def _expanded(function: str, params: Params, m: float, v: float) -> Kernel:
     phi = FUNCTIONS[function]
     bends = [(k - m) / s for k in phi.kinks(p)]
     centre = -m / s if abs(m) < 6 * s else 0.0
-    z, basis, w = _grid(centre, tuple(b for b in bends if b != centre and abs(b) < 9.0))
+    breaks = tuple(b for b in bends if b != centre and abs(b) < 9.0)
+    parity = phi.parity if m == 0 else None
+    z, basis, w, powers = _grid(centre, breaks) if parity is None else _half(parity)
     x = m + s * z
     y, dy = phi.value(x, p), phi.slope(x, p)
     a = basis @ y
     second, slope = float(w @ (y * y)), float(w @ (dy * dy))
     if not math.isfinite(second + slope):
         return Kernel(m, v, math.inf, math.inf, math.inf)
-    series = np.zeros((2, TERMS))
-    np.multiply(a, a, out=series[0])
-    np.multiply(series[0, 1:], _POWERS[1:], out=series[1, :-1])
+    mean = 0.0 if parity == 1 else float(a[0])
+    squares = a * a
+    rest = max(second - float(squares.sum()), 0.0)
     if phi.jumps:  # the derivative of the overlap map would count the jump as a slope
-        np.square(basis @ dy, out=series[1])
-        series[1] *= v
-        held = float(series[0].sum())
-        return Kernel(m, v, float(a[0]), second, slope, series, (max(second - held, 0.0), None))
-    held, steep = series.sum(1).tolist()
-    rest = max(second - held, 0.0)
+        return Kernel(
+            m, v, mean, second, slope, Series(powers, squares, v * (basis @ dy) ** 2, rest, TERMS)
+        )
     if rest <= 1e-14 * second:
-        return Kernel(m, v, float(a[0]), second, slope, series, (0.0, TERMS))
-    power = max((v * slope - steep) / rest, TERMS)
-    return Kernel(m, v, float(a[0]), second, slope, series, (rest, power))
+        return Kernel(m, v, mean, second, slope, Series(powers, squares, None, 0.0, TERMS))
+    power = max((v * slope - float(powers @ squares)) / rest, TERMS)
+    return Kernel(m, v, mean, second, slope, Series(powers, squares, None, rest, power))
+
+
+@lru_cache(maxsize=2)
+def _half(parity: int) -> Grid:
+    """The grid about zero for odd (1) or even (0) functions: their own powers, z > 0 twice."""
+    z, basis, w, powers = _grid(0.0, ())
+    up = z > 0
+    rows = 2 * basis[parity::2, up]
+    return z[up], np.ascontiguousarray(rows), 2 * w[up], np.ascontiguousarray(powers[parity::2])
 
 
 @lru_cache(maxsize=512)
-def _grid(centre: float, breaks: tuple[float, ...]) -> tuple[Array, Array, Array]:
-    """Nodes z, weighted Hermite polynomials w h_k(z) by rows, weights: fine about `centre`."""
+def _grid(centre: float, breaks: tuple[float, ...]) -> Grid:
+    """Nodes z, weighted Hermite polynomials w h_k(z) by rows, weights, k: fine about `centre`."""
     near = [centre + sign * edge for edge in _EDGES for sign in (-1, 1)]
     wide = [-10.0, -8.4, -5.0, -3.0, -1.5, 0.0, 1.5, 3.0, 5.0, 8.4, 10.0] if centre else []
     edges = np.unique(np.clip([*near, *wide, centre, *breaks], -10.0, 10.0))
@@ -151,4 +191,4 @@ def _grid(centre: float, breaks: tuple[float, ...]) -> tuple[Array, Array, Array
     h[0], h[1] = 1.0, z
     for k in range(2, TERMS):
         h[k] = (z * h[k - 1] - math.sqrt(k - 1) * h[k - 2]) / math.sqrt(k)
-    return z, h * w, w
+    return z, h * w, w, _POWERS

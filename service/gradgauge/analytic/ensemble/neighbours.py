@@ -5,7 +5,6 @@ arrive where a ReLU is open. And BatchNorm lets no gradient through that a whole
 common, so of a matrix before it only what inputs differ in counts.
 """
 
-from dataclasses import replace
 
 from gradgauge.analytic.ensemble import maps
 from gradgauge.analytic.ensemble.dense import activation
@@ -56,4 +55,4 @@ def centred(x: State, held: Applied) -> Applied:
     own = max(x.q - x.u, 0.0) / x.q
     common = max(x.t - x.u, 0.0) / x.t if x.t > 0 else 0.0
     mended = Weight(weight.of_g * own, weight.of_t * common, weight.second, weight.fan)
-    return replace(held, step=held.step._replace(weight=mended))
+    return held._replace(step=held.step._replace(weight=mended))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from gradgauge.analytic.ensemble import dense, maps, norms, tokens
 from gradgauge.analytic.ensemble.attention import attention
@@ -53,8 +53,7 @@ class Context:
     table: tuple[Bias, int] = (Bias(0.0, 0.0), 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
+class Applied(NamedTuple):
     """A layer's step, and what goes back to the memory an attention reads."""
 
     step: Step

@@ -6,8 +6,8 @@ wrote as a repeat are found and treated as one.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from gradgauge.analytic.ensemble.dense import Map, added, projected
 from gradgauge.analytic.ensemble.maps import conv
@@ -26,8 +26,7 @@ _FEWEST = 3  # passes of a pattern that are worth folding
 _LONGEST = 24  # layers of a pattern that is looked for in a plain list
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
+class Leaf(NamedTuple):
     """One layer: the signal before it and what it does."""
 
     index: int
@@ -37,8 +36,7 @@ class Leaf:
     part: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Branch:
+class Branch(NamedTuple):
     """One way through a fork and the factor its gradient has."""
 
     part: str
@@ -46,8 +44,7 @@ class Branch:
     back: Transfer
 
 
-@dataclass(frozen=True, slots=True)
-class Fork:
+class Fork(NamedTuple):
     """Ways from one value, put together again."""
 
     index: int
@@ -58,8 +55,7 @@ class Fork:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """`times` passes through one body that leave the signal as it was; or one that does not."""
 
     times: int
@@ -83,8 +79,7 @@ class Fold:
         return sum(segment.times for segment in self.segments)
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
+class Name(NamedTuple):
     """A value remembered or recalled."""
 
     index: int
@@ -95,8 +90,7 @@ class Name:
 Item = Leaf | Fork | Fold | Name
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(NamedTuple):
     """Items in order, and the signal after the last."""
 
     items: tuple[Item, ...]
@@ -125,9 +119,9 @@ def _neighbours(a: Leaf, b: Leaf) -> tuple[Leaf, Leaf]:
     """Two layers in a row, mended where they depend on each other."""
     if isinstance(b.layer, MaxPool) and isinstance(a.layer, ActivationLayer):
         first, second = pooled(a.layer, a.before, a.applied, b.layer, b.applied)
-        return replace(a, applied=first), replace(b, applied=second)
+        return a._replace(applied=first), b._replace(applied=second)
     if isinstance(b.layer, BatchNorm):
-        return replace(a, applied=centred(a.before, a.applied)), b
+        return a._replace(applied=centred(a.before, a.applied)), b
     return a, b
 
 
@@ -173,9 +167,10 @@ def _alike(a: State, b: State, *, of_two: bool = False) -> bool:
     if a.shape != b.shape:
         return False
     near = _SETTLED * max(abs(b.q), 1e-300)
-    own = ((a.m, b.m), (a.q, b.q), (a.t, b.t))
-    both = (*own, (a.o, b.o), (a.u, b.u)) if of_two else own
-    return all(abs(x - y) <= near for x, y in both)
+    if not abs(a.q - b.q) <= near:
+        return False
+    rest = ((a.m, b.m), (a.t, b.t), *(((a.o, b.o), (a.u, b.u)) if of_two else ()))
+    return all(abs(x - y) <= near for x, y in rest)
 
 
 def crossing(chain: Chain) -> Map | None:
