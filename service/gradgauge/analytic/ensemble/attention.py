@@ -14,7 +14,6 @@ from gradgauge.analytic.ensemble.dense import Sum, summed, then
 from gradgauge.analytic.ensemble.softmax import averaged, concentration
 from gradgauge.analytic.ensemble.state import State, Step, Transfer, Weight, blend, scale
 from gradgauge.analytic.ensemble.weights import Laws
-from gradgauge.graph.nodes_attention import laws_of
 from gradgauge.schema.shape_state import Shape
 from gradgauge.schema.shape_tokens import head_dim
 from gradgauge.schema.spec_tokens import Attention
@@ -72,7 +71,7 @@ def attention(layer: Attention, x: State, memory: State, shape: Shape, laws: Law
 
 
 def _part(layer: Attention, part: str, x: State, units: int, laws: Laws) -> _Part:
-    own, n = laws_of(layer, part), x.shape[-1]
+    own, n = laws.projection(layer, part), x.shape[-1]
     last = layer.bias if layer.output_bias is None or part != "output" else layer.output_bias
     W = laws.matrix(own, (n, units), (n, units))
     s = Sum(n, units, units, W, laws.bias(own, (n, units), there=last))

@@ -20,6 +20,7 @@ _EDGES = (1e-3, 4e-3, 0.016, 0.06, 0.2, 0.5, 1.0, 1.6, 2.3, 3.2, 4.2, 5.4, 6.8, 
 _ORDER = 8
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(_ORDER)
 _POWERS = np.arange(float(TERMS))
+_NEAR = 50.0  # nodes that lie nearer to zero make no function without parameters overflow
 _FLAT = 1e-100  # a correlation that no power but the first is left of
 _SLOPES = {"relu": 0.0, "identity": 1.0, "leaky_relu": None, "prelu": None}
 
@@ -112,6 +113,8 @@ def kernel(function: str, params: Params, m: float, v: float) -> Kernel:
         mean = (1 - leak) * math.sqrt(v) / ROOT_2PI
         half = (1 + leak * leak) / 2
         return Kernel(0.0, v, mean, half * v, half, leak=leak)
+    if not params and abs(m) + 10.0 * math.sqrt(v) < _NEAR:
+        return _expanded(function, params, m, v)
     with np.errstate(all="ignore"):  # what overflows is infinite, and said to be
         return _expanded(function, params, m, v)
 

@@ -6,10 +6,12 @@ from typing import NamedTuple
 
 from gradgauge.graph import init
 from gradgauge.graph.init import Law
+from gradgauge.graph.nodes_attention import laws_of
 from gradgauge.graph.spec_net import Net, law_of
 from gradgauge.schema.laws import InitSet, InitSpec, NormInit, TableInit
 from gradgauge.schema.shape_state import Shape
 from gradgauge.schema.spec import Defaults
+from gradgauge.schema.spec_tokens import Attention
 
 _TABLE = InitSpec(kind="normal", std=1.0)
 
@@ -49,6 +51,7 @@ class Laws:
         self._net = Net(0, defaults)
         self._gain = gain
         self._matrices: dict[tuple[int, str, Shape], tuple[object, Matrix]] = {}
+        self._parts: dict[tuple[int, str], tuple[object, InitSet]] = {}
         self._biases: dict[tuple[int, tuple[int, int]], tuple[object, Bias]] = {}
 
     def matrix(self, own: InitSet, shape: Shape, ends: tuple[int, int]) -> Matrix:
@@ -58,6 +61,13 @@ class Laws:
             held = self._scaled(_matrix(self._net.law(own, "weight", shape, ends)))
             self._matrices[key] = (own, held)
         return self._matrices[key][1]
+
+    def projection(self, layer: Attention, part: str) -> InitSet:
+        """What an attention's query, key, value or output is asked for by."""
+        key = (id(layer), part)
+        if key not in self._parts:
+            self._parts[key] = (layer, laws_of(layer, part))
+        return self._parts[key][1]
 
     def recurrent(self, own: InitSet, part: str, shape: Shape, units: int) -> Matrix:
         """A cell's weights, all gates in one; torch's default scales by the units."""
