@@ -95,3 +95,61 @@ def test_a_variance_that_has_overflowed_stays_unknown():
 def test_what_overflows_has_no_pair_of_its_own():
     k = kernel("exp", (), 0.0, 1e12)
     assert k.pair(0.5) == (math.inf, math.inf)
+
+
+def test_parity_is_said_of_the_functions_that_have_one():
+    x = np.linspace(0.1, 5.0, 40)
+    for name, phi in FUNCTIONS.items():
+        if phi.parity is not None:
+            p = parameters(name)
+            sign = -1 if phi.parity else 1
+            assert phi.value(-x, p) == pytest.approx(sign * phi.value(x, p), rel=1e-15), name
+
+
+@pytest.mark.parametrize("v", [1e-4, 0.03, 1.0, 6.0])
+@pytest.mark.parametrize(
+    "name", [name for name, phi in FUNCTIONS.items() if phi.parity is not None]
+)
+def test_half_the_line_gives_the_moments_of_the_whole(name, v):
+    value, slope, breaks = of(name)
+    k = kernel(name, tuple(parameters(name).items()), 0.0, v)
+    assert k.mean == pytest.approx(expected(value, 0.0, v, breaks), rel=1e-9, abs=1e-12)
+    assert k.second == pytest.approx(expected(lambda x: value(x) ** 2, 0.0, v, breaks), rel=1e-9)
+    assert k.slope == pytest.approx(expected(lambda x: slope(x) ** 2, 0.0, v, breaks), rel=1e-9)
+
+
+CLOSED = {
+    "sin": (lambda v, c: math.exp(-v) * math.sinh(c), lambda v, c: math.exp(-v) * math.cosh(c)),
+    "cos": (lambda v, c: math.exp(-v) * math.cosh(c), lambda v, c: math.exp(-v) * math.sinh(c)),
+    "erf": (
+        lambda v, c: 2 / math.pi * math.asin(2 * c / (1 + 2 * v)),
+        lambda v, c: 4 / math.pi / math.sqrt((1 + 2 * v) ** 2 - 4 * c * c),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CLOSED)
+@pytest.mark.parametrize("rho", [-0.9, -1e-3, 1e-120, 1e-3, 0.4, 0.97])
+@pytest.mark.parametrize("v", [1e-3, 0.5, 2.0])
+def test_two_points_of_odd_and_even_functions_have_closed_forms(name, rho, v):
+    # Williams 1997 for erf; sines and cosines from the Gaussian's characteristic function
+    value, slope = CLOSED[name]
+    k = kernel(name, (), 0.0, v)
+    pair = k.pair(rho * v)
+    assert pair.value == pytest.approx(value(v, rho * v), rel=1e-8)
+    assert pair.slope == pytest.approx(slope(v, rho * v), rel=1e-8)
+
+
+@pytest.mark.parametrize("name", POINTWISE)
+@pytest.mark.parametrize("overlap", [-0.4, 0.0, 0.2, 0.69, 0.7])
+def test_the_value_alone_is_that_of_the_pair(name, overlap):
+    for m in (0.0, 0.3):
+        k = kernel(name, tuple(parameters(name).items()), m, 0.7)
+        assert k.value(overlap) == k.pair(overlap).value
+
+
+def test_nothing_overflows_where_overflow_is_not_looked_for():
+    for name in POINTWISE:
+        if not ACTIVATIONS[name].params:
+            held = kernel(name, (), 20.0, 2.99**2)  # a warning would be an error
+            assert math.isfinite(held.second), name

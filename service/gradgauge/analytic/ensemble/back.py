@@ -37,7 +37,7 @@ def back(
 ) -> tuple[Flow, float]:
     """The gradient at the chain's input, and beta there."""
     for item in reversed(chain.items):
-        flow, beta = _item(item, flow, way, f"{scope}/layers.{item.index}", beta, scope)
+        flow, beta = _item(item, flow, way, f"{scope}/layers.{item.place}", beta, scope)
     return flow, beta
 
 
@@ -100,9 +100,9 @@ def _pass(
     fold: Fold, chain: Chain, trip: int, flow: Flow, way: Way, outer: str, beta: float
 ) -> tuple[Flow, float]:
     if fold.written:
-        return back(chain, flow, way, f"{outer}/layers.{fold.index}/{trip}", beta)
+        return back(chain, flow, way, f"{outer}/layers.{fold.place}/{trip}", beta)
     for item in reversed(chain.items):
-        place = fold.index + trip * fold.period + item.index
+        place = fold.place + trip * fold.period + item.place
         flow, beta = _item(item, flow, way, f"{outer}/layers.{place}", beta, outer)
     return flow, beta
 

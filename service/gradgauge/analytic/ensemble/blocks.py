@@ -65,7 +65,7 @@ class Block:
 def folds(chain: Chain, scope: str = "") -> Iterator[tuple[str, Fold]]:
     """Repeated blocks and where they begin; those inside a block stand in its last pass."""
     for item in chain.items:
-        at = f"{scope}/layers.{item.index}"
+        at = f"{scope}/layers.{item.place}"
         if isinstance(item, Fold):
             if not any(map(refers, item.layers)):
                 yield at, item

@@ -142,9 +142,7 @@ FUNCTIONS: dict[str, Smooth] = {
         lambda x, p: p["alpha"] * _between(p["alpha"] * x + p["beta"], 0, 1),
         lambda p: (-p["beta"] / p["alpha"], (1 - p["beta"]) / p["alpha"]) if p["alpha"] else (),
     ),
-    "tanh": Smooth(
-        lambda x, _: np.tanh(x), lambda x, _: 1 - np.square(np.tanh(x)), parity=1
-    ),
+    "tanh": Smooth(lambda x, _: np.tanh(x), lambda x, _: 1 - np.square(np.tanh(x)), parity=1),
     "softplus": Smooth(_softplus, lambda x, _: np.asarray(expit(x))),
     "softsign": Smooth(
         lambda x, _: x / (1 + abs(x)), lambda x, _: 1 / (1 + abs(x)) ** 2, _zero, parity=1

@@ -5,7 +5,6 @@ arrive where a ReLU is open. And BatchNorm lets no gradient through that a whole
 common, so of a matrix before it only what inputs differ in counts.
 """
 
-
 from gradgauge.analytic.ensemble import maps
 from gradgauge.analytic.ensemble.dense import activation
 from gradgauge.analytic.ensemble.rules import Applied

@@ -29,7 +29,7 @@ _LONGEST = 24  # layers of a pattern that is looked for in a plain list
 class Leaf(NamedTuple):
     """One layer: the signal before it and what it does."""
 
-    index: int
+    place: int
     layer: Any
     before: State
     applied: Applied
@@ -47,7 +47,7 @@ class Branch(NamedTuple):
 class Fork(NamedTuple):
     """Ways from one value, put together again."""
 
-    index: int
+    place: int
     layer: Any
     before: State
     after: State
@@ -66,7 +66,7 @@ class Segment(NamedTuple):
 class Fold:
     """A repeat in the text, or `period` layers that recur in a list, from `index` on."""
 
-    index: int
+    place: int
     layers: tuple[Any, ...]
     period: int
     before: State
@@ -82,7 +82,7 @@ class Fold:
 class Name(NamedTuple):
     """A value remembered or recalled."""
 
-    index: int
+    place: int
     name: str
     recalled: bool
 
