@@ -104,7 +104,7 @@ def test_other_retries_hold_for_the_copy_alone(service, client, model):
 def test_another_timeout_bounds_the_requests_of_the_copy():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        with Client(url) as client:
+        with Client(url, timeout=3600) as client:
             with pytest.raises(gg.APITimeoutError):
                 client.with_options(timeout=0.2, retries=0).capabilities()
             kept = client.with_options(retries=1)

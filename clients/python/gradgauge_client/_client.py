@@ -156,11 +156,11 @@ class Client:
             if refused.code != _REJECTED:
                 raise
             problem = self.models.retrieve(model.id).problem
-            raise _unusable(problem.model_dump() if problem else fault_of(refused)) from refused
+            raise unusable(problem.model_dump() if problem else fault_of(refused)) from refused
 
 
-def judged(told: dict[str, Any], fail_on: FailOn | None, analysis: Analysis) -> Report:
-    """The report of `analysis` that was told; raises GateFailed where it does not pass."""
+def judged(told: dict[str, Any], fail_on: FailOn | None, analysis: Analysis | None) -> Report:
+    """The report that was told, of `analysis` or of none; raises GateFailed where it fails."""
     told = regate(told, fail_on) if fail_on else told
     report = reported(told, analysis, gate_is_ours=fail_on is not None)
     if report.gate and not report.gate.passed:
@@ -174,10 +174,11 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except (UnprocessableEntityError, ContentTooLargeError) as refused:
-        raise _unusable(fault_of(refused)) from refused
+        raise unusable(fault_of(refused)) from refused
 
 
-def _unusable(fault: dict[str, Any]) -> AnalysisError:
+def unusable(fault: dict[str, Any]) -> AnalysisError:
+    """The error that a fault stands for: of the input, or of the analysis."""
     invalid = of_fault(fault.get("code")) == INVALID
     return (UnprocessableModel if invalid else AnalysisFailed)(fault)
 
