@@ -68,5 +68,5 @@ def test_the_capabilities_name_ops_limits_and_versions(api, service):
     gemm = next(op for op in told["ops"] if (op["domain"], op["op"]) == ("", "Gemm"))
     assert gemm["since"]
     assert told["limits"]["max_upload_bytes"] == service.settings["max_upload_bytes"]
-    formats = ["json", "markdown", "html", "sarif", "junit", "gitlab", "github"]
+    formats = ["json", "markdown", "html", "sarif", "junit", "gitlab", "github", "model-explorer"]
     assert told["report_formats"] == formats
