@@ -213,7 +213,7 @@ def _analytic(key: str, assessment: Assessment) -> AnalyticBlock:
     if row is None:
         blank = dict.fromkeys(AnalyticBlock.model_fields)
         return AnalyticBlock.model_validate(blank | {"method": "not_supported", "assumptions": []})
-    values = {field.name: _finite(getattr(row, field.name)) for field in fields(row)}
+    values = {name: _finite(getattr(row, name)) for name in AnalyticBlock.model_fields}
     return AnalyticBlock.model_validate(values | {"assumptions": list(row.assumptions)})
 
 

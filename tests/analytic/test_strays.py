@@ -7,9 +7,10 @@ from torch import nn
 
 from gradgauge.analytic import forward, strays
 from gradgauge.graph.reading import read
+from gradgauge.risk.features import Evidence, features
 from tests.agreement.errors import said, truth
 from tests.agreement.families import Net, nets
-from tests.analytic.autograd import export, seeded, to_graph
+from tests.analytic.autograd import analyse, export, seeded, to_graph
 
 
 def chain(act, gain, depth, width, norm=None):
@@ -59,6 +60,14 @@ def test_the_band_of_a_deep_silu_network_covers_its_gradients():
     error = np.abs(mine.backward - truth(net).mean)
     assert error.max() > 0.5
     assert (error <= mine.band).mean() >= 0.9
+
+
+def test_the_calibration_goes_by_what_widths_make_of_the_band():
+    net = chain(nn.SiLU, 2.2, 12, 256)
+    layers, told = analyse(export(net, torch.zeros(2, 256)))
+    found = features(Evidence(layers, {}, told, None))
+    assert found["analytic.band"] == pytest.approx(0.217 * (5 * 11 / 256) ** 0.5, rel=0.01)
+    assert max(row.band_decades for row in told.layers.values()) > 1.2 * found["analytic.band"]
 
 
 def test_the_band_of_a_rectified_network_stays_what_its_widths_make_it():

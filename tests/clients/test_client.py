@@ -17,19 +17,6 @@ BAD = {"code": "model_not_onnx", "message": "not a model", "where": "byte 7", "h
 
 
 @pytest.fixture
-def service():
-    with fake_service.running() as running:
-        yield running
-
-
-@pytest.fixture
-def client(service):
-    with Client(service.url) as client:
-        client._http.pause = lambda _: None
-        yield client
-
-
-@pytest.fixture
 def model(tmp_path):
     path = tmp_path / "net.onnx"
     path.write_bytes(CONTENT)

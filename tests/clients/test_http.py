@@ -18,12 +18,6 @@ GET = Request("GET", "/x")
 
 
 @pytest.fixture
-def service():
-    with fake_service.running() as running:
-        yield running
-
-
-@pytest.fixture
 def http(service):
     """A connection whose `.pauses` are noted, not slept."""
     pauses = []

@@ -8,7 +8,6 @@ import pytest
 import gradgauge_client as gg
 from gradgauge_client import AsyncClient, Client
 from tests import reports
-from tests.clients import fake_service
 from tests.clients.fake_service import Answer, problem
 
 pytestmark = pytest.mark.anyio
@@ -17,19 +16,6 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def anyio_backend():
     return "asyncio"
-
-
-@pytest.fixture
-def service():
-    with fake_service.running() as running:
-        yield running
-
-
-@pytest.fixture
-def client(service):
-    with Client(service.url) as client:
-        client._http.pause = lambda _: None
-        yield client
 
 
 @pytest.fixture

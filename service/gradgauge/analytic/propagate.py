@@ -41,11 +41,11 @@ def profile(
     seeds = {name: flow(1.0, rank) for name, rank in _outputs(graph.model, trace).items()}
     gradients = backward.run(trace, seeds)
     widths = backward.inverse_widths(trace, seeds)
-    band = summary.bands(widths, strays.of_gradients(trace, seeds))
+    bands = summary.bands(widths, strays.of_gradients(trace, seeds))
     notes = dict.fromkeys(structure.before(trace), structure.NOTE)
     found = AnalyticProfile(
         layers={
-            layer.id: summary.of_layer(layer, trace, gradients, band, notes) for layer in layers
+            layer.id: summary.of_layer(layer, trace, gradients, bands, notes) for layer in layers
         },
         nodes_covered=trace.covered,
     )

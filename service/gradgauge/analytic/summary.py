@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -18,11 +18,19 @@ LEAST, MOST = 1e-14, 1e18  # a norm in float32 between these has lost nothing
 HANIN = 0.217  # 1 / (2 ln 10): from the deviation of ln of a square to decades of a root
 
 
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Half the width of a band in decades: what widths make of it, and all of it."""
+
+    of_widths: float
+    whole: float
+
+
 def of_layer(
     layer: Layer,
     trace: Trace,
     gradients: Gradients,
-    band: Mapping[str, float],
+    bands: Mapping[str, Band],
     notes: Mapping[str, str],
 ) -> AnalyticLayer:
     """The analytic word on one layer.
@@ -48,7 +56,7 @@ def of_layer(
     if spread is None:
         spread = _local(records, trace, layer.output, met, before)
     chi = None if spread is None or not out.size else spread / out.size
-    grad = _param(layer, trace, gradients)
+    grad, band = _param(layer, trace, gradients), bands.get(layer.output)
     return AnalyticLayer(
         "probed" if any(r.step is not None and r.step.probed for r in records) else "exact_moments",
         forward_rms=math.sqrt(out.q),
@@ -57,7 +65,8 @@ def of_layer(
         log10_grad_act=_decades(met),
         log10_grad_param=grad[0],
         log10_grad_ratio=grad[1],
-        band_decades=band.get(layer.output),
+        band_decades=band.whole if band is not None else None,
+        width_decades=band.of_widths if band is not None else None,
         chi=chi,
         depth_scale=1.0 / abs(math.log(chi)) if chi is not None and 0 < chi < 1 else None,
         assumptions=_assumptions(layer, records, gradients, trace, notes.get(layer.output)),
@@ -169,16 +178,18 @@ def _param(layer: Layer, trace: Trace, gradients: Gradients) -> tuple[float | No
     return gradient, None if gradient is None or rms == 0 else gradient - math.log10(rms)
 
 
-def bands(widths: Mapping[str, float], strays: Mapping[str, float]) -> dict[str, float]:
-    """By value half the width of the band about log10 of its RMS gradient, in decades.
+def bands(widths: Mapping[str, float], strays: Mapping[str, float]) -> dict[str, Band]:
+    """By value the band about log10 of its RMS gradient.
 
     `widths` is Hanin's beta, `strays` the deviation s of ln of the mean square among inputs: the
     mean of a log-normal lies s^2 / 2 above its median, and the moments know neither.
     """
-    return {
-        name: HANIN * math.hypot(math.sqrt(5 * beta), strays.get(name, 0.0) ** 2 / 2)
-        for name, beta in widths.items()
-    }
+    found = {}
+    for name, beta in widths.items():
+        width = math.sqrt(5 * beta)
+        whole = math.hypot(width, strays.get(name, 0.0) ** 2 / 2)
+        found[name] = Band(HANIN * width, HANIN * whole)
+    return found
 
 
 def _assumptions(

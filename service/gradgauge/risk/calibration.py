@@ -1,4 +1,4 @@
-"""The calibrated risk: boosted trees in a table, walked here, that were fitted on real training.
+"""The calibrated risk: boosted trees and a forest in a table, fitted on real training, walked here.
 
 The table is made by `python -m benchmarks.trainability fit`; what it was fitted on and how well it
 does is in docs/validity. Probabilities are for networks like those of the fit: with their share of

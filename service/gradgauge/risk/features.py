@@ -118,7 +118,7 @@ def _analytic(held: Evidence) -> Features:
     gains = _known(log10_gain(layer.id, profile, None) for layer, _ in rows)
     found["analytic.gain.sum"] = sum(gains)
     found["analytic.gain.absolute"] = sum(map(abs, gains))
-    found["analytic.band"] = max(_known(row.band_decades for _, row in rows), default=None)
+    found["analytic.band"] = max(_known(row.width_decades for _, row in rows), default=None)
     unknown = sum(row.method == "not_supported" for _, row in rows)
     found["analytic.unknown"] = unknown / max(len(rows), 1)
     return found

@@ -58,7 +58,8 @@ class AnalyticLayer:
 
     `log10_grad_act` is log10 of the root mean square over elements of dL/d(layer output), with the
     reference 1 at the graph's output (cotangents of unit variance per output element).
-    `log10_grad_param` is the same for the layer's largest parameter, per input.
+    `log10_grad_param` is the same for the layer's largest parameter, per input. `width_decades` is
+    what the widths alone make of `band_decades`, by which the calibration was fitted.
     """
 
     method: Method
@@ -69,6 +70,7 @@ class AnalyticLayer:
     log10_grad_param: float | None = None
     log10_grad_ratio: float | None = None
     band_decades: float | None = None
+    width_decades: float | None = None
     chi: float | None = None
     depth_scale: float | None = None
     sigma_max: float | None = None
