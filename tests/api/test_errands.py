@@ -5,8 +5,10 @@ import json
 import onnx
 import onnxruntime
 import pytest
+import yaml
 from typer.testing import CliRunner
 
+from gradgauge.cli.exporter import export
 from gradgauge_client import _server, cli
 from tests.api.test_recommendations import DEEP
 from tests.faults.nets import net
@@ -74,6 +76,24 @@ def test_a_service_patches_and_the_file_runs(service, spec, tmp_path):
     told = run("patch", spec, "--apply", "R999", *words)
     assert told.exit_code == 2
     assert "no recommendation R999: R1 " in told.stderr
+
+
+def test_to_a_yaml_a_service_writes_the_spec_and_tells_its_diff(service, spec, tmp_path):
+    made = tmp_path / "made.yaml"
+    words = ("--profile", "quick", "--url", service.url, "-o", made)
+    told = run("patch", spec, "--apply", "R1", *words)
+    assert told.exit_code == 0, told.stderr
+    assert yaml.safe_load(made.read_text())["gradgauge"] == 1
+    assert "-      - {type: activation, function: sigmoid}" in told.stderr
+
+
+def test_a_model_of_no_spec_is_not_written_as_one(service, spec, tmp_path):
+    path, made = tmp_path / "deep.onnx", tmp_path / "made.yaml"
+    assert export([str(spec), "-o", str(path)]) == 0
+    words = ("--profile", "quick", "--url", service.url, "-o", made)
+    told = run("patch", path, "--apply", "R1", *words)
+    assert (told.exit_code, made.exists()) == (1, False)
+    assert "the model is of no spec; ask for .onnx" in told.stderr
 
 
 def test_without_a_url_the_engine_here_is_asked_with_the_same_words(spec, tmp_path, monkeypatch):

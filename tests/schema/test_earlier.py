@@ -1,4 +1,4 @@
-"""Reports that were kept from before a field came."""
+"""Reports and applications that were kept from before a field came."""
 
 import json
 
@@ -8,6 +8,7 @@ from gradgauge.api import layers as parts
 from gradgauge.formats.render import render
 from gradgauge.schema.columns import columns
 from gradgauge.schema.earlier import completed_report
+from gradgauge.schema.resources import Application
 from gradgauge.verdict.read import read_report
 from tests import reports
 
@@ -41,6 +42,20 @@ def test_its_graph_has_nodes_and_no_edges(kept):
     told = json.loads(parts._told(json.dumps(kept).encode(), parts._graph))
     assert len(told["nodes"]) == len(kept["layers"])
     assert told["edges"] == []
+
+
+def test_an_application_without_a_spec_has_none():
+    kept = {
+        "analysis_id": "ana_1",
+        "recommendation_id": "R1",
+        "action": "scale_residual",
+        "title": "Scale branches",
+        "finding_ids": [],
+        "model_id": "mdl_1",
+        "changes": [],
+        "function_preserving": False,
+    }
+    assert Application.model_validate(kept).model_dump() == kept | {"spec": None}
 
 
 @pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])

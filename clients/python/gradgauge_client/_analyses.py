@@ -14,6 +14,7 @@ from gradgauge_client._errors import (
     APIConnectionError,
     APIResponseError,
     APIStatusError,
+    NoSpecError,
     ServerError,
     UnprocessableModel,
 )
@@ -36,6 +37,7 @@ Json = dict[str, Any]
 OnProgress = Callable[[str, float], None]
 
 _PATH = "/v1/analyses"
+_YAML = frozenset({".yaml", ".yml"})
 _FIRST_POLL_S = 0.1
 _LONGEST_POLL_S = 2.0
 _LONGEST_OUTAGE_S = 30.0  # a service that is started again is back by then
@@ -107,11 +109,29 @@ class Analysis(_models.Analysis):
         path = f"{_PATH}/{self.id}/recommendations/{recommendation_id}:apply"
         return _read(self._http, self._http.json(Request("POST", path)))
 
+    def save_applied(self, path: Path | str) -> Path:
+        """Write what this analysis applied to `path`: the model as ONNX, to a .yaml the spec.
+
+        Raises NoSpecError where a spec is asked for and has no words for the change, OSError
+        where the file cannot be written.
+        """
+        path = Path(path)
+        if self.application is None or self.application.model_id is None:
+            raise APIResponseError(f"{self.id} applied no recommendation and made no model")
+        if path.suffix.lower() not in _YAML:
+            return Models(self._http).download(self.application.model_id, path)
+        spec = self.application.spec
+        if spec is None or spec.text is None:
+            why = "; ".join(spec.unsaid) if spec is not None else ""
+            raise NoSpecError(
+                f"cannot write {path}: a spec has no words for it: "
+                f"{why or 'the model is of no spec'}; ask for .onnx"
+            )
+        path.write_text(spec.text, encoding="utf-8")
+        return path
+
     def _applied(self, recommendation_id: str, path: Path, timeout: float | None) -> Path:
-        made = self.apply(recommendation_id).wait(timeout)
-        if made.application is None or made.application.model_id is None:
-            raise APIResponseError(f"{made.id} applied {recommendation_id} and made no model")
-        return Models(self._http).download(made.application.model_id, path)
+        return self.apply(recommendation_id).wait(timeout).save_applied(path)
 
     def report_json(self) -> Json:
         """Its report as the service sent it."""

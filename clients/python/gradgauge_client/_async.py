@@ -88,6 +88,7 @@ class AsyncAnalysis:
         self.spectra = threads.call(told.spectra)
         self.compare = threads.call(told.compare)
         self.gate = threads.call(told.gate)
+        self.save_applied = threads.call(told.save_applied)
 
     def __getattr__(self, name: str) -> Any:
         """A field of what the service told: `id`, `state`, `progress`, `error`."""

@@ -9,8 +9,9 @@ from typing import Any
 from rich.console import Console
 
 from gradgauge_client import _exit, _local
+from gradgauge_client._analyses import Analysis
 from gradgauge_client._client import Client
-from gradgauge_client._errors import ConflictError, GradgaugeError, NotFoundError
+from gradgauge_client._errors import ConflictError, GradgaugeError, NoSpecError, NotFoundError
 from gradgauge_client._output import STDOUT
 from gradgauge_client._remote import problem_of
 from gradgauge_client._sources import is_spec
@@ -57,25 +58,37 @@ def patch(
     timeout_s: float,
     console: Console,
 ) -> int:
-    """Have the service analyse `path` and write the model with the recommendation applied.
+    """Have the service analyse `path` and write what the recommendation makes of it.
 
     An earlier analysis of the same content and options answers at once.
     """
 
     def errand() -> None:
-        found = client.submit(path, options).wait(timeout_s).report()
+        analysis = client.submit(path, options).wait(timeout_s)
+        found = analysis.report()
         held = {each.id: each for each in found.recommendations}
         if recommendation_id not in held:
             listed = "; ".join(f"{e.id} {e.action} ({e.verification})" for e in held.values())
             raise _NoneSuch(f"no recommendation {recommendation_id}: {listed or 'it has none'}")
         wanted = held[recommendation_id]
-        wanted.apply(output, timeout=timeout_s)
+        made = analysis.apply(recommendation_id).wait(timeout_s)
+        made.save_applied(output)
         kept = "is kept" if wanted.function_preserving else "changes"
         size = f"{output.stat().st_size:,} bytes"
         told = f"{output}: {printable(wanted.title)}; the function {kept}; {size}"
         console.print(told, soft_wrap=True)
+        for line in _changed(made):
+            console.print(f"  {printable(line)}", soft_wrap=True)
 
     return _done(errand, path.name, console)
+
+
+def _changed(made: Analysis) -> list[str]:
+    """What a recommendation changed, line by line: of a spec in its own words."""
+    if made.application is None:
+        return []
+    spec = made.application.spec
+    return spec.diff.splitlines() if spec is not None and spec.diff else made.application.changes
 
 
 class _NoneSuch(GradgaugeError):
@@ -96,6 +109,8 @@ def _done(errand: Callable[[], None], name: str, console: Console) -> int:
             problem |= {"exit": _exit.INVALID}
         if isinstance(error, _NoneSuch):
             problem |= {"code": "no_recommendation", "hint": None}
+        if isinstance(error, NoSpecError):
+            problem |= {"code": "no_spec", "hint": None, "exit": CANNOT_WRITE}
         _local.say(console, name, problem)
         return int(problem["exit"])
     return _exit.PASSED

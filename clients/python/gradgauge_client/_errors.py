@@ -91,6 +91,10 @@ class ConflictError(APIStatusError):
     """409: the thing's state does not allow it."""
 
 
+class NoSpecError(GradgaugeError):
+    """What a recommendation makes has no words in a spec: ask for ONNX."""
+
+
 class ContentTooLargeError(APIStatusError):
     """413: larger than the service takes."""
 

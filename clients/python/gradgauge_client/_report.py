@@ -42,12 +42,13 @@ class Recommendation(_models.Recommendation):
     _apply: Apply | None = PrivateAttr(default=None)
 
     def apply(self, path: Path | str, *, timeout: float | None = None) -> Path:
-        """Write the model with this recommendation applied to `path` as ONNX; return the path.
+        """Write what this recommendation makes to `path`: ONNX, to a .yaml the spec; return it.
 
         The service makes it in a confined job and keeps it as a model of the project.
 
         Raises:
             GradgaugeError: the report came from no service (`gradgauge patch` does it locally).
+            NoSpecError: a spec is asked for and has no words for the change.
             ConflictError: it is a setting of training and changes no model, or what was analysed
                 has been deleted since.
             AnalysisFailed: it could not be applied; the fault says why.

@@ -152,7 +152,7 @@ def patch(
     lr: given.Rate = None,
     seed: given.Seed = None,
 ) -> None:
-    """Write the model that a recommendation was measured on, as ONNX.
+    """Write the model that a recommendation was measured on: ONNX, or to a .yaml the spec.
 
     Here, unless --url or GRADGAUGE_URL names a service. With a saved report its recommendations are
     meant, else the analysis is run first, with the options given.

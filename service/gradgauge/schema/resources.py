@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gradgauge.schema.wire import Block, Count, Fraction, Text
 
@@ -139,6 +139,12 @@ class Application(Block):
     function_preserving: bool | None
     spec: SpecPatch | None
     """Null of a model, and until it is made."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier(cls, told: Any) -> Any:
+        """One that was kept before there was `spec` has none."""
+        return {"spec": None} | told if isinstance(told, dict) else told
 
 
 class Analysis(Block):
