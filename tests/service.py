@@ -46,6 +46,7 @@ SLOW = {
         ],
     },
     "options": {"profile": "deep", "samples": 1_000_000},
+    "fresh": True,
 }
 # Death is noticed within two seconds.
 HASTY = {

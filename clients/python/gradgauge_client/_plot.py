@@ -37,6 +37,7 @@ def gradients(report: _models.Report, ax: "Axes | None") -> "Axes":
         xlabel="layers, input to loss",
         ylabel="log10 gradient RMS (decades)",
     )
+    axes.locator_params(axis="x", integer=True)
     axes.title.set_parse_math(False)  # a name is no formula
     axes.legend()
     return axes
