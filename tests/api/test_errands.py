@@ -55,6 +55,25 @@ def test_a_report_is_printed_as_the_service_has_it(service, tmp_path):
     assert page.read_text() == service.client.get(path, params={"format": "markdown"}).text
 
 
+def test_every_format_that_the_service_writes_can_be_asked_for(service):
+    analysis = service.submit(seed=31)
+    service.until(analysis)
+    contract = service.client.get("/openapi.json").json()
+    operation = contract["paths"]["/v1/analyses/{analysis_id}/report"]["get"]
+    (known,) = (each for each in operation["parameters"] if each["name"] == "format")
+    formats = known["schema"]["enum"]
+    assert "model-explorer" in formats
+    for form in formats:
+        told = run("report", analysis, "--format", form, "--url", service.url)
+        path = f"/v1/analyses/{analysis}/report"
+        written = service.client.get(path, params={"format": form}).text
+        assert told.exit_code == 0, told.stderr
+        if form == "json":
+            assert json.loads(told.stdout) == json.loads(written)
+        else:
+            assert told.stdout == written
+
+
 def test_a_report_that_is_not_there_is_told_so(service, tmp_path):
     told = run("report", "ana_nothing", "--url", service.url)
     assert (told.exit_code, "analysis_not_found" in told.stderr) == (2, True)

@@ -10,7 +10,7 @@ import pytest
 from gradgauge.errors import Conflict, NotFound
 from gradgauge.store import keys as form
 from gradgauge.store.ids import DEFAULT_PROJECT
-from gradgauge.store.repository import audit, keys
+from gradgauge.store.repository import audit, direct, keys
 from tests.rows import new_project
 
 pytestmark = pytest.mark.anyio
@@ -82,10 +82,9 @@ async def test_use_is_written_down_once_a_minute(database):
         row, _ = await keys.create(session, DEFAULT_PROJECT, principal="ci", scope="write")
     seen = []
     for _ in range(2):
-        async with database.session() as session:
-            await keys.touch(session, row.id)
-        async with database.session() as session:
-            seen.append((await keys.by_id(session, row.id)).last_used_at)
+        async with database.direct() as connection:
+            await direct.touch(connection, row.id)
+            seen.append((await direct.key(connection, row.id)).last_used_at)
     assert seen[0] is not None
     assert seen[0] == seen[1]
 
@@ -103,8 +102,8 @@ async def test_the_audit_log_only_grows(database, database_url, change):
         status=201,
         request_id="r",
     )
-    async with database.session() as session:
-        await audit.add(session, written)
+    async with database.direct() as connection:
+        await direct.write_down(connection, written)
     with psycopg.connect(database_url) as control, pytest.raises(psycopg.Error, match="only grows"):
         control.execute(change)
     async with database.session() as session:

@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-_EXTRA = {"pandas": "pandas", "matplotlib": "plot"}
+_EXTRA = {"pandas": "pandas", "matplotlib": "plot", "mlflow": "mlflow"}
 
 
 def needed(module: str, by: str) -> Any:

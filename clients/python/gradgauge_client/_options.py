@@ -46,6 +46,7 @@ class Rendered(StrEnum):
     junit = "junit"
     gitlab = "gitlab"
     github = "github"
+    model_explorer = "model-explorer"
 
 
 class OnError(StrEnum):

@@ -11,7 +11,6 @@ import structlog
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import Field, model_validator
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gradgauge import traces
@@ -20,7 +19,7 @@ from gradgauge.api.contract import SPEC, refusals
 from gradgauge.api.deps import REFERENCE, Cursor, Here, Id, Limit, Of, Project, Services
 from gradgauge.api.json_body import StrictRoute
 from gradgauge.api.paging import paged
-from gradgauge.errors import InvalidOptions, ModelRejected, Unavailable
+from gradgauge.errors import InvalidOptions, ModelRejected, NotFound, Unavailable
 from gradgauge.jobs import quotas, uploads
 from gradgauge.jobs.progress import follow
 from gradgauge.jobs.queue import Idempotency, Submitted
@@ -28,7 +27,7 @@ from gradgauge.schema import resources
 from gradgauge.schema.options import AnalysisOptions
 from gradgauge.schema.strict import Strict, refused
 from gradgauge.store.repository import analyses as rows
-from gradgauge.store.repository import architectures, models
+from gradgauge.store.repository import architectures, direct, models
 
 router = APIRouter(prefix="/v1/analyses", tags=["analyses"], route_class=StrictRoute)
 
@@ -141,10 +140,10 @@ async def submit(
             where="data",
             hint="use gradgauge check --local --data FILE",
         )
-    if idempotency is None and not asked.fresh and asked.architecture is None:
-        answered = await _answered(here, project, asked, request_id)
-        if answered:
-            return answered
+    if asked.architecture is None:
+        quick = await _at_once(here, project, asked, idempotency, request_id)
+        if quick:
+            return quick
     async with here.database.session() as session:
         # A repeated request is answered as its first was, whatever became of the model since.
         known = idempotency and await here.queue.recall(session, project, idempotency)
@@ -156,17 +155,39 @@ async def submit(
         )
 
 
-async def _answered(
-    here: Services, project: str, asked: AnalysisRequest, request_id: str | None
+async def _at_once(
+    here: Services,
+    project: str,
+    asked: AnalysisRequest,
+    idempotency: Idempotency | None,
+    request_id: str | None,
 ) -> Submitted | None:
-    """Answer from an earlier result, in two questions to the database; None where there is none."""
-    try:
-        async with here.database.autocommit() as session:
-            new = await _new(session, here, project, asked, request_id)
-            found = await rows.add_cached(session, new)
-    except IntegrityError:  # its model was deleted this moment
-        return None
-    return Submitted(found, created=True) if found else None
+    """Answer from an earlier result or queue what is ready: a question to the database each.
+
+    None where the usual way has to be taken.
+    """
+    async with here.database.direct() as connection:
+        source = await direct.source(
+            connection, project, model_id=asked.model_id, architecture_id=asked.architecture_id
+        )
+        if source is None:
+            return None
+        new = _described(
+            project,
+            asked,
+            request_id,
+            source.sha256,
+            name=source.name,
+            model_id=asked.model_id,
+            architecture_id=asked.architecture_id,
+        )
+        if idempotency is None and not asked.fresh:
+            answered = await direct.answer(connection, new)
+            if answered:
+                return Submitted(answered, created=True)
+        return await here.queue.submit_at_once(
+            connection, new, idempotency=idempotency, fresh=asked.fresh
+        )
 
 
 async def _new(
@@ -195,6 +216,12 @@ async def _new(
                 await quotas.kept(session, project, here.queue.usual)
         source = {"name": held.name, "architecture_id": held.id}
         content = held.sha256
+    return _described(project, asked, request_id, content, **source)
+
+
+def _described(
+    project: str, asked: AnalysisRequest, request_id: str | None, content: str, **source: Any
+) -> rows.NewAnalysis:
     told = [content, asked.options.digest(), _VERSION]
     return rows.NewAnalysis(
         project_id=project,
@@ -236,8 +263,11 @@ async def list_analyses(
 
 async def existing(analysis_id: Id, here: Here, project: Project) -> resources.Analysis:
     """The analysis of the path; raises NotFound."""
-    async with here.database.autocommit() as session:
-        return wire(await rows.get(session, project, analysis_id))
+    async with here.database.direct() as connection:
+        found = await direct.analysis(connection, project, analysis_id)
+    if found is None:
+        raise NotFound("analysis_not_found", f"there is no analysis {analysis_id[:64]}")
+    return wire(found)
 
 
 Existing = Annotated[resources.Analysis, Depends(existing)]

@@ -24,7 +24,7 @@ from gradgauge.errors import GradgaugeError
 from gradgauge.store import keys
 from gradgauge.store.database import Database
 from gradgauge.store.ids import DEFAULT_PROJECT
-from gradgauge.store.repository import audit
+from gradgauge.store.repository import audit, direct
 from gradgauge.store.repository import keys as rows
 
 log = structlog.get_logger()
@@ -89,13 +89,13 @@ class KeyRing:
     async def _look_up(self, database: Database, key_id: str, text: str) -> _Known | None:
         # Counted from before the question: an answer on its way is as old as its question.
         began = time.monotonic()
-        async with database.session() as session:
-            row = await rows.by_id(session, key_id)
+        async with database.direct() as connection:
+            row = await direct.key(connection, key_id)
             if row is None:
                 self._known.pop(key_id, None)
                 return None
             if rows.lives(row) and hmac.compare_digest(row.sha256, keys.digest(text)):
-                await rows.touch(session, key_id)
+                await direct.touch(connection, key_id)
         known = _Known(
             row.sha256,
             Principal(row.project_id, row.principal, row.id, row.scope),
@@ -308,7 +308,7 @@ async def _write_down(scope: Scope, principal: Principal, status: int) -> None:
         request_id=scope["state"]["request_id"],
     )
     try:
-        async with scope["state"]["services"].database.session() as session:
-            await audit.add(session, entry)
+        async with scope["state"]["services"].database.direct() as connection:
+            await direct.write_down(connection, entry)
     except GradgaugeError as error:
         log.error("audit_not_written", reason=error.message, **vars(entry))  # noqa: TRY400 - told whole

@@ -36,6 +36,12 @@ _NAMES = {
 }
 
 
+def displayable(text: str) -> str:
+    """`text` as it can be kept in a column for display."""
+    clean = text.encode("utf-8", "replace").decode("utf-8")
+    return clean.replace("\0", "\N{REPLACEMENT CHARACTER}")[:255]
+
+
 class Display(TypeDecorator[str]):
     """A name from outside: PostgreSQL holds no NUL, UTF-8 no lone surrogate, a page no novel."""
 
@@ -44,10 +50,7 @@ class Display(TypeDecorator[str]):
 
     @override
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        if value is None:
-            return None
-        clean = value.encode("utf-8", "replace").decode("utf-8")
-        return clean.replace("\0", "\N{REPLACEMENT CHARACTER}")[:255]
+        return None if value is None else displayable(value)
 
 
 # Ids compare byte by byte, whatever the database's collation, or cursors would skip rows.

@@ -63,7 +63,7 @@ async def add_cached(session: AsyncSession, new: NewAnalysis) -> Analysis | None
     That is the project's newest of the same content, options and version; None where there is
     none. Nobody deletes it before the transaction ends; one statement does it all.
     """
-    made: Analysis | None = (await session.scalars(_ADD_CACHED, vars(new))).one_or_none()
+    made: Analysis | None = (await session.scalars(ADD_CACHED, vars(new))).one_or_none()
     return made
 
 
@@ -322,7 +322,7 @@ _CACHED = {
 _ADD = _recorded(
     _TABLE.insert().values(**_GIVEN, job_id=bindparam("job_id", type_=BigInteger)), ended=False
 )
-_ADD_CACHED = _recorded(
+ADD_CACHED = _recorded(
     _TABLE.insert().from_select(
         [*_GIVEN, *_CACHED], select(*_GIVEN.values(), *_CACHED.values()).select_from(_LIKE)
     ),

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import insert, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gradgauge.store.tables import AuditEntry
@@ -19,11 +19,6 @@ class Written:
     path: str
     status: int
     request_id: str
-
-
-async def add(session: AsyncSession, written: Written) -> None:
-    """Add an entry."""
-    await session.execute(insert(AuditEntry).values(**vars(written)))
 
 
 async def page(

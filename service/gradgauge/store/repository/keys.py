@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -12,7 +12,6 @@ from gradgauge.store.ids import new_id
 from gradgauge.store.tables import ApiKey, Project
 
 MOST_LIVE = 2
-_LAST_USED = timedelta(minutes=1)
 
 
 async def project_named(session: AsyncSession, name: str, *, create: bool = False) -> str:
@@ -130,22 +129,6 @@ async def page(
     if after is not None:
         statement = statement.where(ApiKey.id > after)
     return list(await session.scalars(statement.order_by(ApiKey.id).limit(limit)))
-
-
-async def by_id(session: AsyncSession, key_id: str) -> ApiKey | None:
-    """Return the key with this id, of whichever project: the one look-up that knows none yet."""
-    return await session.get(ApiKey, key_id)
-
-
-async def touch(session: AsyncSession, key_id: str) -> None:
-    """Write down that the key is in use, at most once a minute."""
-    stale = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < func.now() - _LAST_USED)
-    await session.execute(
-        update(ApiKey)
-        .where(ApiKey.id == key_id, stale)
-        .values(last_used_at=func.now())
-        .execution_options(synchronize_session=False)
-    )
 
 
 def lives(row: ApiKey) -> bool:
