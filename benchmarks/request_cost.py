@@ -153,7 +153,13 @@ async def cost(calls, *, rounds, each, statements):
 
 
 async def main(asked, url, folder):
-    settings = Settings(database_url=url, data_dir=folder / "data", require_keys=asked.keys)
+    settings = Settings(
+        database_url=url,
+        data_dir=folder / "data",
+        require_keys=asked.keys,
+        rate_limit=0,
+        quota_queued=0,
+    )
     telemetry.set_up(level=asked.log_level, form="json", stream=(folder / "log").open("w"))
     ours, plain = create_app(settings), bare(url)
     async with (

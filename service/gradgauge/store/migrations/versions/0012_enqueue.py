@@ -7,6 +7,15 @@ down_revision = "0011"
 branch_labels = None
 depends_on = None
 
+_HELD = """
+CREATE FUNCTION gradgauge_held_bytes(_project_id text) RETURNS numeric LANGUAGE sql STABLE AS $$
+    SELECT (SELECT coalesce(sum(size_bytes), 0) FROM models WHERE project_id = _project_id)
+         + (SELECT coalesce(sum(report_bytes), 0) FROM analyses WHERE project_id = _project_id)
+         + (SELECT coalesce(sum(part.size_bytes), 0)
+              FROM upload_parts part JOIN uploads whole ON whole.id = part.upload_id
+             WHERE whole.project_id = _project_id AND whole.state = 'open')
+$$
+"""
 # Each statement of a function sees what was committed before it began: what is counted behind the
 # project's lock is what the lock's last holder left.
 _ENQUEUE = """
@@ -17,7 +26,6 @@ CREATE FUNCTION gradgauge_enqueue(
 ) RETURNS SETOF analyses LANGUAGE plpgsql AS $$
 DECLARE
     waiting bigint;
-    held numeric;
     job bigint;
     made analyses;
 BEGIN
@@ -58,13 +66,7 @@ BEGIN
         RETURN;
     END IF;
     IF _bytes IS NOT NULL THEN
-        SELECT (SELECT coalesce(sum(size_bytes), 0) FROM models WHERE project_id = _project_id)
-             + (SELECT coalesce(sum(report_bytes), 0) FROM analyses WHERE project_id = _project_id)
-             + (SELECT coalesce(sum(part.size_bytes), 0)
-                  FROM upload_parts part JOIN uploads whole ON whole.id = part.upload_id
-                 WHERE whole.project_id = _project_id AND whole.state = 'open')
-          INTO held;
-        IF held >= _bytes THEN
+        IF gradgauge_held_bytes(_project_id) >= _bytes THEN
             RETURN;
         END IF;
     END IF;
@@ -89,10 +91,12 @@ END $$
 
 
 def upgrade() -> None:
-    """Create the function; the queue's own, which it calls, need not be there yet."""
+    """Create the functions; the queue's own, which is called, need not be there yet."""
+    op.execute(_HELD)
     op.execute(_ENQUEUE)
 
 
 def downgrade() -> None:
-    """Drop it."""
+    """Drop them."""
     op.execute("DROP FUNCTION gradgauge_enqueue")
+    op.execute("DROP FUNCTION gradgauge_held_bytes")
