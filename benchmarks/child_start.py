@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gradgauge.worker import forks, sandbox, spawn
 from gradgauge.worker.frames import Request
-from gradgauge.worker.memory import private_bytes
+from gradgauge.worker.memory import resident
 
 SPEC = """gradgauge: 1
 name: smallest
@@ -73,7 +73,7 @@ def main():
         "machine": f"{platform.system()} {platform.release()} {platform.machine()}",
         "jobs": jobs,
         "zygote_start_s": round(loaded, 2),
-        "zygote_private_mib": private_bytes(zygote.pid) >> 20,
+        "zygote_private_mib": resident(zygote.pid).private >> 20,
         "forked_ms": forked,
         "spawned_ms": spawned,
         "sandbox_missing": sandbox.missing(states),

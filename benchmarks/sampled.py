@@ -6,15 +6,15 @@ processor's, ratios medians over rounds of pairs within a round. The gate is the
 statistics over the bare native pass. `--guarded` takes the quick pass in float64, as where sizes
 leave float32's range. With `--stages` the stages of profile standard are timed, with `--per-sample`
 per-input weight gradients against vmap(grad), with `--memory` what a first pass of a fresh process
-holds at most beyond what is there before it.
+holds at most beyond what is there before it, pages of files not counted.
 """
 
 import argparse
 import gc
-import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -43,6 +43,7 @@ from gradgauge.sampled.stages import Wish, with_stages
 from gradgauge.sampled.summary import summary
 from gradgauge.sampled.tally import Guarded, Plain, Tally
 from gradgauge.sampled.watch import watch_plan
+from gradgauge.worker.memory import Own
 from tests.acceptance.fixtures import export
 
 HEAD = (
@@ -58,10 +59,16 @@ def timed(run: Callable[[], object]) -> float:
     return time.process_time() - since
 
 
-def prepared(net: Net, model: nn.Module) -> tuple[Measured, Executable]:
+def exported(net: Net, model: nn.Module) -> bytes:
+    training = net.name.startswith("ResNet")
+    return export(model, net.example(), axes={net.axis: "N"}, training=training)
+
+
+def prepared(
+    net: Net, model: nn.Module, written: bytes | None = None
+) -> tuple[Measured, Executable]:
     example = net.example()
-    written = export(model, example, axes={net.axis: "N"}, training=net.name.startswith("ResNet"))
-    graph = read_onnx(written)
+    graph = read_onnx(written or exported(net, model))
     layers, reading = find_layers(graph.model), read(graph.model)
     batch = example.shape[net.axis]
     setting = Setting(torch.float32, 0, "random_cotangent", 0, batch, torch.device("cpu"))
@@ -133,37 +140,36 @@ def rounds(net: Net, count: int, *, guarded: bool, peers: bool) -> None:
 def memory(net: Net) -> None:
     """Of a bare and a quick pass, each the first of a process of its own."""
     found = []
-    for what in ("bare", "quick"):
-        own = [sys.executable, "-m", "benchmarks.sampled", net.name, "--held", what]
-        found.append(float(subprocess.run(own, check=True, capture_output=True).stdout))
+    with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
+        file.write(exported(net, net.build().train()))
+        file.flush()
+        for what in ("bare", "quick"):
+            own = [sys.executable, "-m", "benchmarks.sampled", net.name, "--held", what, file.name]
+            found.append(float(subprocess.run(own, check=True, capture_output=True).stdout))
     print(
-        f"| {net.name} | {found[0]:.0f} | {found[1]:.0f} | {found[1] / found[0]:.2f} |", flush=True
+        f"| {net.name} | {found[0]:.1f} | {found[1]:.1f} | {found[1] / found[0]:.2f} |", flush=True
     )
 
 
-def held(net: Net, what: str) -> None:
-    """MiB of the weights and of what one pass adds to the resident memory at its peak."""
+def held(net: Net, what: str, file: str) -> None:
+    """MiB of the weights and of what one pass adds to the memory of the process at its peak."""
     model = net.build().train()
-    case, exe = prepared(net, model)
+    case, exe = prepared(net, model, Path(file).read_bytes())
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     x, params = net.example(), list(model.parameters())
     seen = {layer.id: Seen() for layer in case.layers}
     looks = Looks(case.frame, Plain(), Tally(), seen, watch_plan(case.model, case.layers))
     gc.collect()
     give_back(at_once=True)
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _resident("VmRSS")
+    own = Own()
+    before = own.now().private
     if what == "bare":
         y = model(x)
         torch.autograd.grad(y, params, torch.randn(y.shape), allow_unused=True)
     else:
         run_pass(exe, case.layers, looks, case.reading, case.setting, 0)
-    print((_resident("VmHWM") - before + weights) / 2**20)
-
-
-def _resident(line: str) -> int:
-    told = Path("/proc/self/status").read_text()
-    return 1024 * int(re.search(rf"{line}:\s+(\d+)", told)[1])
+    now = own.now()
+    print((now.most - now.backed - before + weights) / 2**20)
 
 
 def stages(net: Net) -> None:
@@ -234,7 +240,7 @@ def main() -> None:
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--guarded", action="store_true")
     parser.add_argument("--memory", action="store_true")
-    parser.add_argument("--held", choices=("bare", "quick"), help=argparse.SUPPRESS)
+    parser.add_argument("--held", nargs=2, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -260,7 +266,7 @@ def wanted(asked: argparse.Namespace) -> tuple[str, Callable[[Net], None]]:
     if asked.memory:
         return "| network | bare, MiB | quick, MiB | ratio |\n|---|---|---|---|", memory
     if asked.held:
-        return "", partial(held, what=asked.held)
+        return "", partial(held, what=asked.held[0], file=asked.held[1])
     return HEAD, partial(rounds, count=asked.rounds, guarded=asked.guarded, peers=asked.peers)
 
 

@@ -104,4 +104,4 @@ def test_the_log_tells_an_analysis_from_its_request_to_its_child_under_both_ids(
     assert [row["event"] for row in found] == events
     assert {row["request_id"] for row in found} == {"from-end-to-end"}
     assert found[2]["pid"] > 1
-    assert found[2]["peak_bytes"] >= 0  # a child so short may take its memory between two looks
+    assert found[2]["peak_bytes"] > 1 << 20

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from gradgauge.sampled.frame import feed
-from gradgauge.sampled.looks import CAUGHT, Looks, Seen
+from gradgauge.sampled.looks import CAUGHT, TOGETHER, Looks, Seen
 from gradgauge.sampled.passes import run_pass
 from gradgauge.sampled.tally import Guarded, Tally
 from gradgauge.sampled.watch import watch_plan
@@ -90,3 +90,33 @@ def test_a_gradient_handed_on_by_an_addition_is_reduced_once_and_told_of_all(mon
     for layer, g in zip(case.layers, grads, strict=False):
         expected = (0.5 * torch.log10(g.square().mean(1))).numpy()
         assert seen[layer.id].grads[0] == pytest.approx(expected, abs=1e-9)
+
+
+class Waiting(Looks):
+    """Notes the elements of values that wait at the end of the forward pass."""
+
+    def wanted(self):
+        held = [x for values in self.forward.values() for _, x in values]
+        self.waiting = sum(x.numel() for x in held)
+        return super().wanted()
+
+
+def looked(case, exe, **kwargs):
+    seen = {layer.id: Seen() for layer in case.layers}
+    watch = watch_plan(case.model, case.layers)
+    looks = Waiting(case.frame, Guarded(), Tally(), seen, watch, **kwargs)
+    run_pass(exe, case.layers, looks, case.reading, case.setting, 0)
+    return looks
+
+
+def test_what_is_kept_to_the_end_of_a_pass_are_small_gradients_and_none_where_memory_is_scarce():
+    net = nn.Sequential(nn.Linear(128, 128), *(nn.Tanh() for _ in range(300)))
+    case, exe = staged(export(seeded(net, 3), torch.zeros(2, 128)))
+    size = 128 * case.frame.rows
+    plain, scarce = looked(case, exe), looked(case, exe, scarce=True)
+    assert plain.kept == 301 * size > TOGETHER
+    assert plain.waiting < TOGETHER
+    assert scarce.kept == 0
+    for key, held in plain.seen.items():
+        assert scarce.seen[key].grads[0] == pytest.approx(held.grads[0], abs=1e-9)
+        assert scarce.seen[key].forward[0] == pytest.approx(held.forward[0], abs=1e-9)

@@ -254,6 +254,15 @@ def test_a_gradient_is_the_same_hooked_or_caught_alone_or_together(monkeypatch, 
         assert again[key].input_correlation == pytest.approx(layer.input_correlation, abs=1e-5)
 
 
+def test_passes_laid_together_tell_what_they_tell_apart(monkeypatch):
+    monkeypatch.setattr(measure, "MERGED", 1)
+    together, found = profiled(small_net(), samples=640)
+    monkeypatch.setattr(measure, "MERGED", 1 << 30)
+    apart, _ = profiled(small_net(), samples=640)
+    assert together == apart
+    assert len(found.seeds) > 1  # passes
+
+
 def test_passes_end_when_half_of_the_time_is_over_and_say_so():
     fixed = export(seeded(nn.Linear(6, 3), 1), torch.zeros(1, 6), axes={})
     budget = Budget(seconds=4.0, since=time.monotonic())

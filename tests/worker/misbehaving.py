@@ -1,5 +1,6 @@
 """A confined child whose jobs misbehave in every way the tests of the worker's side need."""
 
+import mmap
 import os
 import resource
 import signal
@@ -129,6 +130,22 @@ def hold(request, report):
         report("hold", 0.5)
 
 
+def burst(request, report):
+    """64 MiB for a moment."""
+    mmap.mmap(-1, 64 << 20).write(b"x" * (64 << 20))
+    return {}
+
+
+FILES = []
+
+
+def map_file(request, report):
+    """The whole source, kept to the end."""
+    file = os.open(request.source, os.O_RDONLY)
+    FILES.append(mmap.mmap(file, 0, prot=mmap.PROT_READ))
+    return {"sum": sum(FILES[-1][:: mmap.PAGESIZE])}
+
+
 def print_noise(request, report):
     sys.stdout.write("noise on stdout\n")
     sys.stdout.flush()
@@ -175,7 +192,7 @@ TASKS = {
         for task in (
             raw, flood, invalid, over_limit, failed, unsupported, bad_options, unforeseen, spin,
             hold, nag, chatter, remember, descriptors, hang_up, large, print_noise,
-            not_a_number, die, crash, quit_silently, environment, limits,
+            burst, map_file, not_a_number, die, crash, quit_silently, environment, limits,
         )
     },
 }  # fmt: skip

@@ -1,6 +1,7 @@
 """The worker's side of a child: whatever the child does, one outcome comes back, in time."""
 
 import functools
+import mmap
 import os
 import sys
 import time
@@ -236,6 +237,18 @@ def test_no_descriptor_is_left_open(either):
 def test_a_large_request_arrives_whole(either):
     options = {"inputs": "x" * (1 << 20)}
     assert either("analyze", options=options).result["options"] == options
+
+
+def test_memory_held_for_a_moment_is_told(either):
+    assert 64 * MIB <= either("burst").peak_bytes < 160 * MIB
+
+
+def test_a_mapped_file_is_no_memory_of_its_own(zygote, tmp_path):
+    file = tmp_path / "weights"
+    file.write_bytes(b"\1" * (64 * MIB))
+    outcome = starter(zygote.run, file)("map_file")
+    assert outcome.result == {"sum": 64 * MIB // mmap.PAGESIZE}
+    assert outcome.peak_bytes < 16 * MIB
 
 
 def test_torchs_word_for_no_memory_is_understood():

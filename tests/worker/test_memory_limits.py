@@ -11,7 +11,6 @@ from gradgauge.worker.frames import Request
 
 MIB = 1 << 20
 SLACK = 8 * MIB  # what two runs of one analysis may differ by
-LEAST = 48 * MIB  # of a run of a fraction of a second the watch sees few moments, if any
 KINDS = ("mlp", "conv", "residual", "rnn", "transformer")
 MANY = {"quick": 8, "standard": 4, "deep": 3}  # seeds of the long test
 
@@ -79,7 +78,7 @@ def completes(zygote, folder, kind, seed, profile):
     """Just above what one input a pass took, an analysis of as many as usual ends with a report."""
     alone = asked(zygote, folder, kind, seed, profile, samples=1)
     assert alone.problem is None, alone.problem
-    limit = max(LEAST, math.ceil(1.05 * alone.peak_bytes) + SLACK)
+    limit = math.ceil(1.05 * alone.peak_bytes) + SLACK
     outcome = asked(zygote, folder, kind, seed, profile, memory=limit)
     assert outcome.problem is None, (limit / MIB, outcome.peak_bytes / MIB, outcome.problem)
 

@@ -1,6 +1,7 @@
 """What is looked at within a pass: every layer's output as it is made, and its gradient."""
 
 import math
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial, reduce
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from gradgauge.graph.kinds import RECTIFIERS
 from gradgauge.graph.layers import Edge, Layer
@@ -26,9 +28,13 @@ SATURATED = {  # output -> where the slope is below 5 % of its largest
 }
 
 
+def _numbers() -> "array[float]":
+    return array("d")
+
+
 @dataclass(slots=True)
 class Seen:
-    """What was seen of one layer, a list entry per pass; log10 sizes, one per input.
+    """What was seen of one layer, an entry per pass until they are merged; log10 sizes by input.
 
     `added` holds the sizes of the gradients of parameters besides the largest (biases), for the
     whole batch, and `elements` those of the output's gradient that they add up.
@@ -37,22 +43,33 @@ class Seen:
     grads: list[np.ndarray] = field(default_factory=list)
     norms: list[np.ndarray] = field(default_factory=list)
     gains: list[np.ndarray] = field(default_factory=list)
-    params: list[float] = field(default_factory=list)
+    params: "array[float]" = field(default_factory=_numbers)
     forward: list[np.ndarray] = field(default_factory=list)
-    means: list[float] = field(default_factory=list)
-    cosines: list[float] = field(default_factory=list)
-    saturated: list[float] = field(default_factory=list)
-    nonfinite: list[float] = field(default_factory=list)
+    means: "array[float]" = field(default_factory=_numbers)
+    cosines: "array[float]" = field(default_factory=_numbers)
+    saturated: "array[float]" = field(default_factory=_numbers)
+    nonfinite: "array[float]" = field(default_factory=_numbers)
     times: list[np.ndarray] = field(default_factory=list)
     alive: np.ndarray | None = None
-    added: dict[str, list[float]] = field(default_factory=dict)
+    added: dict[str, "array[float]"] = field(default_factory=dict)
     elements: int = 0
+
+    @property
+    def passes(self) -> int:
+        """How many have been seen, merged or not."""
+        return len(self.means)
+
+    def merge(self) -> None:
+        """Make one array of many small ones, each of which takes twenty times what it holds."""
+        for held in (self.grads, self.norms, self.gains, self.forward):
+            if held:
+                held[:] = [np.concatenate(held)]
 
 
 Rows = tuple[np.ndarray, np.ndarray]  # per input log10 of the RMS and of the 2-norm
 SMALL = 1 << 16  # elements of a value that waits for others of its shape
 TOGETHER = 1 << 18  # elements that are reduced together
-CAUGHT = 1 << 13  # elements of a value that is looked at when the pass has ended
+CAUGHT = 1 << 13  # elements of a gradient that is looked at when the pass has ended
 KEPT = 1 << 22  # elements of all those together
 Alike = tuple[str, int | None, int | None]  # op with a look of its own, axes of inputs and units
 
@@ -62,11 +79,12 @@ class Looks:
     """What one pass puts on the way: reductions of values as they are made and of gradients.
 
     Small values wait until many of one shape are there and are reduced together: one by one the
-    calls would cost more than what they measure. The smallest are `caught`: looked at when the pass
-    has ended, their gradients asked of the backward pass itself, because a hook or a look on the
-    way costs as much as the step that makes them. `sourced` says that a hook is only reached on
-    the way to an input. `last` are the rows of the last gradient and their sizes: an addition hands
-    its gradient on as it is, and while we hold it nothing is added to it in place.
+    calls would cost more than what they measure. The smallest are `caught`: their gradients are
+    asked of the backward pass itself and looked at when it has ended, because a hook costs as much
+    as the step that makes them. What is held of them until then is where they arise, not the value;
+    where memory is `scarce`, none are. `sourced` says that a hook is only reached on the way to an
+    input. `last` are the rows of the last gradient and their sizes: an addition hands its gradient
+    on as it is, and while we hold it nothing is added to it in place.
     """
 
     frame: Frame
@@ -74,9 +92,10 @@ class Looks:
     tally: Tally
     seen: Mapping[str, Seen]
     watch: Watch
+    scarce: bool = False
     attached: set[str] = field(default_factory=set)
     sourced: bool = False
-    caught: dict[str, Tensor] = field(default_factory=dict)
+    caught: dict[str, GradientEdge] = field(default_factory=dict)
     values: dict[str, Rows] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     edges: dict[Edge, Rows] = field(default_factory=dict)
@@ -91,36 +110,29 @@ class Looks:
         """Look at a layer's output, and at its gradient when that comes."""
         since = self.tally.clock()
         size = y.numel()
-        if size <= CAUGHT and self.kept < KEPT:
-            self.kept += size
-            self.caught[name] = y
-        elif y.is_floating_point():
+        if size and y.is_floating_point():
             if name in self.watch.layers:
                 if size > SMALL:
                     self._forward_of([(name, y.detach())])
                 else:
-                    self._wait(self.forward, name, y.detach(), size, self._reduce_forward)
+                    self._wait(self.forward, name, y, size, self._reduce_forward)
             if y.requires_grad:
                 self.attached.add(name)
-                self.sourced = self.sourced or name in self.watch.unrooted
-                _hook(y, partial(self._gradient, name))
+                self._attend(name, y, size)
         self.tally.seconds += self.tally.clock() - since
         return y
 
-    def wanted(self) -> list[Tensor]:
-        """The caught values whose gradients the backward pass is asked for, as `finish` takes them.
+    def _attend(self, name: str, y: Tensor, size: int) -> None:
+        if size <= CAUGHT and self.kept + size <= KEPT and not self.scarce:
+            self.kept += size
+            made = y.grad_fn
+            self.caught[name] = GradientEdge(made, y.output_nr) if made else get_gradient_edge(y)
+        else:
+            self.sourced = self.sourced or name in self.watch.unrooted
+            _hook(y, partial(self._gradient, name))
 
-        Their forward sizes are noted on the way.
-        """
-        since = self.tally.clock()
-        for name, y in self.caught.items():
-            if not y.is_floating_point() or not y.numel():
-                continue
-            if name in self.watch.layers:
-                self.forward.setdefault(y.shape, []).append((name, y))
-        self.caught = {name: y for name, y in self.caught.items() if y.requires_grad and y.numel()}
-        self.attached.update(self.caught)
-        self.tally.seconds += self.tally.clock() - since
+    def wanted(self) -> list[GradientEdge]:
+        """Where the backward pass is asked for gradients, as `finish` takes them."""
         return list(self.caught.values())
 
     def edge(self, key: tuple[str, int], x: Tensor) -> None:

@@ -35,6 +35,7 @@ LIGHT = 1_000_000  # elements of all layers' outputs up to which a pass is repea
 FEW = 400  # layers up to which it is: many small ones cost by their number
 LOOKS = 1 << 16  # layers times batches up to which a graph of one fixed batch is run as planned
 LEAST = 8  # batches it is run in any case
+MERGED = 8  # batches after which what was seen of them is laid together
 SETTLED = 0.03  # decades
 SHIFT = 280  # decades added to or taken from the cotangents then
 
@@ -123,9 +124,12 @@ def _attempt(exe: Executable, case: Measured, pace: Pace) -> dict[str, Seen]:
     for draw in range(case.draws.most):
         if draw and (clock.spent() or _enough(case, seen.values(), draw)):
             break
-        looks = Looks(case.frame, gauge, Tally(), seen, watch)
+        looks = Looks(case.frame, gauge, Tally(), seen, watch, scarce=case.scarce)
         run_pass(exe, case.layers, looks, case.reading, case.setting, draw)
         pace.passed()
+        if draw % MERGED == MERGED - 1:
+            for one in seen.values():
+                one.merge()
     return seen
 
 
@@ -147,7 +151,7 @@ def _affordable(draws: Draws, layers: int) -> Draws:
 
 def _fewer(case: Measured, seen: Iterable[Seen]) -> tuple[tuple[str, str], ...]:
     """The warning where the time ended the passes before all batches were drawn."""
-    drawn = max((len(s.forward) for s in seen), default=0)
+    drawn = max((s.passes for s in seen), default=0)
     if not 0 < drawn < case.draws.count:
         return ()
     said = (

@@ -1,12 +1,14 @@
 """One forward and backward pass at a time, with every layer's numbers taken on the way."""
 
 import math
+from array import array
 from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from gradgauge.errors import AnalysisFailed
 from gradgauge.graph.layers import Layer
@@ -44,7 +46,7 @@ def run_pass(
     # so that the first layers' edges are seen; by the way of many slices that costs a pass itself
     aside = looks.sourced or looks.watch.sourced
     sources = [x for x in fed if x.requires_grad] if aside else []
-    wanted = [*leaves.values(), *sources, *looks.wanted()]
+    wanted: list[Tensor | GradientEdge] = [*leaves.values(), *sources, *looks.wanted()]
     with measured(leaves if setting.sparing else {}, looks.gauge) as passed:
         grads = backward(outputs, wanted, [c * scale for c in sent])
     since = looks.tally.clock()
@@ -75,7 +77,7 @@ def differentiable(results: Sequence[object]) -> list[Tensor]:
 
 def backward(
     outputs: Sequence[Tensor],
-    wanted: Sequence[Tensor],
+    wanted: Sequence[Tensor | GradientEdge],
     sent: Sequence[Tensor],
     *,
     keep: bool = False,
@@ -88,7 +90,13 @@ def backward(
     if not wanted:  # nothing is seen on the way to what could be differentiated
         return ()
     try:
-        return torch.autograd.grad(outputs, wanted, sent, allow_unused=True, retain_graph=keep)
+        return torch.autograd.grad(
+            outputs,
+            wanted,  # type: ignore[arg-type]  # a mixture is taken all the same
+            sent,
+            allow_unused=True,
+            retain_graph=keep,
+        )
     except RuntimeError as fault:
         raise AnalysisFailed(
             "backward_failed",
@@ -147,4 +155,4 @@ def _store_parameters(
             if place == 0:
                 seen.params.append(sizes[places[name]] - share)
             else:
-                seen.added.setdefault(name, []).append(sizes[places[name]])
+                seen.added.setdefault(name, array("d")).append(sizes[places[name]])

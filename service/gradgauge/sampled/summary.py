@@ -1,7 +1,7 @@
 """What was seen of the layers, put into the records that risk and the report read."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx_ir
@@ -77,7 +77,7 @@ def _fed(plan: InputPlan, batch: int | None) -> Measurement:
 
 
 def _taken(seen: Mapping[str, Seen]) -> int:
-    return max((len(s.forward) for s in seen.values()), default=0)
+    return max((s.passes for s in seen.values()), default=0)
 
 
 def _input_kind(reading: Reading) -> str:
@@ -193,7 +193,7 @@ def _median(parts: list[np.ndarray]) -> float | None:
     return float(np.median(held)) if held.size else None
 
 
-def _mean(values: list[float]) -> float | None:
+def _mean(values: Iterable[float]) -> float | None:
     held = [v for v in values if math.isfinite(v)]
     return float(np.mean(held)) if held else None
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from gradgauge.errors import GradgaugeError, wants_memory
 from gradgauge.worker import frames, sandbox
 from gradgauge.worker.frames import PROBE, Answer, Problem, Request
-from gradgauge.worker.memory import private_bytes
+from gradgauge.worker.memory import Own
 
 _REQUEST_LIMIT = 4 << 20
 _ANSWER_LIMIT = 1 << 16
@@ -99,7 +99,8 @@ def answer(incoming: BinaryIO, tasks: Mapping[str, Task], sender: Sender) -> Non
     tasks = {PROBE.task: lambda _request, _link: {}, **tasks}
     request = Request.model_validate_json(incoming.readline(_REQUEST_LIMIT))
     _name(request.task)
-    held = private_bytes()
+    memory = Own()
+    held = memory.now().private
     states = sandbox.enter(_policy(request))
     sender.send("started", {"sandbox": states, "held_bytes": held})
     try:
@@ -107,9 +108,9 @@ def answer(incoming: BinaryIO, tasks: Mapping[str, Task], sender: Sender) -> Non
         line = frames.encode("result", tasks[request.task](request, Link(incoming, sender)))
         _check_size(line, request.result_bytes)
     except Exception as error:  # noqa: BLE001 - the outermost frame: all becomes a problem
-        sender.send("problem", explain(error).model_dump())
-    else:
-        sender.write(line)
+        line = frames.encode("problem", explain(error).model_dump())
+    sender.send("ended", memory.now()._asdict())
+    sender.write(line)
 
 
 def _name(task: str) -> None:

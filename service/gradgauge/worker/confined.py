@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from gradgauge.worker import endings, frames
 from gradgauge.worker.frames import Answer, Frame, Problem, Request
-from gradgauge.worker.memory import private_bytes
+from gradgauge.worker.memory import resident
 
 Progress = Callable[[str, float], None]
 Cancelled = Callable[[], bool]
@@ -51,7 +51,8 @@ class Outcome:
     """The end of what the child wrote to its standard error: for the log, never for a caller."""
     pid: int = 0
     peak_bytes: int = 0
-    """Most memory of its own that it was seen to hold, beyond what it started with."""
+    """Most memory of its own that it held beyond what it started with: by looks at it, and by its
+    last word, which without file-backed pages may be a little too small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +204,7 @@ class _Watch:
         self._line = bytearray()
         self._received = self._progressed = 0
         self._held_at_start: int | None = None
+        self._backed = 0
         self.peak_bytes = 0
         self._open = True
         self._next_check = 0.0
@@ -278,6 +280,8 @@ class _Watch:
             self._start(frame.started)
         elif frame.progress:
             self._pass_on(frame.progress, len(line))
+        elif frame.ended:
+            self._count(frame.ended.private, frame.ended.backed, frame.ended.most)
         elif frame.question:
             if not self._reply.start():
                 self._give_up(endings.malformed("a question nobody may ask"))
@@ -292,11 +296,17 @@ class _Watch:
         self.sandbox = started.sandbox
         self._held_at_start = started.held_bytes
 
-    def _held(self) -> int:
-        """Memory of its own; until it has started it has only what it was made with."""
+    def _count(self, private: int, backed: int, most: int) -> int:
+        """Memory of its own; until it has started it has only what it was made with.
+
+        Of the most that was ever resident, files had at most what was ever seen of them.
+        """
         if self._held_at_start is None:
             return 0
-        return max(0, private_bytes(self._process.pid) - self._held_at_start)
+        self._backed = max(self._backed, backed)
+        held = private - self._held_at_start
+        self.peak_bytes = max(self.peak_bytes, held, most - self._backed - self._held_at_start)
+        return held
 
     def _pass_on(self, progress: frames.Progress, size: int) -> None:
         self._progressed += size
@@ -314,8 +324,7 @@ class _Watch:
 
     def _check(self) -> None:
         budget = self._request.memory_bytes
-        held = self._held()
-        self.peak_bytes = max(self.peak_bytes, held)
+        held = self._count(*resident(self._process.pid))
         if self._deadline is not None and time.monotonic() > self._deadline:
             self._give_up(endings.time_limit(self._wall_s))
         elif self._cancelled():

@@ -32,6 +32,7 @@ EMPTY = "gradgauge-empty-"
 
 _Text = Annotated[str, Field(max_length=TEXT_LIMIT)]
 _Bytes = Annotated[int, Field(ge=0)]
+_Resident = Annotated[int, Field(ge=0, lt=1 << 62)]
 Exit = Literal[2, 3, 5]
 
 EXITS: tuple[tuple[type[GradgaugeError], Exit], ...] = ((InvalidInput, 2), (UnsupportedOps, 3))
@@ -93,7 +94,15 @@ class Started(_Line):
 
     sandbox: dict[Annotated[str, Field(max_length=40)], Annotated[str, Field(max_length=200)]]
     held_bytes: _Bytes
-    """Memory of its own at that moment (memory.private_bytes): what the budget does not count."""
+    """Memory of its own at that moment (memory.Resident): what the budget does not count."""
+
+
+class Ended(_Line):
+    """Its memory.Resident as the child is about to answer: looks at it may have missed the most."""
+
+    private: _Resident
+    backed: _Resident
+    most: _Resident
 
 
 class Progress(_Line):
@@ -114,9 +123,10 @@ class Answer(_Line):
 
 
 class Frame(_Line):
-    """One line from the child; exactly one of the five is there."""
+    """One line from the child; exactly one of the six is there."""
 
     started: Started | None = None
+    ended: Ended | None = None
     progress: Progress | None = None
     question: Question | None = None
     result: dict[str, Any] | None = None
@@ -125,7 +135,9 @@ class Frame(_Line):
     @model_validator(mode="after")
     def _one(self) -> "Frame":
         if len(self.model_fields_set) != 1:
-            raise ValueError("exactly one of started, progress, question, result and problem")
+            raise ValueError(
+                "exactly one of started, ended, progress, question, result and problem"
+            )
         return self
 
 

@@ -1,21 +1,56 @@
 """How much memory a process holds that nothing else backs: what a budget is about."""
 
+import os
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
-_PRIVATE = ("RssAnon:", "RssShmem:")
+_STATUS = 1 << 14  # bytes of the file at most
+_FORGET_MOST = "5"  # proc(5), clear_refs
 
 
-def private_bytes(pid: int | str = "self") -> int:
-    """Resident anonymous and shared-anonymous bytes of `pid`; 0 where it is gone or no /proc is.
+class Resident(NamedTuple):
+    """Bytes a process has resident; zeros where it is gone or no /proc is.
 
-    File-backed pages (mapped weights, libraries) do not count: the kernel can drop them.
+    `private` is anonymous and shared-anonymous memory. `backed` are pages of files (mapped weights,
+    libraries), which the kernel can drop: they count for nothing. `most` is what both came to at
+    the most, between two looks too.
     """
+
+    private: int
+    backed: int
+    most: int
+
+
+def resident(pid: int) -> Resident:
+    """Of a process as it is now."""
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
+        return _told(Path(f"/proc/{pid}/status").read_bytes())
     except OSError:
-        return 0
-    rows = (line.split() for line in status.splitlines() if line.startswith(_PRIVATE))
-    return sum(int(row[1]) << 10 for row in rows)
+        return Resident(0, 0, 0)
+
+
+class Own:
+    """This process's account, opened before a sandbox hides it; `most` counts from here on."""
+
+    def __init__(self) -> None:
+        self._fd: int | None = None
+        with suppress(OSError):  # no /proc, or not to be written
+            self._fd = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
+            Path("/proc/self/clear_refs").write_text(_FORGET_MOST, encoding="ascii")
+
+    def now(self) -> Resident:
+        """As it is now."""
+        return Resident(0, 0, 0) if self._fd is None else _told(os.pread(self._fd, _STATUS, 0))
+
+
+def _told(status: bytes) -> Resident:
+    rows = dict(line.split(b":", 1) for line in status.splitlines() if b":" in line)
+    anon, shared, backed, most = (
+        int(rows[name].split()[0]) << 10 if name in rows else 0
+        for name in (b"RssAnon", b"RssShmem", b"RssFile", b"VmHWM")
+    )
+    return Resident(anon + shared, backed, most)
 
 
 def mapped_bytes() -> int:
