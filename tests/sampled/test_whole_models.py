@@ -50,11 +50,20 @@ UNEXPORTABLE = {
 }
 # attributes hold float32 only: HardSwish-13 is a HardSigmoid of slope 1/6, off by 1e-9
 INEXACT = {("mobilenet", "torchscript", 13)}
+# the dynamo exporter takes seconds: at its other opsets, one net of a kind
+_QUICK = {"cnn", "lstm", "encoder"}
+_OFTEN = {"dynamo": {23}, "torchscript": {13, 17, 20}}
 
 
 def _grid(*settings):
     return [
-        pytest.param(name, exporter, opset, id=f"{name}-{exporter}{opset}")
+        pytest.param(
+            name,
+            exporter,
+            opset,
+            id=f"{name}-{exporter}{opset}",
+            marks=() if name in _QUICK or opset in _OFTEN[exporter] else pytest.mark.slow,
+        )
         for name in NETS
         for exporter, opset in settings
         if not {(name, exporter), (name, exporter, opset)} & UNEXPORTABLE
