@@ -9,6 +9,10 @@ READY := $(VENV)/.ready
 # PyTorch's own index of CPU builds: make run TORCH_INDEX=https://download.pytorch.org/whl/cpu
 INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 THREADS := OMP_NUM_THREADS=1
+# Processes that tests start read bytecode, where the environment forbids to write it too; each half
+# of the tests stays with one of two workers, so that what a module sets up is set up once.
+TESTING := $(THREADS) PYTHONDONTWRITEBYTECODE=
+WORKERS := -n 2 --dist worksteal
 
 ifdef DEMO
 export GRADGAUGE_DEMO := $(DEMO)
@@ -42,12 +46,12 @@ papers: $(READY)
 	$(THREADS) $(BIN)/python -m tests.papers.table docs/theory/papers.md
 
 test: $(READY)
-	$(THREADS) $(BIN)/coverage run -m pytest -n 2 -m "not slow" $(ARGS)
+	$(TESTING) $(BIN)/coverage run -m pytest $(WORKERS) -m "not slow" $(ARGS)
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --skip-covered
 
 test-full: $(READY)
-	$(THREADS) $(BIN)/pytest -n 2 $(ARGS)
+	$(TESTING) $(BIN)/pytest $(WORKERS) $(ARGS)
 
 faults: $(READY)
 	$(THREADS) $(BIN)/python -m benchmarks.faults fleet $(ARGS)
