@@ -20,7 +20,10 @@ def by_numpy(run: Callable[..., Tensor], function: Callable[..., Any]) -> Callab
 
     @wraps(run)
     def either(*xs: Any, **attributes: Any) -> Tensor:
-        if not any(isinstance(x, np.ndarray) or x.dtype in _UNSIGNED for x in xs if x is not None):
+        for x in xs:
+            if x is not None and (isinstance(x, np.ndarray) or x.dtype in _UNSIGNED):
+                break
+        else:
             return run(*xs, **attributes)
         device = next((x.device for x in xs if isinstance(x, Tensor)), None)
         made = function(*(array(x) for x in xs if x is not None), **attributes)

@@ -22,6 +22,8 @@ def _within(indices: Tensor, size: int) -> Tensor:
 @op("movement")
 def Gather(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
     axis %= x.dim()
+    if not indices.dim():  # one slice is a view, as in torch
+        return x.select(axis, int(indices))
     at = _within(indices, x.shape[axis])
     y = x.index_select(axis, at.reshape(-1))
     return y.reshape(x.shape[:axis] + indices.shape + x.shape[axis + 1 :])

@@ -183,7 +183,7 @@ def _matmul(arguments: Arguments, _: Attributes) -> int:
     a, b = arguments[:2]
     if a.dim() < 2 or b.dim() < 2:
         return int(max(a.numel(), b.numel()))
-    batch = _broadcast([a[..., 0, 0], b[..., 0, 0]], {})
+    batch = math.prod(torch.broadcast_shapes(a.shape[:-2], b.shape[:-2]))
     return batch * int(a.shape[-2] * b.shape[-1])
 
 
@@ -267,6 +267,9 @@ _RULES: dict[str, Rule] = {
     "Tile": _tile,
     "Upsample": _resize,
 }
+# whose output has at most the product of all inputs' elements
+_PRODUCTS = frozenset({_broadcast, _gather, _gemm, _matmul})
+_WIDEST = 16  # bytes of the widest element
 _FAULTS = (
     RuntimeError,
     LookupError,
@@ -275,6 +278,18 @@ _FAULTS = (
     AttributeError,
     ArithmeticError,
 )
+
+
+def may_exceed(op: str, arguments: Arguments, limit: int) -> bool:
+    """Whether `output_bytes` has to be asked; a glance says that a small op's is far below."""
+    rule = _RULES.get(op)
+    if rule not in _PRODUCTS:
+        return rule is not None
+    most = _WIDEST
+    for x in arguments[:2] if rule is _gemm else arguments:
+        if isinstance(x, Tensor):
+            most *= x.numel()
+    return most > limit or most == 0  # a product over no elements makes some
 
 
 def output_bytes(op: str, arguments: Arguments, attributes: Attributes) -> int | None:
@@ -286,6 +301,8 @@ def output_bytes(op: str, arguments: Arguments, attributes: Attributes) -> int |
     if rule is None:
         return None
     try:
+        if rule in _PRODUCTS:  # reads shapes alone
+            return rule(arguments, attributes) * _width(op, arguments, attributes)
         with torch.no_grad():
             return rule(arguments, attributes) * _width(op, arguments, attributes)
     except _FAULTS:

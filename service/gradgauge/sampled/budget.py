@@ -1,17 +1,17 @@
 """What a run may cost, and what it has cost so far."""
 
-import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from gradgauge.errors import LimitExceeded
 from gradgauge.graph.limits import DEFAULT_LIMITS
-from gradgauge.ops.sizes import output_bytes
+from gradgauge.ops.sizes import may_exceed, output_bytes
 
 _GiB = 1 << 30
 _MEMORY = 16 * _GiB  # where nobody says how much there is: only what fits no machine is refused
@@ -42,6 +42,12 @@ class Budget:
             return self
         gone = time.monotonic() - self.since
         return replace(self, seconds=gone + share * max(0.0, self.seconds - gone))
+
+    @property
+    def limited(self) -> bool:
+        """Whether a run has to be counted at all but for what its subgraphs nest."""
+        limits = (self.output_bytes, self.live_bytes, self.node_executions, self.seconds)
+        return any(limit is not None for limit in limits)
 
     def spent(self) -> bool:
         """Whether the time that several runs share is over."""
@@ -89,6 +95,10 @@ class Spent:
     live: int = 0
     began: float = field(default_factory=time.monotonic)
     _holders: dict[int, int] = field(default_factory=dict)
+    limited: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.limited = self.budget.limited
 
     def execution(self, node: str, op: str) -> None:
         """Count a node about to run, and look at the clock."""
@@ -125,7 +135,7 @@ class Spent:
     def ask(self, node: str, op: str, arguments: list[Any], attributes: Mapping[str, Any]) -> None:
         """Refuse an output too large before it is allocated, where its size can be told."""
         limit = self.budget.output_bytes
-        if limit is None:
+        if limit is None or not may_exceed(op, arguments, limit):
             return
         size = output_bytes(op, arguments, attributes) or 0
         if size > limit:
@@ -136,34 +146,41 @@ class Spent:
         limit = self.budget.output_bytes
         if limit is None:
             return
-        size = sum(_bytes(r) for r in results)
+        size = sum(map(_bytes, results))
         if size > limit:
             raise _exceeded(node, op, f"makes {size} bytes", "output_bytes", limit)
 
     def free(self, values: Iterable[Any]) -> None:
         """Count none of what these values are stored in."""
-        for key, _ in _storages(values):
+        for storage in _storages(values):
+            key = storage.data_ptr()
             self._holders[key] = self._holders.get(key, 0) + 1
 
     def hold(self, values: Iterable[Any]) -> None:
         """Count what these values are stored in; a storage that several share counts once."""
         if self.budget.live_bytes is None:
             return
-        for key, size in _storages(values):
-            holders = self._holders.get(key, 0)
-            self._holders[key] = holders + 1
-            if not holders:
-                self.live += size
+        holders = self._holders
+        for storage in _storages(values):
+            key = storage.data_ptr()
+            count = holders.get(key, 0)
+            holders[key] = count + 1
+            if not count:
+                self.live += storage.nbytes()
 
     def release(self, values: Iterable[Any]) -> None:
         """Take back a `hold` of the same values."""
         if self.budget.live_bytes is None:
             return
-        for key, size in _storages(values):
-            self._holders[key] -= 1
-            if not self._holders[key]:
-                del self._holders[key]
-                self.live -= size
+        holders = self._holders
+        for storage in _storages(values):
+            key = storage.data_ptr()
+            count = holders[key] - 1
+            if count:
+                holders[key] = count
+            else:
+                del holders[key]
+                self.live -= storage.nbytes()
 
     def held(self, node: str, op: str) -> None:
         """Refuse more than may be held, once a node has brought its outputs."""
@@ -183,26 +200,21 @@ def gathered(op: str, inputs: int, attributes: Mapping[str, Any]) -> int | None:
     return 0 if op == "SequenceMap" else None
 
 
-def _storages(values: Iterable[Any]) -> Iterable[tuple[int, int]]:
+def _storages(values: Iterable[Any]) -> list[torch.UntypedStorage]:
+    found = []
     for value in values:
-        for tensor in _tensors(value):
-            storage = tensor.untyped_storage()
-            yield storage.data_ptr(), storage.nbytes()
-
-
-def _tensors(value: Any) -> Iterable[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list):
-        for each in value:
-            yield from _tensors(each)
+        if isinstance(value, Tensor):
+            found.append(value.untyped_storage())
+        elif isinstance(value, list):
+            found += _storages(value)
+    return found
 
 
 def _bytes(value: Any) -> int:
+    if isinstance(value, Tensor):
+        return value.nbytes
     if isinstance(value, list):
         return sum(_bytes(v) for v in value)
-    if isinstance(value, Tensor):
-        return math.prod(value.shape) * value.element_size()
     if isinstance(value, np.ndarray) and value.dtype.kind == "O":
         return sum(map(len, value.flat))
     return int(getattr(value, "nbytes", 0))

@@ -62,7 +62,7 @@ class Executable:
         self._replace: Replace = _unchanged
         self._spent = Spent(self._budget)
         self._pieces: tuple[Piece, ...] = ()
-        self._between: Callable[[int], None] = _ignored
+        self._between: Callable[[int], None] | None = None
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -82,7 +82,7 @@ class Executable:
         """
         self._pieces = pieces(self._steps, cuts) if cuts else ()
 
-    def watch_steps(self, between: Callable[[int], None]) -> None:
+    def watch_steps(self, between: Callable[[int], None] | None) -> None:
         """Call this with 0 before the next runs' first step and with 1, 2, ... after each."""
         self._between = between
 
@@ -177,6 +177,8 @@ class Executable:
         self._spent.hold(values.values())
         if self._pieces:
             self._walk_pieces(values)
+        elif self._between is None:
+            self._walk(self._steps, values)
         else:
             self._between(0)
             for place, step in enumerate(self._steps, 1):
@@ -239,11 +241,38 @@ class Executable:
 
     def _walk(self, steps: Iterable[Step], values: dict[str, Any]) -> None:
         """Run the steps over `values`, which gains their outputs and loses what is dead."""
+        spent = self._spent
         for step in steps:
-            self._spent.execution(step.node, step.op)
-            self._run_step(step, values)
-            self._spent.held(step.node, step.op)
-            self._spent.release([values.pop(name, None) for name in step.dead])
+            if spent.limited:
+                spent.execution(step.node, step.op)
+            if step.only:
+                self._run_only(step, values)
+            else:
+                self._run_step(step, values)
+            if spent.limited:
+                spent.held(step.node, step.op)
+                spent.release([values.pop(name, None) for name in step.dead])
+            else:
+                for name in step.dead:
+                    values.pop(name, None)
+
+    def _run_only(self, step: Step, values: dict[str, Any]) -> None:
+        """As `_run_step`, by the shortest way: a small op takes no longer than its bookkeeping."""
+        arguments = [None if name is None else values[name] for name in step.inputs]
+        if self._edges:
+            self._alias(step, arguments)
+        spent = self._spent
+        if spent.limited:
+            spent.ask(step.node, step.op, arguments, step.attributes)
+        try:
+            result = step.run(*arguments, **step.attributes)
+        except FAULTS as fault:
+            raise _failed(step, arguments, fault) from fault
+        results = result if type(result) is tuple else (result,)
+        values[step.only] = kept = self._kept(step.only, results[0], arguments)
+        if spent.limited:
+            spent.made(step.node, step.op, results)
+            spent.hold((kept,))
 
     def _run_step(self, step: Step, values: dict[str, Any]) -> None:
         arguments = [None if name is None else values[name] for name in step.inputs]
@@ -286,9 +315,9 @@ class Executable:
         return run
 
     def _kept(self, name: str, result: Any, arguments: list[Any]) -> Any:
-        if not isinstance(result, Tensor):
-            return result
         if name not in self._replaced and name not in self._watch:
+            return result
+        if not isinstance(result, Tensor):
             return result
         if any(result is a for a in arguments):
             # an op may hand its input through; a value of its own has a gradient of its own
@@ -323,14 +352,7 @@ def execute(
     try:
         result = step.run(*arguments, **step.attributes, **(bodies or {}))
     except FAULTS as fault:
-        shapes = ", ".join(_described(a) for a in arguments)
-        raise AnalysisFailed(
-            "execution_failed",
-            f"{step.op} failed on inputs ({shapes}): {_first_line(fault)}",
-            where=f"node {step.node}",
-            op=step.op,
-            hint="check the node's inputs and attributes against the ONNX specification",
-        ) from fault
+        raise _failed(step, arguments, fault) from fault
     results = result if isinstance(result, tuple) else (result,)
     if any(step.outputs[len(results) :]):
         raise AnalysisFailed(
@@ -343,8 +365,15 @@ def execute(
     return results
 
 
-def _ignored(_place: int) -> None:
-    """Nobody watches the steps."""
+def _failed(step: Step, arguments: list[Any], fault: BaseException) -> AnalysisFailed:
+    shapes = ", ".join(_described(a) for a in arguments)
+    return AnalysisFailed(
+        "execution_failed",
+        f"{step.op} failed on inputs ({shapes}): {_first_line(fault)}",
+        where=f"node {step.node}",
+        op=step.op,
+        hint="check the node's inputs and attributes against the ONNX specification",
+    )
 
 
 def _unchanged(_name: str, value: Tensor) -> Tensor:

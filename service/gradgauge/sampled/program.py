@@ -14,7 +14,8 @@ class Step:
     """One node: what to call, which values it takes and makes, which are dead after it.
 
     An absent optional input is None, an output nobody asked for is ''. `bodies` are its subgraphs
-    by attribute name, `captures` the values those take from around them.
+    by attribute name, `captures` the values those take from around them. `only` is the output of a
+    step without subgraphs that has one, else ''.
     """
 
     node: str
@@ -26,6 +27,7 @@ class Step:
     dead: tuple[str, ...] = ()
     bodies: Mapping[str, "Body"] = field(default_factory=dict)
     captures: tuple[str, ...] = ()
+    only: str = ""
 
     @property
     def key(self) -> str:
@@ -77,12 +79,13 @@ def every(steps: Iterable[Step]) -> Iterable[Step]:
 
 
 def with_dead(steps: list[Step], outputs: Iterable[str]) -> list[Step]:
-    """Note at each step the values no later step and no graph output reads."""
+    """Note at each step the values no later step and no graph output reads, and its `only`."""
     needed = set(outputs)
     found = []
     for step in reversed(steps):
         made = {name for name in step.outputs if name}
         taken = {*step.captures, *(name for name in step.inputs if name is not None)}
-        found.append(replace(step, dead=tuple(sorted((made | taken) - needed))))
+        only = step.outputs[0] if len(step.outputs) == 1 and not step.bodies else ""
+        found.append(replace(step, dead=tuple(sorted((made | taken) - needed)), only=only))
         needed |= taken
     return found[::-1]
