@@ -37,6 +37,8 @@ def test_an_index_out_of_range_is_refused_before_torch_sees_it(index):
     gather = lookup("", "Gather", 13).run
     with pytest.raises(IndexError, match=f"index {index} out of range for size 4"):
         gather(_X, torch.tensor([0, index]), axis=2)
+    with pytest.raises(IndexError, match="out of range"):
+        gather(_X, torch.tensor(index), axis=2)
 
 
 def test_a_cast_to_float8_saturates_as_ml_dtypes_rounds_the_largest():

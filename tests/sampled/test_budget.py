@@ -9,6 +9,7 @@ import torch
 from onnx import TensorProto, helper
 
 from gradgauge.errors import AnalysisFailed, LimitExceeded
+from gradgauge.ops.table import lookup
 from gradgauge.pipeline import analyze
 from gradgauge.sampled.budget import Budget, Spent, of_analysis
 from gradgauge.sampled.executor import compile_graph
@@ -258,3 +259,22 @@ def test_the_graphs_own_word_on_a_size_is_enough_to_refuse_it():
     with pytest.raises(LimitExceeded, match=f"RandomNormal asks for {4 << 40} bytes") as caught:
         analyze(model.SerializeToString(), QUICK)
     assert caught.value.op == "RandomNormal"
+
+
+@pytest.mark.parametrize(
+    ("op", "inputs", "attributes"),
+    [
+        ("Add", [(64, 1), (1, 64)], {}),
+        ("MatMul", [(64, 0), (0, 64)], {}),
+        ("MatMul", [(3, 1, 64, 2), (5, 2, 64)], {}),
+        ("Gemm", [(64, 1), (64, 1)], {"transB": 1}),
+        ("Gather", [(2, 64), (128,)], {"axis": 0}),
+    ],
+)
+def test_no_output_slips_by_the_glance_at_its_inputs(op, inputs, attributes):
+    made_of = [torch.ones(s, dtype=torch.long if len(s) == 1 else None) for s in inputs]
+    run = lookup("", op, 20).run
+    size = run(*made_of, **attributes).nbytes
+    with pytest.raises(LimitExceeded, match=f"asks for {size} bytes"):
+        Spent(Budget(output_bytes=size - 1)).ask("n", op, made_of, attributes)
+    Spent(Budget(output_bytes=size)).ask("n", op, made_of, attributes)
