@@ -98,6 +98,7 @@ class Spent:
     limited: bool = field(init=False)
 
     def __post_init__(self) -> None:
+        """Ask the budget once."""
         self.limited = self.budget.limited
 
     def execution(self, node: str, op: str) -> None:
