@@ -20,7 +20,10 @@ def _whole(x: Tensor) -> list[int]:
 
 
 def _broadcast(arguments: Arguments, _: Attributes) -> int:
-    shapes = [a.shape for a in arguments if isinstance(a, Tensor)]
+    return _together([a.shape for a in arguments if isinstance(a, Tensor)])
+
+
+def _together(shapes: Sequence[Sequence[int]]) -> int:
     rank = max((len(s) for s in shapes), default=0)
     sizes = [max((s[-k] for s in shapes if len(s) >= k), default=1) for k in range(1, rank + 1)]
     return math.prod(sizes)
@@ -183,7 +186,7 @@ def _matmul(arguments: Arguments, _: Attributes) -> int:
     a, b = arguments[:2]
     if a.dim() < 2 or b.dim() < 2:
         return int(max(a.numel(), b.numel()))
-    batch = math.prod(torch.broadcast_shapes(a.shape[:-2], b.shape[:-2]))
+    batch = _together([a.shape[:-2], b.shape[:-2]])
     return batch * int(a.shape[-2] * b.shape[-1])
 
 
