@@ -21,6 +21,7 @@ from tests.postgres import open_folder
 ROOT = Path(__file__).parents[1]
 TASKS = {"analyze", "inspect", "patch"}
 FINAL = {"succeeded", "failed", "cancelled"}
+PATIENCE_S = 180.0  # with a machine that has other things to do
 SPEC = {
     "gradgauge": 1,
     "name": "little",
@@ -89,7 +90,7 @@ class Service:
         for line in self.process.stdout:
             if found := READY.search(line.decode()):
                 self.url = found[1]
-                self.client = httpx2.Client(base_url=self.url, timeout=20)
+                self.client = httpx2.Client(base_url=self.url, timeout=60)
                 return self
         raise AssertionError(f"not started: {self.log.read_text()[-3000:]}")
 
@@ -98,7 +99,7 @@ class Service:
         self.client.close()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-        code = self.process.wait(30)
+        code = self.process.wait(PATIENCE_S)
         self.process.stdout.close()
         return code
 
@@ -136,12 +137,12 @@ class Service:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    def until(self, analysis_id, states=FINAL, limit_s=60):
+    def until(self, analysis_id, states=FINAL, limit_s=PATIENCE_S):
         return until(
             lambda: (now := self.analysis(analysis_id))["state"] in states and now, limit_s
         )
 
-    def running(self, analysis_id, limit_s=60):
+    def running(self, analysis_id, limit_s=PATIENCE_S):
         """Wait until the child itself has spoken of the analysis."""
         return until(lambda: (now := self.analysis(analysis_id))["stage"] and now, limit_s)
 
@@ -201,7 +202,7 @@ def gone(pid):
         return True
 
 
-def until(found, limit_s=60.0):
+def until(found, limit_s=PATIENCE_S):
     """The first thing `found` gives that is not nothing."""
     deadline = time.monotonic() + limit_s
     while True:

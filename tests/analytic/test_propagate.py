@@ -5,6 +5,8 @@ import itertools
 import math
 from dataclasses import replace
 
+import numpy as np
+import onnx
 import onnx_ir
 import pytest
 import torch
@@ -12,11 +14,13 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.nn import functional
 
+from gradgauge.analytic.pointwise import LONGEST
 from gradgauge.analytic.propagate import profile
 from gradgauge.graph.layers import find_layers
 from gradgauge.graph.reading import InputPlan, Reading
 from tests.agreement.families import Encoder
 from tests.analytic.autograd import analyse, compare, export, seeded, to_graph
+from tests.handmade import made, node
 
 
 def drawn(make, seed):
@@ -365,3 +369,38 @@ def test_an_activation_written_out_has_the_moments_of_the_whole_function():
     with torch.no_grad():
         want = [float(net[:k](x).square().mean().sqrt()) for k in (1, 2, 3)]
     assert [rms[0], rms[-1] / gain, rms[-1]] == pytest.approx(want, rel=0.01)
+
+
+def gated(times):
+    """x times its own sigmoid, over and over: one function of x with 2 ** times paths through."""
+    nodes = []
+    for i in range(times):
+        nodes += [node("Sigmoid", f"h{i}", f"s{i}"), node("Mul", f"h{i} s{i}", f"h{i + 1}")]
+    return model([node("Tanh", "x", "h0"), *nodes], f"h{times}")
+
+
+def model(nodes, output, **stored):
+    return onnx.load_from_string(made(nodes, {"x": ["N", 4]}, output, stored))
+
+
+def test_a_function_that_reads_itself_twice_at_every_step_is_evaluated_once_a_step():
+    _, found = analyse(gated(40))
+    x = torch.randn(1 << 17, generator=seeded(9), dtype=torch.float64).tanh()
+    for _ in range(40):
+        x = x * x.sigmoid()
+    ends = list(found.layers.values())
+    assert found.nodes_covered == 81
+    assert ends[-1].forward_rms == pytest.approx(float(x.square().mean().sqrt()), rel=0.01)
+
+
+def test_a_function_of_too_many_nodes_is_followed_to_its_limit_unless_it_is_a_line():
+    steps = 2 * LONGEST
+    names = ["x", *(f"h{i}" for i in range(steps))]
+    bent = [node("Relu", names[i], names[i + 1]) for i in range(steps)]
+    _, found = analyse(model(bent, names[-1]))
+    assert found.nodes_covered == LONGEST
+    lines = [node("Add", f"{names[i]} one", names[i + 1]) for i in range(steps)]
+    lines.append(node("Tanh", names[-1], "y"))
+    layers, found = analyse(model(lines, "y", one=np.array(1.0)))
+    assert found.nodes_covered == steps + 1
+    assert found.layers[layers[-1].id].forward_rms == pytest.approx(1.0, abs=1e-6)

@@ -65,7 +65,7 @@ async def test_many_are_waited_for_at_once(client):
         for seed in range(6)
     ]
     made = await asyncio.gather(*asked)
-    done = await asyncio.gather(*(each.wait(60) for each in made))
+    done = await asyncio.gather(*(each.wait(180) for each in made))
     assert {each.state for each in done} == {"succeeded"}
     assert [each.id for each in done] == [each.id for each in made]
     listed = [each.id async for each in client.analyses.list(state="succeeded")]
@@ -74,7 +74,7 @@ async def test_many_are_waited_for_at_once(client):
 
 async def test_events_come_as_they_happen_and_layers_one_by_one(client):
     made = await client.analyses.create(architecture=SPEC, options=QUICK, fresh=True)
-    states = [event.state async for event in made.events(timeout=60)]
+    states = [event.state async for event in made.events(timeout=180)]
     assert states[-1] == "succeeded"
     report = await made.report()
     assert [layer.id async for layer in made.layers(limit=1)] == [each.id for each in report.layers]

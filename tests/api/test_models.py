@@ -188,4 +188,4 @@ def test_an_upload_that_breaks_off_leaves_nothing_and_hurts_nobody(api, service)
     with pytest.raises((httpx2.TransportError, ConnectionResetError)):
         api.post("/v1/models", content=broken())
     assert api.get("/healthz").status_code == 200
-    until(lambda: not list((service.folder / "data" / "spool").iterdir()), 10)
+    until(lambda: not list((service.folder / "data" / "spool").iterdir()))

@@ -24,11 +24,15 @@ HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
 
 
 class Hasty(PatientProtocol):
-    deadlines = Deadlines(head_s=0.4, body_s=0.4, body_bytes=100, linger_s=0.4)
+    deadlines = Deadlines(head_s=1.0, body_s=1.0, body_bytes=100, linger_s=1.0)
+
+
+class LessHasty(PatientProtocol):
+    deadlines = Deadlines(head_s=9.0, body_s=3.0, body_bytes=100, linger_s=1.0)
 
 
 async def echo(scope, receive, send):
-    """Answers with the body's length; at /now before the body has come; at /slow after 1 s."""
+    """Answers with the body's length; at /now before the body has come; at /slow after 1.5 s."""
     import asyncio
 
     size, more = 0, scope["path"] != "/now"
@@ -37,7 +41,7 @@ async def echo(scope, receive, send):
         size += len(message.get("body", b""))
         more = message.get("more_body", False)
     if scope["path"] == "/slow":
-        await asyncio.sleep(1)
+        await asyncio.sleep(1.5)
     await send(
         {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"7")]}
     )
@@ -46,10 +50,16 @@ async def echo(scope, receive, send):
 
 @pytest.fixture(scope="module")
 def address():
+    with served(Hasty) as listening:
+        yield listening
+
+
+@contextlib.contextmanager
+def served(protocol):
     import asyncio
 
     config = configuration(echo)
-    config.http, config.lifespan = Hasty, "off"
+    config.http, config.lifespan = protocol, "off"
     server = Server(config, asyncio.Event())
     listening = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -62,7 +72,7 @@ def address():
 
 @contextlib.contextmanager
 def connected(address, *pieces, pause=0.0):
-    with socket.create_connection(address, timeout=5) as sock:
+    with socket.create_connection(address, timeout=60) as sock:
         for piece in pieces:
             sock.sendall(piece)
             time.sleep(pause)
@@ -92,7 +102,7 @@ def test_a_half_sent_request_is_hung_up_on(address, sent):
     began = time.monotonic()
     with connected(address, sent) as sock:
         assert read_all(sock) == b""
-    assert 0.3 < time.monotonic() - began < 2
+    assert 0.9 < time.monotonic() - began < 30
 
 
 def drip(sock, data, pause_s=0.05):
@@ -102,25 +112,21 @@ def drip(sock, data, pause_s=0.05):
 
 
 def test_a_head_that_drips_is_hung_up_on_all_the_same(address):
-    began = time.monotonic()
     with connected(address) as sock, pytest.raises(OSError, match=HUNG_UP):
         drip(sock, b"GET / HTTP/1.1\r\nHost: " + b"a" * 100)
-    assert time.monotonic() - began < 2
 
 
 def test_a_body_that_drips_is_hung_up_on(address):
-    began = time.monotonic()
     head = HEAD + b"Content-Length: 1000\r\n\r\n"
     with connected(address, head) as sock, pytest.raises(OSError, match=HUNG_UP):
         drip(sock, b"a" * 100)
-    assert time.monotonic() - began < 2
 
 
-def test_a_slow_body_that_keeps_coming_is_waited_for(address):
-    pieces = [b"a" * 100] * 10
-    head = HEAD + b"Content-Length: 1000\r\nConnection: close\r\n\r\n"
-    with connected(address, head, *pieces, pause=0.1) as sock:
-        assert read_all(sock).endswith(b"   1000")
+def test_a_slow_body_that_keeps_coming_is_waited_for():
+    pieces = [b"a" * 100] * 18  # which take longer than the time for each 100 bytes
+    head = HEAD + b"Content-Length: 1800\r\nConnection: close\r\n\r\n"
+    with served(LessHasty) as address, connected(address, head, *pieces, pause=0.2) as sock:
+        assert read_all(sock).endswith(b"   1800")
 
 
 def test_a_slow_answer_is_the_servers_own_time(address):
@@ -137,14 +143,12 @@ def test_a_connection_serves_several_requests(address):
 
 
 def test_who_sends_on_after_the_answer_is_hung_up_on(address):
-    began = time.monotonic()
     with connected(
         address, b"POST /now HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999\r\n\r\n"
     ) as sock:
         assert b"200 OK" in sock.recv(65536)
         with pytest.raises(OSError, match=HUNG_UP):
             drip(sock, b"a" * 100)
-    assert time.monotonic() - began < 2
 
 
 def test_a_body_that_comes_after_its_answer_leaves_the_connection_open(address):
@@ -172,10 +176,11 @@ def test_hundreds_of_half_open_connections_are_closed_and_others_served(address)
     held = [socket.create_connection(address) for _ in range(300)]
     try:
         for sock in held:
-            sock.sendall(b"GET /")
+            with contextlib.suppress(ConnectionError):  # hung up on before the last was opened
+                sock.sendall(b"GET /")
         with connected(address, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n") as sock:
             assert b"200 OK" in read_all(sock)
-        deadline = time.monotonic() + 3
+        deadline = time.monotonic() + 60
         for sock in held:
             sock.settimeout(max(0.01, deadline - time.monotonic()))
             assert read_all(sock) == b""

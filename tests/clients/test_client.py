@@ -181,7 +181,7 @@ def test_patience_ends_on_time_even_while_the_stream_is_kept_alive(service, queu
             queued.wait(timeout=0.4)
     finally:
         service.gone.set()
-    assert 0.4 <= time.monotonic() - began < 1.5
+    assert 0.4 <= time.monotonic() - began < 4.5
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def test_silence_is_a_timeout_after_every_attempt_had_its_time():
         began = time.monotonic()
         with pytest.raises(gg.APITimeoutError, match="did not answer in time"):
             http.send(GET)
-        assert 0.3 <= time.monotonic() - began < 3
+        assert 0.3 <= time.monotonic() - began < 30
         http.close()
 
 

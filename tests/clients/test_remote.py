@@ -229,7 +229,7 @@ def test_an_interrupt_cancels_the_analysis_and_exits_130(service, folder):
         handler.send_header("Content-Type", "text/event-stream")
         handler.end_headers()
         handler.wfile.write(event(1, "ana_1", "running").encode())
-        service.gone.wait(20)
+        service.gone.wait(300)
         handler.close_connection = True
 
     service.script("GET /v1/analyses/ana_1/events", keep_going)
@@ -246,11 +246,11 @@ def test_an_interrupt_cancels_the_analysis_and_exits_130(service, folder):
     )
     try:
         watching = ("GET", "/v1/analyses/ana_1/events")
-        give_up = time.monotonic() + 20
+        give_up = time.monotonic() + 120
         while watching not in service.calls() and time.monotonic() < give_up:
             time.sleep(0.02)
         child.send_signal(signal.SIGINT)
-        out, err = child.communicate(timeout=20)
+        out, err = child.communicate(timeout=120)
     finally:
         child.kill()
         service.gone.set()

@@ -127,7 +127,7 @@ def test_a_gate_raises_with_its_report(client, folder):
 
 
 def test_a_second_check_of_one_model_sends_and_analyses_nothing(client, folder):
-    first = client.submit(folder / "whole.onnx", {"profile": "quick"}).wait(60)
+    first = client.submit(folder / "whole.onnx", {"profile": "quick"}).wait(180)
     sent = []
     client.models.upload(folder / "whole.onnx", lambda *step: sent.append(step))
     again = client.submit(folder / "whole.onnx", {"profile": "quick"})
@@ -142,13 +142,13 @@ def test_wrong_options_name_the_option(client, folder):
 
 def test_a_running_analysis_is_watched_and_cancelled(client, real_service):
     slow = client.analyses.retrieve(real_service.submit(SLOW))
-    events = slow.events(timeout=60)
+    events = slow.events(timeout=180)
     assert next(events).state == "queued"
     assert next(events).state == "running"
     assert slow.cancel().state == "cancelled"
     assert [event.state for event in events][-1] == "cancelled"
     with pytest.raises(gg.AnalysisCancelled):
-        slow.wait(5)
+        slow.wait(60)
 
 
 def test_patience_ends_before_a_long_analysis_does(client, real_service):
@@ -167,7 +167,7 @@ def test_a_wait_outlives_the_api_process_it_was_talking_to(client, real_service,
             os.kill(killed[0], signal.SIGKILL)
 
     asked = client.submit(folder / "deep-sigmoid.yaml", {"profile": "quick", "seed": 12})
-    assert asked.wait(60, kill_once).state == "succeeded"
+    assert asked.wait(180, kill_once).state == "succeeded"
     assert real_service.part("api") != killed[0]
 
 

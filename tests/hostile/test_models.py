@@ -88,7 +88,7 @@ def check(case: dict[str, str], found: Graph | GradgaugeError, corpus: Path) -> 
         assert bool(found.warnings) or not warned
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("case", CASES, ids=[f"{c['kind']}/{c['name']}" for c in CASES])
 def test_a_case_ends_in_its_class(
     case: dict[str, str], corpus: Path, monkeypatch: pytest.MonkeyPatch
@@ -104,7 +104,7 @@ def test_a_case_ends_in_its_class(
 FOLDERS = [c for c in CASES if c["format"] == "onnx_dir" and c["name"] != "cwd_neighbour"]
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("case", FOLDERS, ids=[c["name"] for c in FOLDERS])
 def test_a_case_read_where_it_lies_ends_in_its_class(case: dict[str, str], corpus: Path) -> None:
     check(case, end(corpus / case["path"]), corpus)

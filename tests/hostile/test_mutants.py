@@ -19,7 +19,7 @@ from tests.service import Service
 TIMES = 2_000
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("mutate", [mutants.of_bytes, mutants.of_fields])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_mutant_is_read_or_refused_with_a_known_code(
@@ -39,7 +39,7 @@ def test_a_mutant_is_read_or_refused_with_a_known_code(
     assert len(seen) > 8
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("task", [fuzz.check, fuzz.inspect])
 def test_mutants_of_the_corpus_too(task: Callable[[bytes], None]) -> None:
     whole, models = fuzz.seeds()
@@ -73,7 +73,7 @@ def test_a_crash_is_kept_and_counted() -> None:
     assert (told["CRASH"], kept) == (1, [b"a"])
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_mutants_through_a_whole_service(service: Service) -> None:
     whole, models = fuzz.seeds()
     kept: list[str] = []

@@ -10,7 +10,7 @@ from tests.hostile import builders as b
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 def test_no_model_of_the_backend_suite_is_refused() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # numpy's, while onnx draws its expected outputs

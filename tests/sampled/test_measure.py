@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from gradgauge.errors import AnalysisFailed, InvalidOptions
+from gradgauge.sampled import measure
 from tests.acceptance.fixtures import export, seeded
 from tests.handmade import INT64, made, node, orthogonal, profiled
 
@@ -279,6 +280,22 @@ def test_float32_is_left_for_float64_where_gradients_leave_it(power):
         size = held[f"h{i}"].log10_grad_norm - held["h3"].log10_grad_norm
         assert size == pytest.approx(power * (3 - i), abs=1e-3)
         assert not held[f"h{i}"].zero_gradient
+
+
+def test_float32_is_left_at_the_first_pass_that_leaves_it(monkeypatch):
+    """One ReLU of one number, alone in its graph, has no gradient at half of the inputs."""
+    dtypes, one = [], measure.run_pass
+
+    def counted(exe, layers, looks, reading, setting, draw):
+        dtypes.append(setting.dtype)
+        return one(exe, layers, looks, reading, setting, draw)
+
+    monkeypatch.setattr(measure, "run_pass", counted)
+    held, _ = profiled(made([node("Relu", "x", "y")], {"x": [1]}, "y", {}))
+    sizes = np.array([dtype == torch.float64 for dtype in dtypes])
+    assert held["y"].n == sizes.sum() >= 8
+    assert 0 < (~sizes).sum() < 8
+    assert (np.diff(sizes.astype(int)) >= 0).all()
 
 
 def test_sizes_beyond_float64_are_measured_at_both_ends_of_one_network():

@@ -10,6 +10,7 @@ from scipy import stats
 from gradgauge.sampled.statistics import (
     decades_slope,
     log10_rms,
+    median,
     median_halfwidth,
     median_interval,
     quantile_interval,
@@ -114,3 +115,9 @@ def test_a_slope_is_fitted_over_the_steps_that_have_a_gradient():
     line[3], line[7] = None, math.nan
     assert decades_slope(line) == pytest.approx(-0.3)
     assert decades_slope([1.0, None, 2.0]) is None
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 8, 33])
+def test_a_median_is_numpys(count):
+    values = RNG.normal(size=count) * 1e3
+    assert median(values) == np.median(values)

@@ -14,6 +14,7 @@ import pytest
 
 from gradgauge.worker import forks, sandbox, spawn
 from gradgauge.worker.frames import Request
+from tests.service import until
 from tests.worker.processes import alive, gone
 
 HERE = Path(__file__).parent
@@ -33,9 +34,9 @@ def job(task, **options):
 
 def test_it_starts_with_the_first_job_and_stays(zygote):
     assert zygote.pid is None
-    assert zygote.run(job("print_noise"), wall_s=20).result == {"ok": True}
+    assert zygote.run(job("print_noise"), wall_s=180).result == {"ok": True}
     first = zygote.pid
-    assert zygote.run(job("print_noise"), wall_s=20).result == {"ok": True}
+    assert zygote.run(job("print_noise"), wall_s=180).result == {"ok": True}
     assert zygote.pid == first
 
 
@@ -45,33 +46,40 @@ def test_a_child_enters_every_layer_of_the_sandbox_that_a_spawned_one_does(zygot
 
 
 def test_children_share_nothing_but_what_was_loaded(zygote):
-    assert zygote.run(job("remember", word="a secret"), wall_s=20).result == {"before": None}
-    assert zygote.run(job("remember", word="another"), wall_s=20).result == {"before": None}
+    assert zygote.run(job("remember", word="a secret"), wall_s=180).result == {"before": None}
+    assert zygote.run(job("remember", word="another"), wall_s=180).result == {"before": None}
 
 
 def test_a_child_has_its_three_pipes_and_nothing_of_the_zygotes(zygote):
-    threading.Thread(target=zygote.run, args=(job("spin"),), kwargs={"wall_s": 1.0}).start()
-    time.sleep(0.2)
+    over, there = threading.Event(), threading.Event()
+    beside = {"on_progress": lambda *_: there.set(), "cancelled": over.is_set, "wall_s": 60}
+    thread = threading.Thread(target=zygote.run, args=(job("spin"),), kwargs=beside)
+    thread.start()
+    assert there.wait(60)
     status = 4  # its own memory, which it tells of at the end
-    assert zygote.run(job("descriptors"), wall_s=20).result == {"open": [0, 1, 2, 3, status]}
+    assert zygote.run(job("descriptors"), wall_s=180).result == {"open": [0, 1, 2, 3, status]}
+    over.set()
+    thread.join()
 
 
 def test_jobs_run_side_by_side(zygote):
     zygote.start()
-    started = time.monotonic()
+    pids, over = set(), threading.Event()  # each goes on until all have been there together
+    slow = {"on_progress": lambda pid, _: pids.add(pid), "cancelled": over.is_set, "wall_s": 120}
     with ThreadPoolExecutor(6) as pool:
-        slow = [pool.submit(zygote.run, job("spin"), wall_s=1.0) for _ in range(3)]
-        quick = [pool.submit(zygote.run, job("print_noise"), wall_s=20) for _ in range(3)]
-    assert [future.result().result for future in quick] == [{"ok": True}] * 3
-    assert {future.result().problem.code for future in slow} == {"time_limit"}
-    assert time.monotonic() - started < 3.0
+        held = [pool.submit(zygote.run, job("spin"), **slow) for _ in range(3)]
+        quick = [pool.submit(zygote.run, job("print_noise"), wall_s=180) for _ in range(3)]
+        assert [future.result().result for future in quick] == [{"ok": True}] * 3
+        until(lambda: len(pids) == 3, 60)
+        over.set()
+    assert {future.result().problem.code for future in held} == {"cancelled"}
 
 
 def test_a_child_that_dies_leaves_the_next_job_alone(zygote):
     for _ in range(3):
-        died = zygote.run(job("die", signal="SIGKILL"), wall_s=20)
+        died = zygote.run(job("die", signal="SIGKILL"), wall_s=180)
         assert died.problem.message == "the analysis child died of SIGKILL"
-        assert zygote.run(job("print_noise"), wall_s=20).result == {"ok": True}
+        assert zygote.run(job("print_noise"), wall_s=180).result == {"ok": True}
 
 
 def test_no_zombie_and_no_descriptor_is_left_in_the_zygote(zygote):
@@ -79,8 +87,8 @@ def test_no_zombie_and_no_descriptor_is_left_in_the_zygote(zygote):
     files = Path(f"/proc/{zygote.pid}/fd")
     before = len(list(files.iterdir()))
     for _ in range(20):
-        zygote.run(job("die", signal="SIGKILL"), wall_s=20)
-    deadline = time.monotonic() + 2
+        zygote.run(job("die", signal="SIGKILL"), wall_s=180)
+    deadline = time.monotonic() + 20
     children = Path(f"/proc/{zygote.pid}/task/{zygote.pid}/children")
     while (children.read_text() or len(list(files.iterdir())) > before) and (
         time.monotonic() < deadline
@@ -97,10 +105,10 @@ def test_a_zygote_killed_takes_its_child_along_and_the_next_job_starts_another(z
         pids.append(int(stage))
         os.kill(zygote.pid, signal.SIGKILL)
 
-    outcome = zygote.run(job("spin"), wall_s=20, on_progress=kill)
+    outcome = zygote.run(job("spin"), wall_s=180, on_progress=kill)
     assert (outcome.problem.code, outcome.problem.exit) == ("child_lost", 5)
-    assert gone(*pids, within=2)
-    assert zygote.run(job("print_noise"), wall_s=20).result == {"ok": True}
+    assert gone(*pids, within=20)
+    assert zygote.run(job("print_noise"), wall_s=180).result == {"ok": True}
 
 
 def test_a_worker_killed_takes_zygote_and_child_along():
@@ -115,14 +123,14 @@ def test_a_worker_killed_takes_zygote_and_child_along():
         assert alive(child)
         empty = Path(f"/proc/{zygote}/cwd").readlink()
         worker.kill()
-        assert gone(zygote, child, within=2)
+        assert gone(zygote, child, within=20)
         assert not empty.exists()
 
 
 def test_a_zygote_that_cannot_start_says_so_at_once(zygote, capfd):
     broken = forks.Zygote((sys.executable, "-P", "-c", "raise SystemExit('no engine here')"))
     with pytest.raises(forks.ZygoteLost, match="gone or does not start") as caught:
-        broken.run(job("print_noise"), wall_s=20)
+        broken.run(job("print_noise"), wall_s=180)
     assert caught.value.code == "child_not_started"
     assert "no engine here" in capfd.readouterr().err
     assert broken.pid is None
@@ -145,7 +153,7 @@ def test_closing_ends_running_children(zygote):
 
     def run():
         outcomes.append(
-            zygote.run(job("spin"), wall_s=20, on_progress=lambda pid, _: pids.append(int(pid)))
+            zygote.run(job("spin"), wall_s=180, on_progress=lambda pid, _: pids.append(int(pid)))
         )
 
     thread = threading.Thread(target=run)
@@ -153,9 +161,9 @@ def test_closing_ends_running_children(zygote):
     while not pids:
         time.sleep(0.01)
     zygote.close()
-    thread.join(5)
+    thread.join(30)
     assert outcomes[0].problem.code in {"child_lost", "child_crashed"}
-    assert gone(*pids, within=2)
+    assert gone(*pids, within=20)
     assert zygote.pid is None
 
 
@@ -169,7 +177,7 @@ def test_a_cancelled_task_ends_after_its_child(zygote):
             pids.append(int(pid))
             loop.call_soon_threadsafe(started.set)
 
-        running = asyncio.create_task(zygote.arun(job("spin"), wall_s=20, on_progress=note))
+        running = asyncio.create_task(zygote.arun(job("spin"), wall_s=180, on_progress=note))
         await started.wait()
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -183,7 +191,7 @@ def test_the_event_loop_goes_on_while_a_child_runs(zygote):
     zygote.start()
 
     async def both():
-        running = asyncio.create_task(zygote.arun(job("spin"), wall_s=0.5))
+        running = asyncio.create_task(zygote.arun(job("spin"), wall_s=1.0))
         ticks = 0
         while not running.done():
             await asyncio.sleep(0.01)
@@ -191,7 +199,7 @@ def test_the_event_loop_goes_on_while_a_child_runs(zygote):
         return ticks, running.result()
 
     ticks, outcome = asyncio.run(both())
-    assert ticks > 10
+    assert ticks > 5
     assert outcome.problem.code == "time_limit"
 
 
@@ -204,4 +212,4 @@ def test_a_stopped_child_is_still_stopped_by_the_clock(zygote):
         on_progress=lambda pid, _: os.kill(int(pid), signal.SIGSTOP),
     )
     assert outcome.problem.code == "time_limit"
-    assert time.monotonic() - started < 3.0
+    assert time.monotonic() - started < 20.0

@@ -19,7 +19,7 @@ from gradgauge.store.blobs import BlobStore
 from gradgauge.worker.confined import Outcome
 from gradgauge.worker.forks import Zygote, ZygoteLost
 from gradgauge.worker.runner import SHARES, ConfinedRunner, overall
-from tests.service import QUICK, SLOW, SPEC, children, gone, until
+from tests.service import QUICK, SLOW, SPEC, children, gone, task, until
 
 pytestmark = pytest.mark.anyio
 
@@ -142,10 +142,15 @@ def test_the_stages_follow_on_each_other_from_nothing_to_all():
     assert ends[-1] == 1.0
 
 
+def analysing(zygote):
+    """The child that analyses: not one of the test before that is about to go."""
+    held = (pid for pid in children(zygote.pid) if task(pid) == "analyze" and not gone(pid))
+    return next(held, None)
+
+
 async def test_a_killed_child_is_a_death(runner, zygote):
     def kill():
-        child = until(lambda: next(iter(children(zygote.pid)), None))
-        os.kill(child, signal.SIGKILL)
+        os.kill(until(lambda: analysing(zygote)), signal.SIGKILL)
 
     running = asyncio.create_task(
         runner.analyse(analysis(Spec("s", SLOW["architecture"]), **SLOW["options"]), deaf)
@@ -162,14 +167,14 @@ async def test_whoever_lost_the_lease_stops_at_once(runner, zygote):
 
     job = analysis(Spec("s", SLOW["architecture"]), **SLOW["options"])
     with pytest.raises(LeaseLost):
-        await asyncio.wait_for(runner.analyse(job, lost), 10)
-    await asyncio.to_thread(until, lambda: children(zygote.pid) == [], 2)
+        await asyncio.wait_for(runner.analyse(job, lost), 120)
+    await asyncio.to_thread(until, lambda: children(zygote.pid) == [], 60)
 
 
 async def test_a_cancelled_job_leaves_no_child(runner, zygote, settings):
     job = analysis(Spec("s", SLOW["architecture"]), **SLOW["options"])
     running = asyncio.create_task(runner.analyse(job, deaf))
-    child = await asyncio.to_thread(until, lambda: next(iter(children(zygote.pid)), None))
+    child = await asyncio.to_thread(until, lambda: analysing(zygote))
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running

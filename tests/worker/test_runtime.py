@@ -249,7 +249,7 @@ def test_a_cancelled_analysis_takes_the_second_child_along(model, asked, monkeyp
     began = time.monotonic()
     answer = runtime.answer(asked(model, {}), lambda: time.monotonic() > began + 1.5)
     assert "cancelled" in answer.reason
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
 
 
 def test_onnxruntime_is_loaded_by_no_other_process():
@@ -315,5 +315,5 @@ def test_a_question_nobody_may_ask_ends_the_child(model):
         "answer.main({'analyze': lambda request, link: (link.ask(), link.answer())})"
     )
     request = Request(task="analyze", source=str(model), options={}, require=())
-    outcome = spawn.run(request, wall_s=30, command=(sys.executable, "-P", "-c", asking))
+    outcome = spawn.run(request, wall_s=180, command=(sys.executable, "-P", "-c", asking))
     assert outcome.problem.code == "malformed_result"

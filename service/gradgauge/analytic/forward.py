@@ -255,12 +255,12 @@ def _fused(
     call: Call, step: Step, trace: Trace, output: str, kind: str
 ) -> tuple[Step, Shortcut | None]:
     """Replace the outcome by that of the whole pointwise function since its base."""
-    origin = pointwise.fuse(call, trace.origins, trace.values)
+    origin = pointwise.fuse(call, output, trace.origins, trace.values)
     affine = len(call.signals) == 1 and (
         call.op in AFFINE or (call.op == "Div" and call.signals == (0,))
     )
-    if origin is None:
-        plain = pointwise.trace(call)
+    if origin is None or (origin.long and affine):
+        plain = pointwise.trace(call, output)
         if plain is not None:
             trace.origins[output] = replace(plain, affine=affine)
         return step, None
@@ -270,6 +270,8 @@ def _fused(
         # Exact as it stands: moments of a Gaussian, or carried on by a line.
         trace.origins[output] = replace(origin, affine=affine and before_affine)
         return step, None
+    if origin.long:
+        raise ArithmeticError(f"more than {pointwise.LONGEST} functions of one value")
     base = trace.values[origin.base]
     out = step.outputs[0]
     if not isinstance(base, Signal) or not isinstance(out, Signal):

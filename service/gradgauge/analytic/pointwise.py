@@ -14,16 +14,34 @@ from gradgauge.analytic.moments import Flow, Signal, Step, Value
 from gradgauge.analytic.responses import Response
 
 Through = Callable[[Flow], Flow]
+Part = Callable[[Mapping[str, Tensor]], Tensor]
 FLOOR = 1e-300
+LONGEST = 128  # nodes that are one function of their base; each is evaluated with all before it
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The value `base` that a value is a pointwise function `phi` of, `affine` where it is one."""
+    """The value `base` that a value is a pointwise function of, `affine` where it is such a one.
+
+    `parts` are the nodes between, by what they make and in their order, the value itself last:
+    each of those before it, so that one that is read twice is evaluated once.
+    """
 
     base: str
-    phi: Pointwise
+    parts: Mapping[str, Part]
     affine: bool = False
+
+    def phi(self, x: Tensor) -> Tensor:
+        """The function itself."""
+        held, last = {self.base: x}, x
+        for name, part in self.parts.items():
+            held[name] = last = part(held)
+        return last
+
+    @property
+    def long(self) -> bool:
+        """Whether it is of too many nodes to be followed."""
+        return len(self.parts) > LONGEST
 
 
 def pointwise(call: Call) -> Step | None:
@@ -139,7 +157,9 @@ def _over(t: Tensor, dims: list[int]) -> Tensor:
     return t.mean(dims, keepdim=True) if dims else t
 
 
-def fuse(call: Call, origins: Mapping[str, Origin], values: Mapping[str, Value]) -> Origin | None:
+def fuse(
+    call: Call, output: str, origins: Mapping[str, Origin], values: Mapping[str, Value]
+) -> Origin | None:
     """The node as one function of the value all its activations are pointwise functions of.
 
     None where they stem from different values, or where the node is not a pointwise function.
@@ -147,38 +167,38 @@ def fuse(call: Call, origins: Mapping[str, Origin], values: Mapping[str, Value])
     run, places = call.run, call.signals
     if drops(call):
         return None
-    traced = [origins.get(call.names[i], Origin(call.names[i], _identity)) for i in places]
+    traced = [origins.get(call.names[i], Origin(call.names[i], {})) for i in places]
     bases = {origin.base for origin in traced}
     if len(bases) != 1 or len({_shape(call, i) for i in places}) != 1:
         return None
-    if all(origin.phi is _identity for origin in traced) and len(places) == 1:
+    if len(places) == 1 and not traced[0].parts:
         return None
     scalars = _scalars(call)
     if scalars is None or not isinstance(values[traced[0].base], Signal):
         return None
-    inner = dict(zip(places, (origin.phi for origin in traced), strict=True))
 
-    def phi(x: Tensor) -> Tensor:
-        arguments = [inner[i](x) if i in inner else _like(s, x) for i, s in enumerate(scalars)]
-        return _first(run(*arguments, **call.attributes))
+    def part(held: Mapping[str, Tensor]) -> Tensor:
+        x = held[call.names[places[0]]]
+        given = [held[call.names[i]] if i in places else _like(s, x) for i, s in enumerate(scalars)]
+        return _first(run(*given, **call.attributes))
 
-    return Origin(traced[0].base, phi)
+    parts = {name: each for origin in traced for name, each in origin.parts.items()}
+    return Origin(traced[0].base, parts | {output: part})
 
 
-def trace(call: Call) -> Origin | None:
+def trace(call: Call, output: str) -> Origin | None:
     """Where a plain pointwise node's output stems from."""
     phi = function(call)
-    return None if phi is None or not call.signals else Origin(call.names[call.signals[0]], phi)
+    if phi is None or not call.signals:
+        return None
+    name = call.names[call.signals[0]]
+    return Origin(name, {output: lambda held: phi(held[name])})
 
 
 def drops(call: Call) -> bool:
     """Whether the node draws a mask, which no function of its input is: Dropout in training."""
     training = call.known(2) if call.op == "Dropout" else None
     return training is not None and bool(training.any())
-
-
-def _identity(x: Tensor) -> Tensor:
-    return x
 
 
 def _first(made: Any) -> Tensor:

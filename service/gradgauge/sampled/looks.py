@@ -336,7 +336,7 @@ def _parts(held: Sequence[tuple[Any, Tensor]]) -> Iterator[Sequence[tuple[Any, T
 
 def _stacked(held: Sequence[tuple[Any, Tensor]]) -> Tensor:
     parts = [x for _, x in held]
-    return torch.stack(parts) if len(parts) > 1 else parts[0].unsqueeze(0)
+    return torch.stack(parts) if len(parts) > 1 else parts[0].detach().unsqueeze(0)
 
 
 def _note_cosines(seen: Sequence[Seen], rows: int, raw: np.ndarray) -> None:

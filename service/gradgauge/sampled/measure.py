@@ -136,7 +136,7 @@ def _attempt(exe: Executable, case: Measured, pace: Pace) -> dict[str, Seen]:
 def _enough(case: Measured, seen: Iterable[Seen], drawn: int) -> bool:
     """Whether the passes have done their work, or had better be done in float64."""
     held = list(seen)
-    if drawn == 1 and case.setting.dtype == torch.float32 and _outside(held, Plain.SAFE_LOG10):
+    if case.setting.dtype == torch.float32 and _outside(held, Plain.SAFE_LOG10, last=1):
         return True
     return drawn >= case.draws.count and (not _light(case) or _settled(held))
 
@@ -173,14 +173,15 @@ def _settled(seen: Iterable[Seen]) -> bool:
     return all(median_halfwidth(size) <= SETTLED for size in known)
 
 
-def _sizes(seen: Iterable[Seen]) -> np.ndarray:
-    parts = [a for s in seen for a in (*s.grads, *s.forward, *s.times)]
-    parts += [np.array(s.params) for s in seen]
+def _sizes(seen: Iterable[Seen], last: int) -> np.ndarray:
+    parts = [a for s in seen for of in (s.grads, s.forward, s.times) for a in of[-last:]]
+    parts += [np.array(s.params[-last:]) for s in seen]
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
-def _outside(seen: Iterable[Seen], bounds: tuple[float, float]) -> bool:
-    sizes = _sizes(list(seen))
+def _outside(seen: Iterable[Seen], bounds: tuple[float, float], last: int = 0) -> bool:
+    """Whether a size of the `last` passes, or of all, lies outside."""
+    sizes = _sizes(list(seen), last)
     return bool((~np.isfinite(sizes) | (sizes < bounds[0]) | (sizes > bounds[1])).any())
 
 

@@ -14,7 +14,13 @@ from gradgauge.graph.reading import InputPlan, Reading
 from gradgauge.sampled.case import Measured, told
 from gradgauge.sampled.frame import Setting
 from gradgauge.sampled.looks import Seen
-from gradgauge.sampled.statistics import median_interval, quantile_interval, quantiles, t_interval
+from gradgauge.sampled.statistics import (
+    median,
+    median_interval,
+    quantile_interval,
+    quantiles,
+    t_interval,
+)
 from gradgauge.sampled.steps import node_times, unrolled_times
 from gradgauge.schema.profile import Measurement, SampledLayer, SampledProfile
 
@@ -190,7 +196,7 @@ def _difference(a: float | None, b: float | None) -> float | None:
 def _median(parts: list[np.ndarray]) -> float | None:
     held = np.concatenate(parts) if parts else np.zeros(0)
     held = held[np.isfinite(held)]
-    return float(np.median(held)) if held.size else None
+    return median(held) if held.size else None
 
 
 def _mean(values: Iterable[float]) -> float | None:
