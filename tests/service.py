@@ -114,13 +114,19 @@ class Service:
         return until(lambda: next((p for p in children(self.process.pid) if runs(p, name)), None))
 
     def zygote(self):
-        worker = self.part("worker")
-        return until(lambda: next((p for p in children(worker) if runs(p, "zygote")), None))
+        """Process id of the zygote, of whichever worker there is by then."""
+        return until(
+            lambda: next((p for p in children(self.part("worker")) if runs(p, "zygote")), None)
+        )
 
     def analysing(self, zygote=None):
         """Process id of a confined child at work, but for the one that runs onnxruntime."""
-        zygote = zygote or self.zygote()
-        return until(lambda: next((p for p in children(zygote) if task(p) in TASKS), None))
+        return until(
+            lambda: next(
+                (p for p in children(zygote or self.zygote()) if task(p) in TASKS and not gone(p)),
+                None,
+            )
+        )
 
     def postmaster(self):
         return postmaster.find(self.folder / "data" / "postgres" / "data")
