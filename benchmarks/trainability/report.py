@@ -239,12 +239,11 @@ def _left_out(fitted: Sequence[Network], test: Sequence[Network]) -> None:
     for group in sorted({one.group for one in test}):
         rest = [one for one in fitted if one.group != group]
         mine = [one for one in test if one.group == group]
-        rows = fit.whole(rest, "standard", fit.TARGETS["sgd"])
-        names = sorted({k for x, *_ in rows for k in x})
-        x = fit.matrix([(one.features("standard"), 0, 1.0, "") for one in mine], names)
-        z = fit.odds(fit.bagged(rows, names, recurrent=False, bags=fit.BAGS), x)
-        if (trees := fit.forest(rows, names)) is not None:
-            z = (z + trees.odds(x)) / 2.0
+        rows = fit.rows_of(rest, "standard", "whole")
+        names = fit.names_of(rest, "standard")
+        x = fit.matrix([(one.features("standard"), (), 1.0, "") for one in mine], names)
+        slope, offset = fit.scaled(rows, names)[1][0]
+        z = slope * fit.Forest(rows, names).odds(x)[:, 0] + offset
         y, p = truth(mine, "fail_sgd"), 1 / (1 + np.exp(-z))
         print(f"| {group} | {told(interval(auroc, y, p))} | {told(interval(brier, y, p))} |")
     print()

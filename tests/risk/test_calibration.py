@@ -1,4 +1,4 @@
-"""The table's trees against scikit-learn's own, and what is made of them."""
+"""The table's forests against scikit-learn's own, and what is made of them."""
 
 import math
 
@@ -30,38 +30,69 @@ def drawn(count, *, seed):
     rows = []
     for k in range(count):
         a, b, c = rng.standard_normal(3)
-        target = int(a + 0.5 * b + 0.3 * rng.standard_normal() > 0)
+        targets = int(a + 0.5 * b + 0.3 * rng.standard_normal() > 0), int(b > 0.5)
         x = {"a": a, "b": b, "c": c}
         if rng.random() < 0.2:
             del x["b"]
-        rows.append((x, target, 1.0, f"n{k}"))
+        rows.append((x, targets, 1.0, f"n{k}"))
     return rows
 
 
-@pytest.mark.parametrize("recurrent", [False, True])
-def test_exported_trees_say_what_scikit_learn_says(recurrent):
-    rows, names = drawn(300, seed=1), ["a", "b", "c"]
-    for held in fit.bagged(rows, names, recurrent=recurrent, bags=2):
-        exported = fit.exported(held)
-        for x in fit.matrix(drawn(200, seed=2), names):
-            theirs = held.predict_proba(x[None])[0, 1]
-            assert expit(calibration._raw(exported, x)) == pytest.approx(theirs, abs=1e-4)
+def walked(rows, names):
+    """The service's log odds and their scatter of every row, by a forest on 300 others."""
+    held = fit.Forest(drawn(300, seed=1), names)
+    branch = {
+        "features": names,
+        "forests": {"both": {"targets": ["first", "second"], "trees": held.exported()}},
+    }
+    odds = [[calibration._odds(branch, t, x) for t in ("first", "second")] for x, *_ in rows]
+    return held, odds
 
 
 def test_an_exported_forest_says_what_scikit_learn_says():
-    rows, names = drawn(300, seed=4), ["a", "b", "c"]
-    held = fit.forest(rows, names)
-    exported, x = held.exported(), fit.matrix(drawn(200, seed=5), names)
-    theirs = held.odds(x)
-    assert [calibration._forest(exported, one) for one in x] == pytest.approx(theirs, abs=2e-3)
-    assert np.std(theirs) > 0.5
+    rows, names = drawn(200, seed=2), ["a", "b", "c"]
+    held, odds = walked(rows, names)
+    theirs = held.odds(fit.matrix(rows, names))
+    ours = np.array([[one.middle for one in both] for both in odds])
+    assert expit(ours) == pytest.approx(expit(theirs), abs=5e-4)  # leaves are told in thousandths
+    assert (np.std(theirs, axis=0) > 0.5).all()
 
 
-def test_rows_with_hardly_any_of_one_answer_make_a_constant():
-    rows = [(x, int(k == 0), w, key) for k, (x, _, w, key) in enumerate(drawn(99, seed=3))]
-    (held,) = fit.bagged(rows, ["a"], recurrent=False, bags=4)
-    assert expit(held.decision_function(np.zeros((2, 1)))) == pytest.approx([0.015] * 2)
-    assert calibration._raw(fit.exported(held), [0.0]) == pytest.approx(logit(0.015), abs=1e-4)
+def test_what_was_never_known_in_the_fit_and_what_is_unknown_now_find_a_leaf():
+    names = ["a", "b", "never"]
+    held, odds = walked([({}, (), 1.0, ""), ({"a": 1.0}, (), 1.0, "")], names)
+    x = np.array([[np.nan] * 3, [1.0, np.nan, np.nan]])
+    ours = np.array([[one.middle for one in both] for both in odds])
+    assert expit(ours) == pytest.approx(expit(held.odds(x)), abs=5e-4)
+
+
+def test_the_scatter_of_groups_of_trees_is_that_of_forests_on_other_draws():
+    """The oracle: the same forest on thirty draws of the networks with replacement."""
+    rows, names = drawn(60, seed=6), ["a", "b", "c"]
+    first = np.array([both[0].scatter for both in walked(rows, names)[1]])
+    rng, others, seen = np.random.default_rng(0), [], drawn(300, seed=1)
+    for _ in range(30):
+        again = [seen[k] for k in rng.integers(0, len(seen), len(seen))]
+        others.append(fit.Forest(again, names).odds(fit.matrix(rows, names))[:, 0])
+    ratio = np.sqrt(np.mean(first**2) / np.mean(np.var(others, axis=0, ddof=1)))
+    assert 0.7 < ratio < 2.0
+
+
+def test_a_target_no_row_has_is_told_as_unlikely_as_may_be():
+    rows = [(x, (0,), w, key) for x, _, w, key in drawn(99, seed=3)]
+    held = fit.Forest(rows, ["a"])
+    assert expit(held.odds(np.zeros((2, 1)))) == pytest.approx(np.full((2, 1), 0.01))
+    assert fit.scaled(rows, ["a"])[1] == [[1.0, 0.0]]
+
+
+def test_left_out_odds_are_scaled_to_probabilities():
+    rows = drawn(300, seed=1)
+    z, scaling = fit.scaled(rows, ["a", "b", "c"])
+    for k, (slope, offset) in enumerate(scaling):
+        y = np.array([r[1][k] for r in rows])
+        p = expit(slope * z[:, k] + offset)
+        assert p.mean() == pytest.approx(y.mean(), abs=0.01)
+        assert np.mean((p - y) ** 2) <= np.mean((expit(z[:, k]) - y) ** 2) + 1e-6
 
 
 def test_a_probe_that_learns_and_one_that_does_not_are_told_apart():

@@ -1,4 +1,4 @@
-"""The calibrated risk: boosted trees and a forest in a table, fitted on real training, walked here.
+"""The calibrated risk: forests in a table, fitted on real training, walked here.
 
 The table is made by `python -m benchmarks.trainability fit`; what it was fitted on and how well it
 does is in docs/validity. Probabilities are for networks like those of the fit: with their share of
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from statistics import stdev
 from typing import Any, Literal
 
 from gradgauge.risk.features import Features
@@ -21,8 +22,9 @@ Optimizer = Literal["sgd", "adam"]
 CATEGORIES = ("trains", "vanishing", "exploding", "other")
 Z95 = 1.96
 NARROW = 0.5  # a feature's range counts as at least so wide
-DOUBT = 0.01  # share of failures in a forest's leaves, of either kind, that is taken as the least
-NODE = 5  # numbers of an inner node: feature, threshold, missing goes left, left, right
+DOUBT = 0.01  # share in a forest's leaves, of either answer, that is taken as the least
+SHARES = 1000  # what the shares of a leaf are told in
+GROUPS = 10  # of a forest's trees, whose scatter makes the interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Odds:
-    """What one model of the table says: log odds by bag, mean and scatter."""
+    """What a forest says of one target: its log odds, and their scatter over groups of trees."""
 
     middle: float
     scatter: float
@@ -84,14 +86,12 @@ def probability(
         name = f"{optimizer}_rate"
         found = at_rate(found, optimizer, lr)
     odds = _odds(branch, name, found)
-    # a rate's model is one bag; how sure the whole grid's four are of the network stands for it
-    scatter = max(odds.scatter, _odds(branch, optimizer, found).scatter)
     slope, offset = branch["platt"][name]
     rate = branch["prior"][name] if base_rate is None else base_rate
     shift = _logit(rate) - _logit(branch["prior"][name])
     confidence = _confidence(branch, found)
     middle = slope * odds.middle + offset + shift
-    width = Z95 * slope * math.hypot(scatter, 1.5 * (1.0 - confidence))
+    width = Z95 * slope * math.hypot(odds.scatter, 1.5 * (1.0 - confidence))
     # far from the fit little is known: towards the prior, or the caller's own
     home = _logit(rate)
     middle = home + confidence * (middle - home)
@@ -100,7 +100,7 @@ def probability(
 
 
 def bounds(level: Level, optimizer: Optimizer, *, at_rate: bool, has_target: bool) -> Bounds:
-    """What the gate goes by, chosen on the fit part so that 5 % of what trains raises an alarm.
+    """What the gate goes by, chosen on the fit part so that 4 % of what trains raises an alarm.
 
     Of its own for a rate, and where the user's targets are not known, as the probability is then
     worth less.
@@ -175,31 +175,30 @@ def _vector(branch: Mapping[str, Any], found: Features) -> list[float]:
 
 
 def _odds(branch: Mapping[str, Any], name: str, found: Features) -> Odds:
-    x = _vector(branch, found)
-    each = [_raw(bag, x) for bag in branch["models"][name]]
-    middle = sum(each) / len(each)
-    scatter = math.sqrt(sum((v - middle) ** 2 for v in each) / max(len(each) - 1, 1))
-    forest = branch["forests"].get(name)
-    return Odds((middle + _forest(forest, x)) / 2.0 if forest else middle, scatter)
+    forest = next(one for one in branch["forests"].values() if name in one["targets"])
+    place, x = forest["targets"].index(name), _vector(branch, found)
+    shares = [_leaf(tree, x)[place] / SHARES for tree in forest["trees"]]
+    each = [_doubted(shares[k::GROUPS]) for k in range(GROUPS)]
+    return Odds(_doubted(shares), stdev(each))
 
 
-def _forest(trees: Sequence[Sequence[Sequence[float]]], x: Sequence[float]) -> float:
-    """Log odds of the share of failures in the leaves, taken as no surer than 1 in 100."""
-    share = sum(_leaf(tree, x) for tree in trees) / len(trees)
-    return _logit(min(max(share, DOUBT), 1.0 - DOUBT))
+def _doubted(shares: Sequence[float]) -> float:
+    """Log odds of the mean share, taken as no surer than 1 in 100."""
+    return _logit(min(max(sum(shares) / len(shares), DOUBT), 1.0 - DOUBT))
 
 
-def _raw(bag: Mapping[str, Any], x: Sequence[float]) -> float:
-    return float(bag["start"]) + sum(_leaf(tree, x) for tree in bag["trees"])
+def _leaf(tree: Sequence[Any], x: Sequence[float]) -> Sequence[float]:
+    """Shares by target. An inner node is feature, threshold, left and right.
 
-
-def _leaf(tree: Sequence[Sequence[float]], x: Sequence[float]) -> float:
-    node = tree[0]
-    while len(node) == NODE:
-        value = x[int(node[0])]
-        left = bool(node[2]) if math.isnan(value) else value <= node[1]
-        node = tree[int(node[3] if left else node[4])]
-    return node[0]
+    A feature told as its complement goes left where it is not known.
+    """
+    node = tree
+    while isinstance(node[-1], list):
+        feature, threshold, left, right = node
+        value = x[feature if feature >= 0 else ~feature]
+        goes_left = feature < 0 if math.isnan(value) else value <= threshold
+        node = left if goes_left else right
+    return node
 
 
 def _confidence(branch: Mapping[str, Any], found: Features) -> float:

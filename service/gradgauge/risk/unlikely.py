@@ -2,8 +2,8 @@
 
 A rule's threshold is chosen by hand; the probability was fitted on real training, and so were the
 bounds it is held against (calibration.Bounds). Above the upper one a network that no rule explains
-gets a finding; below the lower one an alarm is lowered. What is no alarm, a warning, is lowered as
-soon as the outlook is not even open. Both are kept at severity low, with their evidence.
+gets a finding; below the lower one an alarm is lowered: to a warning where the outlook is open,
+else to low. A warning is lowered as soon as the outlook is not even open. All keep their evidence.
 """
 
 from dataclasses import replace
@@ -69,7 +69,7 @@ def doubtful(held: Outlook) -> bool:
     if held.untrainable is None:
         return False
     one = _of(held, leading(held))
-    return one.confidence >= SURE and one.p >= max(DOUBT, held.bounds(leading(held)).trains)
+    return one.confidence >= SURE and one.p >= DOUBT
 
 
 def unlikely(case: Case) -> list[Draft]:
@@ -118,16 +118,21 @@ def below(held: Outlook, severity: Severity) -> float | None:
     if held.untrainable is None or WEIGHT[severity] < WEIGHT["medium"]:
         return None
     trains = held.bounds(leading(held)).trains
-    return trains if WEIGHT[severity] >= WEIGHT["high"] else max(DOUBT, trains)
+    return trains if WEIGHT[severity] >= WEIGHT["high"] else DOUBT
 
 
 def weakened(rule: str, severity: Severity, held: Outlook) -> Severity:
-    """The severity of a rule's finding as the outlook leaves it."""
+    """The severity of a rule's finding as the outlook leaves it.
+
+    Low where networks like this one train; where that is open, an alarm becomes a warning.
+    """
     bound = below(held, severity)
     if rule in FACTS or rule == ID or bound is None:
         return severity
     one = _of(held, leading(held))
-    return "low" if one.confidence >= SURE and one.p < bound else severity
+    if one.confidence < SURE or one.p >= bound:
+        return severity
+    return "low" if one.p < DOUBT else "medium"
 
 
 def _lowered(rule: Rule, draft: Draft, held: Outlook) -> Draft:
@@ -135,7 +140,10 @@ def _lowered(rule: Rule, draft: Draft, held: Outlook) -> Draft:
     if severity == draft.severity or bound is None:
         return draft
     lead = leading(held)
-    said = f"{draft.message}; networks like this one train all the same ({_share(held, lead)})"
+    rest = "networks like this one train all the same"
+    if severity != "low":
+        rest = "whether networks like this one train is open"
+    said = f"{draft.message}; {rest} ({_share(held, lead)})"
     return replace(
         draft,
         severity=severity,
