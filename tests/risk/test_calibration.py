@@ -66,16 +66,16 @@ def test_what_was_never_known_in_the_fit_and_what_is_unknown_now_find_a_leaf():
     assert expit(ours) == pytest.approx(expit(held.odds(x)), abs=5e-4)
 
 
-def test_the_scatter_of_groups_of_trees_is_that_of_forests_on_other_draws():
-    """The oracle: the same forest on thirty draws of the networks with replacement."""
+def test_the_scatter_of_groups_of_trees_covers_that_of_forests_on_other_draws():
+    """The oracle: the same forest on ten draws of the networks with replacement."""
     rows, names = drawn(60, seed=6), ["a", "b", "c"]
     first = np.array([both[0].scatter for both in walked(rows, names)[1]])
     rng, others, seen = np.random.default_rng(0), [], drawn(300, seed=1)
-    for _ in range(30):
+    for _ in range(10):
         again = [seen[k] for k in rng.integers(0, len(seen), len(seen))]
         others.append(fit.Forest(again, names).odds(fit.matrix(rows, names))[:, 0])
     ratio = np.sqrt(np.mean(first**2) / np.mean(np.var(others, axis=0, ddof=1)))
-    assert 0.7 < ratio < 2.0
+    assert 1.0 < ratio < 3.0  # 1.3 to 1.7 on the fit part
 
 
 def test_a_target_no_row_has_is_told_as_unlikely_as_may_be():
