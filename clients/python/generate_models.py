@@ -20,6 +20,7 @@ READ = (
     "Architecture",
     "Capabilities",
     "Comparison",
+    "DataFilePage",
     "Evaluation",
     "LayerGraph",
     "LayerPage",

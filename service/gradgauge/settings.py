@@ -202,7 +202,8 @@ class Settings(BaseSettings):
     model_days: float = Field(
         0,
         ge=0,
-        description="Days a model is kept after its upload and its last analysis; 0: for ever.",
+        description="Days a model, or data, are kept after their upload and last analysis; "
+        "0: for ever.",
     )
 
     @model_validator(mode="after")

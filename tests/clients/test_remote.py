@@ -177,7 +177,6 @@ def test_patience_that_ends_exits_4_and_says_that_the_analysis_goes_on(service, 
         ("--url http://x --local pass.onnx", "exclude"),
         ("pass.onnx", "--url"),
         ("--url nonsense pass.onnx", "not the URL of a service"),
-        ("--url http://x --data pass.onnx pass.onnx", "--data goes with --local"),
         ("--url http://x --timeout 0 pass.onnx", "positive"),
     ],
 )

@@ -29,6 +29,7 @@ def own(keyed):
         ).json()["id"],
         "upload": upload,
         "policy": "theirs",
+        "data": client.post("/v1/data", content=b"victim's", headers=who).json()["id"],
     }
     return text, held
 
@@ -103,6 +104,8 @@ def test_a_roundabout_way_tells_nothing(keyed, path):
 FOREIGN = [
     ("GET", "/v1/models/{model}", None),
     ("DELETE", "/v1/models/{model}", None),
+    ("GET", "/v1/data/{data}", None),
+    ("DELETE", "/v1/data/{data}", None),
     ("GET", "/v1/architectures/{spec}", None),
     ("DELETE", "/v1/architectures/{spec}", None),
     ("GET", "/v1/analyses/{analysis}", None),
@@ -148,6 +151,8 @@ def test_another_s_answers_as_what_is_not_there(keyed, own, attacker, case):
 WRITES = [
     ("POST", "/v1/models"),
     ("DELETE", "/v1/models/x"),
+    ("POST", "/v1/data"),
+    ("DELETE", "/v1/data/x"),
     ("POST", "/v1/architectures"),
     ("DELETE", "/v1/architectures/x"),
     ("POST", "/v1/analyses"),
@@ -180,7 +185,7 @@ def test_a_key_that_reads_compares(keyed, reader, own):
 
 def test_lists_hold_nothing_of_another_s(keyed, own, attacker):
     ids = set(own[1].values())
-    for path in ("/v1/models", "/v1/architectures", PATH, "/v1/policies"):
+    for path in ("/v1/models", "/v1/data", "/v1/architectures", PATH, "/v1/policies"):
         told = keyed.client.get(path, headers=attacker).json()
         assert not ids & {each.get("id", each.get("name")) for each in told["items"]}
         assert keyed.client.get(path, headers=attacker).json()["next_cursor"] is None

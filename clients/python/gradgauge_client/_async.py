@@ -192,6 +192,18 @@ class AsyncModels:
         self.download = threads.call(held.download)
 
 
+class AsyncDataFiles:
+    """The project's data files; every call as that of `DataFiles`."""
+
+    def __init__(self, client: Client, threads: Threads) -> None:
+        held = client.data
+        self.upload = threads.call(held.upload)
+        self.retrieve = threads.call(held.retrieve)
+        self.find = threads.call(held.find)
+        self.list = threads.each(held.list)
+        self.delete = threads.call(held.delete)
+
+
 class AsyncArchitectures:
     """The project's architecture specs; every call as that of `Architectures`."""
 
@@ -281,6 +293,7 @@ class AsyncClient:
         self._client = client
         self.models = AsyncModels(self._client, self._threads)
         self.architectures = AsyncArchitectures(self._client, self._threads)
+        self.data = AsyncDataFiles(self._client, self._threads)
         self.analyses = AsyncAnalyses(self._client, self._threads)
         self.policies = AsyncPolicies(self._client, self._threads)
         self.keys = AsyncKeys(self._client, self._threads)

@@ -26,7 +26,7 @@ from gradgauge_client._models import Capabilities, Comparison
 from gradgauge_client._policies import Policies
 from gradgauge_client._raw import RawCalls
 from gradgauge_client._report import Report, reported
-from gradgauge_client._sources import Architectures, Models, is_spec
+from gradgauge_client._sources import Architectures, DataFiles, Models, is_spec
 from gradgauge_client._webhooks import Webhooks
 from gradgauge_client._wire import validated
 
@@ -63,6 +63,7 @@ class Client:
         self._http = http
         self.models = Models(self._http)
         self.architectures = Architectures(self._http)
+        self.data = DataFiles(self._http)
         self.analyses = Analyses(self._http)
         self.policies = Policies(self._http)
         self.keys = Keys(self._http)
@@ -110,7 +111,8 @@ class Client:
         """The report of the model or spec at `path`, which the service need not know yet.
 
         `fail_on` is the severity from which on a finding fails the gate; without it the service's
-        own gate decides. `options` are the analysis's, such as `profile="quick"`.
+        own gate decides. `options` are the analysis's, such as `profile="quick"`; `data` may be
+        the path of an .npz file, which is uploaded unless the service holds it.
 
         Raises:
             GateFailed: the report fails the gate or is inconclusive; carries `.report`.
@@ -143,7 +145,9 @@ class Client:
 
         Raises what `check` raises for what cannot be analysed.
         """
-        path = Path(path)
+        path, options = Path(path), dict(options or {})
+        if isinstance(options.get("data"), Path) or Path(options.get("data") or "").is_file():
+            options["data"] = self.data.upload(options["data"]).id
         if is_spec(path):
             with _refusals():
                 held = self.architectures.create(path)

@@ -189,6 +189,31 @@ class Coverage(BaseModel):
     unsupported_ops: dict[str, int]
 
 
+class DataFile(BaseModel):
+    """A batch for the option `data` of analyses: an .npz file."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    created_at: AwareDatetime
+    id: str
+    name: str
+    sha256: str
+    size_bytes: int
+
+
+class DataFilePage(BaseModel):
+    """A page of data files, newest first; `next_cursor` is null on the last."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    items: list[DataFile]
+    next_cursor: str | None
+
+
 class Evidence(BaseModel):
     """One number a finding stands on: `value comparator threshold` holds."""
 

@@ -241,23 +241,21 @@ def judging(
     return asked | {"only_new": new_only, "fail_on": severity, "min_coverage": min_coverage}
 
 
-def place(*, local: bool, url: str | None, data: Path | None) -> str | None:
+def place(*, local: bool, url: str | None) -> str | None:
     """The URL of the service that is to analyse; None for the engine here.
 
     Raises:
-        BadParameter: both or neither were asked for, or a service was asked to read a data file.
+        BadParameter: both or neither were asked for.
     """
     if local and url:
         raise typer.BadParameter("--local and --url exclude each other")
     asked = None if local else url or environment("GRADGAUGE_URL")
     if not local and not asked:
         raise typer.BadParameter("say --local to analyse here, or --url to have a service do it")
-    if asked and data:
-        raise typer.BadParameter("--data goes with --local: the service takes no data files yet")
     return asked
 
 
-def patching(*, local: bool, url: str | None, data: Path | None, saved: Path | None) -> str | None:
+def patching(*, local: bool, url: str | None, saved: Path | None) -> str | None:
     """The URL of the service that is to patch; None for the engine here.
 
     Raises:
@@ -266,4 +264,4 @@ def patching(*, local: bool, url: str | None, data: Path | None, saved: Path | N
     if saved and url:
         raise typer.BadParameter("--report goes without --url: a service has its own reports")
     here = local or bool(saved) or not (url or environment("GRADGAUGE_URL"))
-    return None if here and not url else place(local=local, url=url, data=data)
+    return None if here and not url else place(local=local, url=url)

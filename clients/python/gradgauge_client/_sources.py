@@ -13,7 +13,7 @@ from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 from gradgauge_client import _bundle, _parts
 from gradgauge_client._errors import APIResponseError, NotFoundError, UnprocessableModel
 from gradgauge_client._http import TIMEOUT_S, Http, Request, posted
-from gradgauge_client._models import Architecture, Model
+from gradgauge_client._models import Architecture, DataFile, DataFilePage, Model
 from gradgauge_client._wire import validated
 
 Json = dict[str, Any]
@@ -158,6 +158,68 @@ class Models:
                 f"{digest} was meant; upload it again"
             )
         return model
+
+
+class DataFiles:
+    """The project's batches of data, for the option `data` of analyses."""
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+
+    def upload(self, path: Path | str, progress: bool | OnBytes = False) -> DataFile:  # noqa: FBT001, FBT002 - as `Models.upload`
+        """The service's data file of the .npz at `path`, uploaded unless it holds the content.
+
+        Raises:
+            OSError: the file cannot be read.
+            UnprocessableEntityError: the file is empty.
+            ContentTooLargeError: larger than the service takes.
+        """
+        path = Path(path)
+        digest, size = _sha256(path), path.stat().st_size
+        held = self.find(digest)
+        if held is not None:
+            return held
+        with _reporting(path.name, progress=progress) as tell:
+            request = Request(
+                "POST",
+                "/v1/data",
+                params={"name": path.name},
+                headers={"Content-Type": "application/octet-stream", "Content-Length": str(size)},
+                body=lambda: _read(path, size, tell),
+            )
+            made = validated(DataFile, self._http.json(request))
+        if made.sha256 != digest:
+            raise APIResponseError(
+                f"{path.name} changed while it was sent: the service holds {made.sha256}, "
+                f"{digest} was meant; upload it again"
+            )
+        return made
+
+    def retrieve(self, data_id: str) -> DataFile:
+        """The data file; raises NotFoundError where the project holds none of this id."""
+        return validated(DataFile, self._http.json(Request("GET", f"/v1/data/{data_id}")))
+
+    def find(self, sha256: str) -> DataFile | None:
+        """The data file with this content, or None."""
+        try:
+            return self.retrieve(f"sha256:{sha256}")
+        except NotFoundError:
+            return None
+
+    def list(self) -> Iterator[DataFile]:
+        """All data files, newest first, page after page."""
+        params: dict[str, str | int] = {}
+        while True:
+            answer = self._http.json(Request("GET", "/v1/data", params=params))
+            page = validated(DataFilePage, answer)
+            yield from page.items
+            if page.next_cursor is None:
+                return
+            params["cursor"] = page.next_cursor
+
+    def delete(self, data_id: str) -> None:
+        """Delete it; raises ConflictError while analyses with it are queued or running."""
+        self._http.send(Request("DELETE", f"/v1/data/{data_id}"))
 
 
 class Architectures:

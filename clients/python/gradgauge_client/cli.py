@@ -78,7 +78,7 @@ def check(
     try:
         outputs = _output.plan(formats or [], output, len(models))
         judge = _judge(rules) if rules else _gate.by_severity(fail_on)
-        with _desk(given.place(local=local, url=url, data=data), judge, timeout) as desk:
+        with _desk(given.place(local=local, url=url), judge, timeout) as desk:
             desk.prepare(outputs)
             outcomes = [desk.check(path, said) for path in models]
             _write(outcomes, outputs, desk)
@@ -102,7 +102,7 @@ def fetch(
     Exit: 0 it has, 2 usage or a reference that will not do, 4 the service unreachable or closed
     to us, or nothing came from there.
     """
-    with _client(given.place(local=False, url=url, data=None)) as client:
+    with _client(given.place(local=False, url=url)) as client:
         console = _console()
         code = _remote.fetch(client, reference, name=name, sha256=sha256, console=console)
     raise typer.Exit(code)
@@ -115,7 +115,7 @@ def upload(*, model: given.Model, url: given.Service = None) -> None:
     Exit: 0 it has, 1 the file cannot be read, 2 not a valid spec, 4 the service unreachable or
     closed to us.
     """
-    with _client(given.place(local=False, url=url, data=None)) as client:
+    with _client(given.place(local=False, url=url)) as client:
         raise typer.Exit(_errands.upload(client, model, _console()))
 
 
@@ -132,7 +132,7 @@ def report(
     Exit: 0 it is written, 1 it cannot be written, 2 there is no such analysis or no report yet,
     4 the service unreachable or closed to us.
     """
-    with _client(given.place(local=False, url=url, data=None)) as client:
+    with _client(given.place(local=False, url=url)) as client:
         where = output or _output.STDOUT
         raise typer.Exit(_errands.report(client, analysis, form.value, where, _console()))
 
@@ -161,13 +161,13 @@ def patch(
     3 inconclusive, 4 the service unreachable, closed to us or too slow, 5 it failed.
     """
     options = {"profile": profile and profile.value, "lr": lr, "seed": seed}
-    place = given.patching(local=local, url=url, data=data, saved=saved)
+    place = given.patching(local=local, url=url, saved=saved)
     if place is None:
         files = {"report": saved, "data": data, "output": output}
         given_here = {name: v for name, v in {**options, **files}.items() if v is not None}
         words = [f"--{name}={value}" for name, value in given_here.items()]
         raise typer.Exit(_server.run("patch", [*words, f"--apply={apply}", "--", str(model)]))
-    said = {name: value for name, value in options.items() if value is not None}
+    said = {name: v for name, v in {**options, "data": data}.items() if v is not None}
     with _client(place) as client:
         console = _console()
         code = _errands.patch(client, model, apply, output, said, timeout, console)

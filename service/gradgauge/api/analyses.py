@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import re
 from collections.abc import AsyncIterable, AsyncIterator
 from importlib.metadata import version
 from typing import Annotated, Any, Literal, Self
@@ -27,7 +28,7 @@ from gradgauge.schema import resources
 from gradgauge.schema.options import AnalysisOptions
 from gradgauge.schema.strict import Strict, refused
 from gradgauge.store.repository import analyses as rows
-from gradgauge.store.repository import architectures, direct, models
+from gradgauge.store.repository import architectures, data_files, direct, models
 
 router = APIRouter(prefix="/v1/analyses", tags=["analyses"], route_class=StrictRoute)
 
@@ -36,6 +37,7 @@ log = structlog.get_logger()
 _VERSION = version("gradgauge")  # read once: it takes a millisecond
 
 FINAL = frozenset({"succeeded", "failed", "cancelled"})
+_DATA_ID = re.compile(r"dat_[0-9a-z]{26}")
 _Reference = Annotated[str, Field(pattern=REFERENCE)]
 
 
@@ -81,6 +83,7 @@ Key = Annotated[
             *SPEC,
             "architecture_not_found",
             "data_not_accepted",
+            "data_not_found",
             "idempotency_in_flight",
             "idempotency_key_reused",
             "invalid_json",
@@ -128,19 +131,20 @@ async def submit(
 
     Raises:
         InvalidInput: the options or the architecture.
-        NotFound: there is no such model or architecture.
+        NotFound: there is no such model, architecture or data file.
         ModelRejected: the model's inspection refused it.
         KeyInFlight, KeyReused: by the idempotency key.
         TooManyWaiting, QuotaExceeded: the project may have no other.
     """
-    if asked.options.data is not None:
+    data = asked.options.data
+    if data is not None and not _DATA_ID.fullmatch(str(data)):
         raise InvalidOptions(
             "data_not_accepted",
-            "a path means nothing here: this service takes no data files yet",
+            "a path means nothing here: give the id of a data file of the project",
             where="data",
-            hint="use gradgauge check --local --data FILE",
+            hint="upload it to /v1/data, or use gradgauge check --local --data FILE",
         )
-    if asked.architecture is None:
+    if asked.architecture is None and data is None:
         quick = await _at_once(here, project, asked, idempotency, request_id)
         if quick:
             return quick
@@ -216,13 +220,23 @@ async def _new(
                 await quotas.kept(session, project, here.queue.usual)
         source = {"name": held.name, "architecture_id": held.id}
         content = held.sha256
-    return _described(project, asked, request_id, content, **source)
+    data = None
+    if asked.options.data is not None:
+        fed = await data_files.get(session, project, str(asked.options.data), lock=True)
+        data = fed.sha256
+    return _described(project, asked, request_id, content, data_sha256=data, **source)
 
 
 def _described(
-    project: str, asked: AnalysisRequest, request_id: str | None, content: str, **source: Any
+    project: str,
+    asked: AnalysisRequest,
+    request_id: str | None,
+    content: str,
+    *,
+    data_sha256: str | None = None,
+    **source: Any,
 ) -> rows.NewAnalysis:
-    told = [content, asked.options.digest(), _VERSION]
+    told = [content, asked.options.digest(data_sha256=data_sha256), _VERSION]
     return rows.NewAnalysis(
         project_id=project,
         options=asked.options.model_dump(mode="json", exclude_unset=True),

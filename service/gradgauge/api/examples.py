@@ -42,6 +42,13 @@ _ANALYSIS = {
     "started_at": None,
     "finished_at": None,
 }
+_DATA = {
+    "id": "dat_01kb0m3t9hq4v6x8z2c5e7g9j7",
+    "name": "batch.npz",
+    "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "size_bytes": 401928,
+    "created_at": _WHEN,
+}
 _APPLYING = _ANALYSIS | {
     "id": "ana_01kb0m3t9hq4v6x8z2c5e7g9j6",
     "application": {
@@ -139,6 +146,9 @@ class Example:
 
 
 EXAMPLES: dict[str, Example] = {
+    "upload_data": Example(response=_DATA),
+    "get_data": Example(response=_DATA),
+    "list_data": Example(response={"items": [_DATA], "next_cursor": None}),
     "upload_model": Example(response=_MODEL),
     "fetch_model": Example(
         {"reference": "s3://models/vision/net.onnx"},

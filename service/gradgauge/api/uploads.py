@@ -48,8 +48,8 @@ async def receive(request: Request, here: Services, project: str) -> Upload:
         received.discard()
         raise NotReadable(
             "empty_upload",
-            "the request holds no model",
-            hint="send the .onnx or .zip as the body, or as the form field `file`",
+            "the request holds no file",
+            hint="send the file as the body, or as the form field `file`",
         )
     metrics.uploaded(received.size_bytes)
     return Upload(received, form.name if form else None, form.fields if form else {})

@@ -18,6 +18,7 @@ from gradgauge.jobs import faults, uploads
 from gradgauge.jobs.connection import through_outage
 from gradgauge.jobs.outcome import (
     AnalysisJob,
+    Data,
     Died,
     Failed,
     InspectionJob,
@@ -36,7 +37,7 @@ from gradgauge.settings import Settings
 from gradgauge.store.blobs import BlobStore
 from gradgauge.store.database import Database
 from gradgauge.store.ids import new_token
-from gradgauge.store.repository import attempts
+from gradgauge.store.repository import attempts, data_files
 from gradgauge.store.tables import Analysis, Architecture, Model
 
 log = structlog.get_logger()
@@ -100,10 +101,8 @@ class Handler:
     async def _attempt_analysis(self, row: Analysis, token: str) -> str | None:
         """Run the analysis once and return the next attempt's token if there is to be one."""
         job = await self._job(row, token)
-        if job is None:
-            gone = faults.fault(
-                code="source_deleted", message="what was to be analysed has been deleted"
-            )
+        if isinstance(job, str):
+            gone = faults.fault(code="source_deleted", message=f"{job} has been deleted")
             return await self._finished(self._end_analysis(row, token, Failed(gone)))
         interval_s = self._settings.progress_interval_s
         tell = Teller(self._database, row.id, token, interval_s=interval_s)
@@ -190,10 +189,16 @@ class Handler:
         except Unavailable as away:
             raise _Away from away
 
-    async def _job(self, row: Analysis, token: str) -> AnalysisJob | None:
+    async def _job(self, row: Analysis, token: str) -> AnalysisJob | str:
+        """The attempt's job; what is missing where its source or its data are gone."""
         source = await self._write(lambda s: attempts.source_of(s, row))
         if source is None:
-            return None
+            return "what was to be analysed"
+        data = None
+        if row.options.get("data") is not None:
+            data = await self._write(lambda s: data_files.of(s, row))
+            if data is None:
+                return "the data it was to be fed with"
         return AnalysisJob(
             analysis_id=row.id,
             project_id=row.project_id,
@@ -201,6 +206,7 @@ class Handler:
             source=_source(source),
             options=row.options,
             recommendation=row.application and _wanted(row.application),
+            data=None if data is None else Data(data.blob_key),
         )
 
     async def inspect(self, context: JobContext, *, row_id: str) -> None:

@@ -30,6 +30,13 @@ class Spec:
 
 
 @dataclass(frozen=True)
+class Data:
+    """A stored batch that an analysis is fed with."""
+
+    blob_key: str
+
+
+@dataclass(frozen=True)
 class InspectionJob:
     """One attempt at an inspection."""
 
@@ -49,6 +56,7 @@ class AnalysisJob:
     options: dict[str, Any]
     recommendation: dict[str, Any] | None = None
     """To be applied: the report's id, action, title and finding_ids."""
+    data: Data | None = None
 
 
 @dataclass(frozen=True)

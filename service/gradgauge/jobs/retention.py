@@ -44,12 +44,13 @@ class Janitor:
             await asyncio.sleep(_HOUR_S)
 
     async def expire(self) -> int:
-        """Delete analyses and models past their days with their files; return how many."""
+        """Delete analyses, models and data past their days with their files; return how many."""
         gone = 0
         if self._settings.analysis_days:
             gone += await self._expire(retention.expired_analyses, self._settings.analysis_days)
         if self._settings.model_days:
             gone += await self._expire(retention.expired_models, self._settings.model_days)
+            gone += await self._expire(retention.expired_data, self._settings.model_days)
         return gone
 
     async def _expire(self, taken: retention.Taken, days: float) -> int:

@@ -77,7 +77,8 @@ class AnalysisOptions(Strict):
     data: Path | None = Field(
         default=None,
         strict=False,
-        description="An .npz file: arrays named as graph inputs feed them, `target` or `y` is the "
+        description="An .npz file, by its path, or in a service by the id that `POST /v1/data` "
+        "gave it: arrays named as graph inputs feed them, `target` or `y` is the "
         "target (integers: cross-entropy, floats: MSE), others are ignored with a warning.",
     )
     loss: Literal["random_cotangent", "cross_entropy", "mse"] = Field(
@@ -155,14 +156,17 @@ class AnalysisOptions(Strict):
                 said.code, said.message, where=said.path or None, hint=said.hint
             ) from error
 
-    def digest(self) -> str:
+    def digest(self, *, data_sha256: str | None = None) -> str:
         """sha256 of the canonical JSON of all options; `data` counts by its content, not its name.
+
+        `data_sha256` is told where the file is not here.
 
         Raises:
             InvalidOptions: the data file cannot be read.
         """
         values = self.model_dump(mode="json")
-        values["data"] = None if self.data is None else _content_hash(self.data)
+        if self.data is not None:
+            values["data"] = data_sha256 or _content_hash(self.data)
         text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -112,6 +112,16 @@ class Architecture(Block):
     created_at: datetime
 
 
+class DataFile(Block):
+    """A batch for the option `data` of analyses: an .npz file."""
+
+    id: Text
+    name: Text
+    sha256: Text
+    size_bytes: Count
+    created_at: datetime
+
+
 class SpecPatch(Block):
     """What an application changes in an architecture's own words, without its comments."""
 
@@ -186,6 +196,13 @@ class ModelPage(Block):
     """A page of models, newest first; `next_cursor` is null on the last."""
 
     items: list[Model]
+    next_cursor: Text | None
+
+
+class DataFilePage(Block):
+    """A page of data files, newest first; `next_cursor` is null on the last."""
+
+    items: list[DataFile]
     next_cursor: Text | None
 
 

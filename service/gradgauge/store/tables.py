@@ -141,6 +141,24 @@ class Architecture(Table):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class DataFile(Table):
+    """A batch that analyses are fed with; nobody but their children looks into it."""
+
+    __tablename__ = "data_files"
+    __table_args__ = (
+        UniqueConstraint("project_id", "sha256"),
+        Index("ix_data_files_project_id_id", "project_id", text("id DESC")),
+    )
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    name: Mapped[str] = mapped_column(Display)
+    sha256: Mapped[str] = mapped_column(String(64))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    blob_key: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class Analysis(Table):
     """One analysis of a model or an architecture, and the attempt that may write to it.
 

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from gradgauge import metrics, traces
 from gradgauge.jobs.outcome import (
     AnalysisJob,
+    Data,
     Died,
     Failed,
     InspectionJob,
@@ -57,6 +58,7 @@ _MOST_THREADS = 8
 _YOUNG_S = 10.0  # between the making of a folder and its lock, and a margin
 _LOGGED = 2000
 _PIECE = 1 << 20
+_DATA = "batch.npz"
 
 
 class ConfinedRunner:
@@ -84,7 +86,7 @@ class ConfinedRunner:
 
     async def analyse(self, job: AnalysisJob, tell: Tell) -> Outcome:
         """Run the whole analysis; the result is a report, checked to be one."""
-        async with self._laid_out(job.source) as source:
+        async with self._laid_out(job.source, job.data) as source:
             request = self._analysing("analyze", job, source)
             exchange = source.parent / "exchange"
             exchange.mkdir(mode=0o700)
@@ -97,12 +99,13 @@ class ConfinedRunner:
 
     async def patch(self, job: AnalysisJob, tell: Tell) -> Made | Failed | Died:
         """Make the model of the job's recommendation and put it into the spool."""
-        async with self._laid_out(job.source) as source:
+        async with self._laid_out(job.source, job.data) as source:
             made = source.with_name("patched.onnx")
             made.touch(mode=0o600)
-            request = self._analysing("patch", job, source).model_copy(
+            request = self._analysing("patch", job, source)
+            request = request.model_copy(
                 update={
-                    "options": job.options | {"recommendation": job.recommendation},
+                    "options": request.options | {"recommendation": job.recommendation},
                     "writable": (str(made),),
                     "file_bytes": self._settings.max_upload_bytes,
                 }
@@ -122,11 +125,16 @@ class ConfinedRunner:
         wall_s = min(wall_s, job.options.get("time_limit_s") or wall_s)
         size = job.source.size_bytes if isinstance(job.source, Upload) else 0
         threads = max(1, min(_MOST_THREADS, (os.cpu_count() or 1) // self._settings.analysis_slots))
-        return self._request(task, source, job.options, size, wall_s, threads=threads)
+        options = job.options
+        if job.data is not None:
+            options = options | {"data": str(source.with_name(_DATA))}
+        return self._request(task, source, options, size, wall_s, threads=threads)
 
     @asynccontextmanager
-    async def _laid_out(self, source: Upload | Spec) -> AsyncIterator[Path]:
-        """A folder that holds the source and nothing else: what the child may read."""
+    async def _laid_out(
+        self, source: Upload | Spec, data: Data | None = None
+    ) -> AsyncIterator[Path]:
+        """A folder that holds the source, its data and nothing else: what the child may read."""
         await asyncio.to_thread(_sweep, self._scratch)
         folder = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=self._scratch, prefix="job-"))
         lock = _locked(folder)
@@ -137,6 +145,8 @@ class ConfinedRunner:
             else:
                 path = folder / "model.onnx"
                 await self._place(source.blob_key, path)
+            if data is not None:
+                await self._place(data.blob_key, folder / _DATA)
             yield path
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)

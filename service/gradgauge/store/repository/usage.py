@@ -6,7 +6,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gradgauge.store.repository import uploads
-from gradgauge.store.tables import Analysis, Architecture, Model, Project
+from gradgauge.store.tables import Analysis, Architecture, DataFile, Model, Project
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +16,7 @@ class Quotas:
     bytes: int | None = None
     """Of its models, reports and uploads that are not complete."""
     models: int | None = None
-    """Specs count too."""
+    """Specs and data files count too."""
     queued: int | None = None
     """Analyses that wait."""
     running: int | None = None
@@ -75,11 +75,16 @@ async def usage_of(session: AsyncSession, project_id: str) -> Usage:
     held = (await session.execute(models)).one()
     counted = select(func.count()).where(Architecture.project_id == project_id)
     specs = (await session.execute(counted)).scalar_one()
+    fed = select(
+        func.count().label("files"), func.coalesce(func.sum(DataFile.size_bytes), 0).label("stored")
+    ).where(DataFile.project_id == project_id)
+    data = (await session.execute(fed)).one()
     return Usage(
         bytes=int(held.stored)
+        + int(data.stored)
         + await _report_bytes(session, project_id)
         + await uploads.open_bytes(session, project_id),
-        models=held.models + specs,
+        models=held.models + specs + data.files,
         queued=await in_state(session, project_id, "queued"),
         running=await in_state(session, project_id, "running"),
     )
