@@ -70,7 +70,7 @@ async def test_connections_that_died_while_idle_are_replaced(database, database_
             group.create_task(database.ping())
     with psycopg.connect(database_url, autocommit=True) as control:
         control.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            "SELECT pg_terminate_backend(pid, 20000) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
     for _ in range(4):
