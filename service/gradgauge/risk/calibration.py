@@ -102,8 +102,8 @@ def probability(
 def bounds(level: Level, optimizer: Optimizer, *, at_rate: bool, has_target: bool) -> Bounds:
     """What the gate goes by, chosen on the fit part so that 4 % of what trains raises an alarm.
 
-    Of its own for a rate, and where the user's targets are not known, as the probability is then
-    worth less.
+    Of its own for a rate, and where the user's targets are not known (5 %), as the probability is
+    then worth less.
     """
     name = f"{optimizer}{'_rate' if at_rate else ''}{'' if has_target else '_blind'}"
     fails, trains = _table()["levels"][level]["bounds"][name]
