@@ -8,11 +8,11 @@ import pytest
 from torch import nn
 
 from gradgauge.remedy import verify
-from gradgauge.remedy.optimizer import ADAM, TRIAL, with_adam
+from gradgauge.remedy.optimizer import ADAM, DOUBTFUL, TRIAL, with_adam
 from gradgauge.remedy.patched import Wanted, patched
 from gradgauge.remedy.places import held as stored
 from gradgauge.remedy.rescale import RESCALE
-from gradgauge.remedy.search import CURED, HELPS, LIKELY, rank
+from gradgauge.remedy.search import CURED, HELPS, rank
 from gradgauge.remedy.setting import learns, probed
 from gradgauge.remedy.skip import SKIP
 from gradgauge.remedy.threat import threat
@@ -62,8 +62,8 @@ def test_it_is_verified_by_the_probe_and_the_probability_together(exploding):
     assert tried.threats == (threat(known), threat(known, optimizer="adam"))
     assert tried.threats[1] < tried.threats[0]
     assert tried.after == pytest.approx(learns(known, Trial(0.002, optimizer="adam")))
-    assert tried.outcome == ("verified" if tried.after < 0.9 else "refuted")
-    assert tried.cured == (tried.outcome == "verified")
+    assert tried.outcome == ("verified" if tried.after < 1.0 else "refuted")
+    assert tried.cured == (tried.after < HELPS)
     worse = probed(told(assessment, 0.1, 0.9), learnt, finding, 0.7)
     assert worse.outcome == "refuted"
     still = replace(ADAM, recipe=lambda _a, _f: Trial(0.0, optimizer="adam"))
@@ -82,11 +82,12 @@ def test_a_copy_that_adam_alone_trains_is_told_with_it(exploding):
     assert moved.remedy.action == "rescale_lsuv+train_with_adam"
     assert moved.trial == TRIAL
     assert moved.chances == (0.9, pytest.approx(0.1))
-    assert moved.outcome == ("verified" if learns(copy, TRIAL) < 0.9 else "refuted")
+    assert moved.outcome == ("verified" if learns(copy, TRIAL) < 1.0 else "refuted")
     if moved.outcome == "verified":
         assert rank(moved) < rank(doubtful)
-    likely = replace(plain, again=told(plain.again, 0.7, LIKELY), chances=(0.9, 0.7))
-    assert not list(verify._moved(known, [likely]))
+    for chance in (DOUBTFUL, 0.4):
+        no_better = replace(plain, again=told(plain.again, 0.4, chance), chances=(0.9, 0.4))
+        assert not list(verify._moved(known, [no_better]))
     asked = told(assessment, 0.9, 0.8, asked=Asked("adam"))
     assert not list(verify._moved(asked, [doubtful]))
     wire = verify._recommendation(1, moved, known)
@@ -130,11 +131,28 @@ def asked(remedy, assessment, finding):
     return Wanted(id="R1", action=remedy.action, title=title, finding_ids=[finding.id])
 
 
+def test_what_adam_learns_little_of_is_verified_by_the_probability_and_cures_nothing(
+    exploding, monkeypatch
+):
+    assessment, finding = exploding
+    known = told(assessment, 0.9, 0.1)
+    for left, outcome in ((0.95, "verified"), (1.01, "refuted")):
+        monkeypatch.setattr(
+            "gradgauge.remedy.setting.losses_left", lambda *_a, left=left, **_k: [1.0, left]
+        )
+        tried = probed(known, ADAM, finding, 0.7)
+        assert tried.outcome == outcome
+        assert not tried.cured
+
+
 def test_an_open_outlook_is_a_low_finding_that_is_answered():
     assert unlikely.doubtful(held(0.5, 0.1))
     assert unlikely.alarm(held(0.5, 0.1)) == "none"
-    assert not unlikely.doubtful(held(0.3, 0.1))
+    assert unlikely.doubtful(held(unlikely.SOME, 0.1))
+    assert not unlikely.doubtful(held(unlikely.SOME - 0.01, 0.1))
     assert not unlikely.doubtful(held(0.5, 0.1, confidence=0.5))
+    few = unlikely._message(held(0.3, 0.1), "sgd", "vanishing", "low")
+    assert few.startswith("SGD trains most networks like this one at any usual learning rate, not")
     words = unlikely._message(held(0.5, 0.1), "sgd", "vanishing", "low")
     assert words.startswith("It is open whether SGD trains")
     assert "50%" in words

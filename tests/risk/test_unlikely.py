@@ -94,7 +94,7 @@ def test_an_alarm_is_a_warning_where_the_outlook_is_open_and_low_where_it_is_goo
     outlook = held(p, GOOD)
     assert unlikely.weakened("GF101", "high", outlook) == alarm
     assert unlikely.weakened("GF101", "medium", outlook) == warning
-    assert unlikely.doubtful(outlook) == (p >= unlikely.DOUBT)
+    assert unlikely.doubtful(outlook) == (p >= unlikely.SOME)
 
 
 def test_a_lowered_alarm_says_whether_such_networks_train_or_may(monkeypatch):

@@ -12,13 +12,16 @@ from gradgauge.remedy.search import (
     BEST,
     CHAINED,
     CURED,
+    FALLS,
     HELPS,
     LEARNT,
     LIKELY,
+    PATHS,
     PER_FINDING,
     TIMES,
 )
 from gradgauge.risk.findings import RULES
+from gradgauge.risk.unlikely import SOME
 
 _OPENING = """\
 # Remedies
@@ -27,8 +30,8 @@ Written by `make remedies` from the table (`service/gradgauge/remedy`); a test h
 
 A remedy is a row: the findings it answers, a check that says why it does not apply, a patch as
 data, its cost, side effects, code for PyTorch, Keras and JAX that names your layers, references.
-For every finding of at least medium severity, and for an open outlook (GF501, low), the rows that
-answer it are tried, cheapest first, at
+For every finding of at least medium severity, and for an outlook that is not clear (GF501, low,
+from a probability of failing of {some:g} on), the rows that answer it are tried, cheapest first, at
 most {per_finding} until {best} of them cure it, and {altogether} in one analysis. *Tried* means:
 the patch is applied to a copy, the copy is analysed at profile quick with the same seeds, and the
 finding's metric, the findings and the calibrated probability of failing are compared.
@@ -42,9 +45,9 @@ finding's metric, the findings and the calibrated probability of failing are com
   learns labels by heart, with and without the setting; `probe_loss` is its last loss over that of
   the best constant answer. It is verified where that is a tenth below what it is without the
   setting, and below 1. The others say **not_verifiable**.
-- Adam in place of SGD is verified where the probe learns under Adam and the calibrated probability
-  of failing under Adam is below that under SGD: `probability_untrainable` is the one before and the
-  other after. Up to {best} copies that Adam alone is likely to train are told with it
+- Adam in place of SGD is verified where the probe learns anything under Adam and the calibrated
+  probability of failing under Adam is below that under SGD: `probability_untrainable` is the one
+  before and the other after. Up to {best} copies that Adam rather trains than SGD are told with it
   (`...+train_with_adam`).
 
 A finding about the network as a whole (GF501, or one without an origin) is answered by every row
@@ -54,14 +57,18 @@ Where no remedy alone leaves the network healthy, up to {chained} chains of up t
 tried in a fixed order
 (input standardised, started anew or its activations replaced, then rescaled, normed or gated), each
 part on the copy before it, until one does. Recommendations are ranked: verified before the rest,
-then what cures: its finding is gone, the calibrated probability of failing is below {likely:g}
+then a residual path in a plain network of {paths} blocks and more
+([measured](decisions/0109-what-is-told-first.md)), then what cures: its finding is gone, the
+calibrated probability of failing is below {likely:g} and below {falls:.0%} of the original's
 (where none is known, less than {cured:g} decade, or the whole share of units, is left), and in some
 steps of SGD at 0.1 and 0.01 the copy gets below {helps:g} of a constant answer's loss. A setting of
 which no probability is known cures where less than {learnt:g} of it is left. Of cures those first
 that touch no layer but those at fault (their weights stand out, or a finding starts there), and
 those that need no other optimizer; then by drop in threat per cost, times the share that was
-learnt, cost growing with the share of layers touched up to twofold. The threat is
-one minus health (what the findings leave) times the probability of training.
+learnt, cost growing with the share of layers touched up to twofold. What does not cure is ranked by
+its drop in threat alone. Among cures, and among the rest, the best of each kind (weights, path,
+norm, cell, gates, activation, input, optimizer, step) is told before the second of any. The threat
+is one minus health (what the findings leave) times the probability of training.
 
 | cost | a drop in risk counts |
 |---|---|
@@ -75,7 +82,10 @@ def document() -> str:
         best=BEST,
         altogether=ALTOGETHER,
         cured=CURED,
+        falls=FALLS,
+        some=SOME,
         likely=LIKELY,
+        paths=PATHS,
         helps=HELPS,
         learnt=LEARNT,
         times=TIMES,

@@ -27,9 +27,12 @@ BEST = 3  # cures after which no more are looked for
 TIMES = 2.7  # the analysis' own processor time: what remedies may take, the last one's end apart
 AT_LEAST = 2.0  # seconds, below which nothing is cut off
 LIKELY = 0.3  # probability of failing below which a copy counts as mended
+FALLS = 0.5  # and over the original's, where that is small as well
 HELPS = 0.9  # of a constant answer's loss must not be left where something is learnt
 LEARNT = 0.5  # of a constant answer's loss: what a setting leaves that counts as a cure
+PATHS = 24  # blocks from which a residual path around each mends what no start of them does
 BEYOND = "GF401"  # another runtime's difference, which no patch of the network ends
+PATH = "insert_residual"
 _ORDER: Mapping[Outcome, int] = {"verified": 0, "not_verifiable": 1, "refuted": 2, "not_run": 3}
 
 
@@ -42,8 +45,9 @@ class Tried:
     `also` are ids of further findings that the same patch helps; `share` is how many layers are
     touched, over how many have parameters; `local` that they are among those at fault. `trial` is
     the setting it was tried under, of one that changes how the network is trained; under another
-    optimizer the chances and threats are its own. `left` is what some steps of training leave of
-    a constant answer's loss on the copy, None where that was not tried.
+    optimizer the chances and threats are its own. `known` is `is_known`. `left` is what
+    some steps of training leave of a constant answer's loss on the copy, None where that was not
+    tried.
     """
 
     remedy: Remedy
@@ -63,6 +67,7 @@ class Tried:
     share: float = 0.0
     trial: Trial | None = None
     local: bool = False
+    known: bool = False
     left: float | None = None
 
     @property
@@ -90,7 +95,7 @@ class Tried:
         if after is None:
             learnt = self.moves and self.left is not None
             return before is None and (self.after < CURED or learnt)
-        return after < LIKELY
+        return after < (LIKELY if before is None else min(LIKELY, FALLS * before))
 
     @property
     def healthy(self) -> bool:
@@ -101,7 +106,8 @@ class Tried:
     def _left(self) -> list[Finding]:
         """Of the copy's findings those that ask for a remedy and can be answered."""
         found = self.again.findings if self.again is not None else ()
-        past = {BEYOND, ID} if self.moves else {BEYOND}
+        likely = self.chances[1] is not None and self.chances[1] < LIKELY
+        past = {BEYOND, ID} if self.moves or likely else {BEYOND}
         return [f for f in found if asks(f) and f.rule_id not in past]
 
 
@@ -111,7 +117,7 @@ def asks(finding: Finding) -> bool:
 
 
 def answering(assessment: Assessment, remedies: Sequence[Remedy], finding: Finding) -> list[Remedy]:
-    """The rows that answer a finding that asks for a remedy, cheapest first."""
+    """The rows that answer a finding that asks for a remedy: what is known first, then by cost."""
     if not asks(finding):
         return []
     acted = acted_on(assessment, finding)
@@ -120,7 +126,7 @@ def answering(assessment: Assessment, remedies: Sequence[Remedy], finding: Findi
         for remedy in remedies
         if answers(remedy, finding) and remedy.check(assessment, acted) is None
     ]
-    return sorted(rows, key=lambda remedy: COSTS[remedy.cost])
+    return sorted(rows, key=lambda one: (not is_known(one, acted, assessment), COSTS[one.cost]))
 
 
 def enough(tried: Sequence[Tried], finding: Finding) -> bool:
@@ -153,10 +159,13 @@ def is_late(assessment: Assessment) -> bool:
     return seconds is not None and since is not None and time.monotonic() - since > seconds
 
 
-def rank(tried: Tried) -> tuple[int, bool, bool, bool, float]:
-    """Verified first; of those what cures; then by drop in threat per cost and share.
+def rank(tried: Tried) -> tuple[int, bool, bool, bool, bool, float]:
+    """Verified first; of those what is known to mend; then what cures.
 
-    The drop of a cure counts as far as labels were learnt on its copy.
+    Cures are ranked by drop in threat per cost and share.
+
+    The drop of a cure counts as far as labels were learnt on its copy. What does not cure is ranked
+    by its drop alone: cheap advice that seldom helps is no better than dear advice that may.
 
     A cure that touches other layers than those at fault is behind one that does not, and so is one
     that asks for another optimizer besides its patch.
@@ -166,10 +175,11 @@ def rank(tried: Tried) -> tuple[int, bool, bool, bool, float]:
         drop *= 1.0 - tried.left
     return (
         _ORDER[tried.outcome],
+        not tried.known,
         not tried.cured,
         tried.cured and not tried.local,
-        bool(tried.patch) and tried.moves,
-        -drop / (tried.remedy.price * (1.0 + tried.share)),
+        tried.cured and bool(tried.patch) and tried.moves,
+        -drop / (tried.remedy.price * (1.0 + tried.share) if tried.cured else 1.0),
     )
 
 
@@ -198,6 +208,17 @@ def is_local(remedy: Remedy, finding: Finding, assessment: Assessment) -> bool:
     heads = (head.id for head in heads_of(assessment, named))
     at_fault = {*standing_out(assessment), *named, *heads}
     return at_fault.issuperset(remedy.targets(assessment, finding))
+
+
+def is_known(remedy: Remedy, finding: Finding, assessment: Assessment) -> bool:
+    """Whether training has shown the remedy to mend where copies' probabilities say little of it.
+
+    A residual path in a deep plain network, whatever its copy is told: such copies are rare in the
+    calibration's fit (decision 0109).
+    """
+    if PATH not in remedy.action.split("+"):
+        return False
+    return len(remedy.targets(assessment, finding)) >= PATHS
 
 
 def layers_of(remedy: Remedy, finding: Finding, assessment: Assessment) -> list[Layer]:

@@ -8,7 +8,7 @@ from gradgauge.assess import Assessment, assess
 from gradgauge.errors import LimitExceeded
 from gradgauge.graph.reading import Reading
 from gradgauge.remedy.chains import CHAINS, adds_batch_norm, chained
-from gradgauge.remedy.optimizer import TRIAL, is_apart, with_adam
+from gradgauge.remedy.optimizer import DOUBTFUL, TRIAL, is_apart, with_adam
 from gradgauge.remedy.patch import Patch, apply
 from gradgauge.remedy.row import Remedy
 from gradgauge.remedy.rules import REMEDIES
@@ -16,12 +16,12 @@ from gradgauge.remedy.search import (
     BEST,
     CHAINED,
     HELPS,
-    LIKELY,
     Outcome,
     Tried,
     answering,
     asks,
     enough,
+    is_known,
     is_late,
     is_local,
     layers_of,
@@ -32,6 +32,7 @@ from gradgauge.remedy.search import (
 )
 from gradgauge.remedy.setting import PROBED, learns, probed, starts
 from gradgauge.remedy.threat import foretold, probability, risk_of, threat
+from gradgauge.remedy.variety import varied
 from gradgauge.remedy.whole import acted_on
 from gradgauge.risk.signals import read_signals
 from gradgauge.risk.unlikely import ID, leading
@@ -69,7 +70,7 @@ def try_all(
     tried += _moved(assessment, tried)
     if on_progress is not None and jobs:
         on_progress(1.0)
-    return merged(sorted(tried, key=rank))
+    return varied(merged(sorted(tried, key=rank)))
 
 
 def _attempt(
@@ -108,7 +109,7 @@ def _combined(assessment: Assessment, tried: Sequence[Tried]) -> Iterator[Tried]
 
 
 def _moved(assessment: Assessment, tried: Sequence[Tried]) -> Iterator[Tried]:
-    """The copies that Adam is likely to train and SGD is not, trained by Adam in the probe.
+    """The copies that Adam rather trains than SGD, trained by Adam in the probe.
 
     The most likely ones, as many as cures are looked for. Where no probability is known, those of
     which the least of the metric is left.
@@ -121,7 +122,7 @@ def _moved(assessment: Assessment, tried: Sequence[Tried]) -> Iterator[Tried]:
             continue
         chance = probability(one.again, optimizer="adam")
         known = one.chances[0] is not None
-        if known and chance is not None and chance < LIKELY:
+        if known and chance is not None and chance < min(DOUBTFUL, one.chances[1] or 1.0):
             held.setdefault(id(one.again), (chance, chance, one))
         elif not known and chance is None and one.outcome == "verified" and one.after is not None:
             held.setdefault(id(one.again), (one.after, None, one))
@@ -154,7 +155,9 @@ def _under_adam(one: Tried, chance: float | None) -> Tried:
     now, before = threat(one.again, optimizer="adam"), one.threats[0]
     left = learns(one.again, TRIAL)
     helps = after is not None and now < before and _better(after, one.before, one.again)
-    outcome: Outcome = "verified" if helps and left is not None and left < HELPS else "refuted"
+    # where a probability falls, something learnt is enough; it is no cure then
+    bar = HELPS if chance is None else 1.0
+    outcome: Outcome = "verified" if helps and left is not None and left < bar else "refuted"
     return replace(
         one,
         remedy=with_adam(one.remedy),
@@ -217,9 +220,14 @@ def _try(
         outcome="verified" if helps else "refuted",
         again=again,
     )
-    if not found.cured or found.left is not None or not is_apart(assessment):
+    if found.left is not None or not is_apart(assessment):
         return found
-    return replace(found, left=starts(again))
+    if found.known and found.outcome == "refuted" and found.chances[1] is None:
+        # nothing is told of the copy, so that nothing could fall: training says whether it helps
+        left = starts(again)
+        learnt = left is not None and left < HELPS
+        return replace(found, left=left, outcome="verified" if learnt else "refuted")
+    return replace(found, left=starts(again)) if found.cured else found
 
 
 def _measured(assessment: Assessment, patch: Patch) -> Assessment:
@@ -258,6 +266,7 @@ def tried_as(
         chances=(probability(assessment), None),
         share=share_of(remedy, finding, assessment),
         local=is_local(remedy, finding, assessment),
+        known=is_known(remedy, finding, assessment),
     )
 
 

@@ -20,6 +20,7 @@ from gradgauge.schema.wire import Category, Severity
 
 ID = "GF501"
 DOUBT = 0.4  # probability from which the outlook is open, below the bound of an alarm
+SOME = 0.2  # and from which some networks fail: told at severity low too, and a remedy looked for
 # what is so whatever training makes of it
 FACTS = frozenset({"GF301", "GF401"})
 NAMES = {"sgd": "SGD", "adam": "Adam"}
@@ -65,11 +66,11 @@ def alarm(held: Outlook) -> Severity:
 
 
 def doubtful(held: Outlook) -> bool:
-    """Whether it is open that the network trains: no alarm, and no better than a guess."""
+    """Whether networks like this one fail often enough to be told of, though it is no alarm."""
     if held.untrainable is None:
         return False
     one = _of(held, leading(held))
-    return one.confidence >= SURE and one.p >= DOUBT
+    return one.confidence >= SURE and one.p >= SOME
 
 
 def unlikely(case: Case) -> list[Draft]:
@@ -81,7 +82,7 @@ def unlikely(case: Case) -> list[Draft]:
     if level == "none":
         if not doubtful(held):
             return []
-        level, bound = "low", DOUBT
+        level, bound = "low", SOME
     lead = leading(held)
     shares = held.categories.model_dump()
     kind = max((name for name in CATEGORIES if name != "trains"), key=lambda name: shares[name])
@@ -161,6 +162,8 @@ def _message(held: Outlook, lead: Optimizer, kind: str, level: Severity) -> str:
     if level == "low":
         also = "and"
         opening = f"It is open whether {NAMES[lead]} trains networks like this one at {rate}"
+        if _of(held, lead).p < DOUBT:
+            opening = f"{NAMES[lead]} trains most networks like this one at {rate}, not all"
     return (
         f"{opening}: {_share(held, lead)}, "
         f"{also} {_of(held, other).p:.0%} under {NAMES[other]}; most likely {HOW[kind]}"
