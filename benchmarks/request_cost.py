@@ -124,7 +124,7 @@ def count_statements(statements):
     execute = psycopg.AsyncCursor.execute
 
     async def counted(self, query, *arguments, **how):
-        statements[query if isinstance(query, str) else bytes(query).decode()] += 1
+        statements[query.decode() if isinstance(query, bytes) else str(query)] += 1
         return await execute(self, query, *arguments, **how)
 
     psycopg.AsyncCursor.execute = counted
