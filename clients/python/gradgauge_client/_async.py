@@ -324,15 +324,19 @@ class AsyncClient:
         return AsyncRawCalls(self._client.with_raw_response, self._threads)
 
     async def submit(
-        self, path: Path | str, options: Mapping[str, Any] | None = None
+        self,
+        path: Path | str | Any,
+        options: Mapping[str, Any] | None = None,
+        example_inputs: Any = None,
     ) -> AsyncAnalysis:
         """As `Client.submit`."""
-        made = await self._threads.call(self._client.submit)(path, options)
+        made = await self._threads.call(self._client.submit)(path, options, example_inputs)
         return AsyncAnalysis(made, self._threads)
 
     async def check(
         self,
-        path: Path | str,
+        path: Path | str | Any,
+        example_inputs: Any = None,
         *,
         fail_on: FailOn | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - of the analysis, as in `Client.check`
@@ -340,6 +344,6 @@ class AsyncClient:
         **options: Any,
     ) -> Report:
         """As `Client.check`."""
-        analysis = await self.submit(path, options)
+        analysis = await self.submit(path, options, example_inputs)
         done = await analysis.wait(timeout, on_progress)
         return judged(await done.report_json(), fail_on, done.told)

@@ -23,6 +23,7 @@ from gradgauge_client._gate import regate
 from gradgauge_client._http import RETRIES, TIMEOUT_S, Heard, Http, Request
 from gradgauge_client._keys import Keys
 from gradgauge_client._models import Capabilities, Comparison
+from gradgauge_client._module import file_of
 from gradgauge_client._policies import Policies
 from gradgauge_client._raw import RawCalls
 from gradgauge_client._report import Report, reported
@@ -101,7 +102,8 @@ class Client:
 
     def check(
         self,
-        path: Path | str,
+        path: Path | str | Any,
+        example_inputs: Any = None,
         *,
         fail_on: FailOn | None = None,
         timeout: float | None = None,
@@ -109,6 +111,10 @@ class Client:
         **options: Any,
     ) -> Report:
         """The report of the model or spec at `path`, which the service need not know yet.
+
+        `path` may be a `torch.nn.Module`, which is exported to ONNX as it trains: by one forward
+        pass of `example_inputs` (a tensor, a sequence of arguments, or a mapping of them by name),
+        with nothing folded. The module is left as it was.
 
         `fail_on` is the severity from which on a finding fails the gate; without it the service's
         own gate decides. `options` are the analysis's, such as `profile="quick"`; `data` may be
@@ -122,8 +128,10 @@ class Client:
             AnalysisTimeout: it has not ended within `timeout` seconds; it goes on.
             APIConnectionError: the service cannot be reached.
             APIStatusError: the service refused.
+            TypeError: a module without inputs that its forward takes, or neither path nor module.
+            GradgaugeError: torch cannot export the module.
         """
-        analysis = self.submit(path, options).wait(timeout, on_progress)
+        analysis = self.submit(path, options, example_inputs).wait(timeout, on_progress)
         return judged(analysis.report_json(), fail_on, analysis)
 
     def compare(
@@ -140,12 +148,20 @@ class Client:
         """What the service can do: ops, formats, limits, versions."""
         return validated(Capabilities, self._http.json(Request("GET", "/v1/capabilities")))
 
-    def submit(self, path: Path | str, options: Mapping[str, Any] | None = None) -> Analysis:
-        """The analysis of the model or spec at `path`, asked for and not waited for.
+    def submit(
+        self,
+        path: Path | str | Any,
+        options: Mapping[str, Any] | None = None,
+        example_inputs: Any = None,
+    ) -> Analysis:
+        """The analysis of the model, spec or module at `path`, asked for and not waited for.
 
         Raises what `check` raises for what cannot be analysed.
         """
-        path, options = Path(path), dict(options or {})
+        with file_of(path, example_inputs) as file:
+            return self._submitted(file, dict(options or {}))
+
+    def _submitted(self, path: Path, options: dict[str, Any]) -> Analysis:
         if isinstance(options.get("data"), Path) or Path(options.get("data") or "").is_file():
             options["data"] = self.data.upload(options["data"]).id
         if is_spec(path):

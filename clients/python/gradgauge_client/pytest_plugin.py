@@ -17,9 +17,14 @@ class GradientReport(Protocol):
     """What the fixture gives."""
 
     def __call__(
-        self, path: Path | str, *, fail_on: FailOn | None = None, **options: Any
+        self,
+        path: Path | str | Any,
+        example_inputs: Any = None,
+        *,
+        fail_on: FailOn | None = None,
+        **options: Any,
     ) -> Report:
-        """The report of the model or spec at `path`; raises what `Client.check` raises."""
+        """The report of the model, spec or module; raises what `Client.check` raises."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -47,15 +52,27 @@ def gradient_report(pytestconfig: pytest.Config) -> Iterator[GradientReport]:
     usual: FailOn | None = pytestconfig.getoption("--gradgauge-fail-on")
     url = pytestconfig.getoption("--gradgauge-url") or environment("GRADGAUGE_URL")
 
-    def here(path: Path | str, *, fail_on: FailOn | None = None, **options: Any) -> Report:
-        return _here.check(path, options, fail_on or usual)
+    def here(
+        path: Path | str | Any,
+        example_inputs: Any = None,
+        *,
+        fail_on: FailOn | None = None,
+        **options: Any,
+    ) -> Report:
+        return _here.check(path, options, fail_on or usual, example_inputs)
 
     if url is None:
         yield here
         return
     with Client(url) as client:
 
-        def there(path: Path | str, *, fail_on: FailOn | None = None, **options: Any) -> Report:
-            return client.check(path, fail_on=fail_on or usual, **options)
+        def there(
+            path: Path | str | Any,
+            example_inputs: Any = None,
+            *,
+            fail_on: FailOn | None = None,
+            **options: Any,
+        ) -> Report:
+            return client.check(path, example_inputs, fail_on=fail_on or usual, **options)
 
         yield there
