@@ -1,11 +1,13 @@
 """Every knob of the service, read once from GRADGAUGE_* and passed on as values."""
 
+import re
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import AliasChoices, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+_ORIGIN = re.compile(r"https?://(\[[0-9a-f:]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 GIB = 1024**3
 MIB = 1024**2
 
@@ -168,6 +170,11 @@ class Settings(BaseSettings):
         description="Whether analyses that end are told to webhooks: at public addresses only, or "
         "at any, which lets tenants reach what this machine can.",
     )
+    cors_origins: str = Field(
+        "",
+        description="Origins whose pages may use the service with a bearer key, such as "
+        "`https://dashboards.example.com https://ci.example.com:8443`; without any only its own.",
+    )
     fetch_from: str = Field(
         "",
         description="Hosts and S3 folders that models may be fetched from by reference, such as "
@@ -230,6 +237,23 @@ class Settings(BaseSettings):
             msg = "GRADGAUGE_OIDC_ISSUER needs GRADGAUGE_REQUIRE_KEYS: else nothing is asked for"
             raise ValueError(msg)
         return self
+
+    @model_validator(mode="after")
+    def _origins_are_named(self) -> Self:
+        """Every page anywhere, `*`, is never meant where keys are typed in."""
+        for each in self.origins:
+            if _ORIGIN.fullmatch(each) is None:
+                msg = (
+                    f"GRADGAUGE_CORS_ORIGINS has {each!r}, which is no origin: name each as a "
+                    "browser sends it, such as https://dashboards.example.com, without a path"
+                )
+                raise ValueError(msg)
+        return self
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """Whose pages may use the service besides its own."""
+        return frozenset(self.cors_origins.split())
 
     @property
     def postgres_dir(self) -> Path:

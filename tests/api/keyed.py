@@ -10,12 +10,17 @@ from gradgauge.store.repository import keys
 from tests.service import HASTY, free_port, serving
 
 
+BOARD = "https://board.example:8443"
+"""A page of this origin may use the service."""
+
+
 @pytest.fixture(scope="session")
 def keyed():
     """A service without a worker: what is queued stays so."""
     port = free_port()
     tokens = {"oidc_issuer": f"http://127.0.0.1:{port}/realm", "oidc_project_claim": "project"}
-    with serving(**HASTY, **tokens, require_keys=True, extra=("--api-only",)) as started:
+    others = {"require_keys": True, "cors_origins": BOARD}
+    with serving(**HASTY, **tokens, **others, extra=("--api-only",)) as started:
         started.issuer = port  # where a test may be the issuer of tokens
         yield started
 

@@ -15,6 +15,7 @@ from gradgauge.api import (
     capabilities,
     comparisons,
     contract,
+    cross_origin,
     data_files,
     health,
     keys,
@@ -97,7 +98,10 @@ def create_app(settings: Settings, stopping: asyncio.Event | None = None) -> Fas
     app.add_middleware(
         Gate, require_keys=settings.require_keys, rates=rates.of(settings), tokens=issued
     )
-    app.add_middleware(Guard, loopback_only=not settings.require_keys)
+    if settings.origins:
+        # Outside the gate: a browser asks first without a key, and reads refusals too.
+        cross_origin.allow(app, settings.origins)
+    app.add_middleware(Guard, loopback_only=not settings.require_keys, origins=settings.origins)
     app.openapi = lambda: contract.document(app)  # type: ignore[method-assign]  # FastAPI's documented hook
     return app
 

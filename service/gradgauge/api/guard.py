@@ -16,6 +16,7 @@ from gradgauge.api.problems import document
 
 log = structlog.get_logger()
 
+API = "/v1/"
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 MOST_HEADERS = 100
 MOST_HEADER_BYTES = 16 << 10
@@ -36,12 +37,20 @@ class Guard:
 
     Without keys the only thing between a web page and this service is the browser: a name that
     resolves to this machine (DNS rebinding) shows in Host, a foreign page in Origin. With keys
-    any name will do, and a page of another origin is refused all the same.
+    any name will do, and a page of another origin is refused all the same, unless it is one of
+    `origins`, which may use the API and no page.
     """
 
-    def __init__(self, app: ASGIApp, *, loopback_only: bool = True) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        loopback_only: bool = True,
+        origins: frozenset[str] = frozenset(),
+    ) -> None:
         self._app = app
         self._loopback_only = loopback_only
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass an HTTP request on, or answer it with a problem document."""
@@ -69,7 +78,7 @@ class Guard:
             structlog.contextvars.bound_contextvars(request_id=request_id, **traces.ids()),
         ):
             try:
-                refusal = _refusal(scope, headers, loopback_only=self._loopback_only)
+                refusal = self._refusal(scope, headers)
                 if scope["method"] == "HEAD" and not scope["path"].endswith("/events"):
                     # RFC 9110 9.3.2: as GET; the server, which keeps its own scope, drops the body.
                     scope = {**scope, "method": "GET"}
@@ -82,34 +91,39 @@ class Guard:
                     _log(scope, route, status, seconds)
                     _trace(scope, route, status, request_id)
 
+    def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
+        size = sum(len(name) + len(value) for name, value in scope["headers"])
+        if len(scope["headers"]) > MOST_HEADERS or size > MOST_HEADER_BYTES:
+            limit = f"max_headers={MOST_HEADERS}, max_header_bytes={MOST_HEADER_BYTES}"
+            detail = f"the request has {len(scope['headers'])} headers of {size} bytes in all"
+            return document(scope, 431, "headers_too_large", detail, limit=limit)
+        if self._loopback_only and _host(headers.get("host")) not in LOOPBACK:
+            return document(
+                scope,
+                403,
+                "forbidden_host",
+                "without API keys this service answers to localhost and loopback addresses only",
+                hint="address it as http://127.0.0.1",
+            )
+        origin = headers.get("origin")
+        # Behind a proxy that ends TLS the page's scheme is not ours.
+        schemes = {scope["scheme"]} if self._loopback_only else {scope["scheme"], "https"}
+        ours = {f"{scheme}://{headers.get('host')}" for scheme in schemes}
+        if scope["path"].startswith(API):
+            ours |= self._origins
+        if origin is not None and origin not in ours:
+            return document(
+                scope,
+                403,
+                "forbidden_origin",
+                "pages of other origins may not use this service",
+                hint="whoever runs it may name this origin in GRADGAUGE_CORS_ORIGINS",
+            )
+        return None
+
 
 def _request_id(told: str | None) -> str:
     return told if told and _REQUEST_ID.fullmatch(told) else secrets.token_hex(8)
-
-
-def _refusal(scope: Scope, headers: Headers, *, loopback_only: bool) -> Response | None:
-    size = sum(len(name) + len(value) for name, value in scope["headers"])
-    if len(scope["headers"]) > MOST_HEADERS or size > MOST_HEADER_BYTES:
-        limit = f"max_headers={MOST_HEADERS}, max_header_bytes={MOST_HEADER_BYTES}"
-        detail = f"the request has {len(scope['headers'])} headers of {size} bytes in all"
-        return document(scope, 431, "headers_too_large", detail, limit=limit)
-    if loopback_only and _host(headers.get("host")) not in LOOPBACK:
-        return document(
-            scope,
-            403,
-            "forbidden_host",
-            "without API keys this service answers to localhost and loopback addresses only",
-            hint="address it as http://127.0.0.1",
-        )
-    origin = headers.get("origin")
-    # Behind a proxy that ends TLS the page's scheme is not ours.
-    schemes = {scope["scheme"]} if loopback_only else {scope["scheme"], "https"}
-    ours = {f"{scheme}://{headers.get('host')}" for scheme in schemes}
-    if origin is not None and origin not in ours:
-        return document(
-            scope, 403, "forbidden_origin", "pages of other origins may not use this service"
-        )
-    return None
 
 
 def _traced(headers: Headers) -> AbstractContextManager[None]:
