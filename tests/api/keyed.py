@@ -9,7 +9,6 @@ from gradgauge.store.database import Database
 from gradgauge.store.repository import keys
 from tests.service import HASTY, free_port, serving
 
-
 BOARD = "https://board.example:8443"
 """A page of this origin may use the service."""
 

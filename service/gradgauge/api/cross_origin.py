@@ -1,4 +1,4 @@
-"""What browsers are told where pages of other origins may use the service (Fetch, CORS protocol)."""
+"""What browsers are told where other origins' pages may use the service (Fetch, CORS protocol)."""
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
