@@ -20,6 +20,7 @@ class Masked(nn.Module):
 
     def forward(self, input_ids, attention_mask=None, *, token_type_ids=None, scale=1.0):
         x = self.embed(input_ids) * attention_mask[..., None] * scale
+        x = x if token_type_ids is None else x + self.embed(token_type_ids)
         return self.head(x)
 
 
