@@ -1,7 +1,8 @@
 """Server-side commands, found by the one `gradgauge` command under `gradgauge.commands`.
 
 Each takes the words that follow its name and returns an exit code: 0, 1 where it cannot do its
-work, 2 for wrong usage or settings.
+work, 2 for wrong usage or settings. What one command alone needs it imports when it is run: to
+explain a rule takes no database.
 """
 
 import argparse
@@ -13,17 +14,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from gradgauge import telemetry
-from gradgauge.cli import doctor as examination
-from gradgauge.cli import keys as keyring
-from gradgauge.cli import saver, supervisor
 from gradgauge.cli.differ import diff
 from gradgauge.cli.explainer import explain
 from gradgauge.cli.exporter import export
 from gradgauge.cli.patcher import patch
 from gradgauge.errors import GradgaugeError, InvalidInput
 from gradgauge.settings import Settings
-from gradgauge.store.database import conninfo, embedded_server
-from gradgauge.store.schema import migrate as bring_up_to_date
 
 
 def serve(words: Sequence[str]) -> int:
@@ -40,9 +36,13 @@ def serve(words: Sequence[str]) -> int:
         default=None,
         help="analyse although a layer of the sandbox is missing here",
     )
-    return _run(
-        parser, words, lambda settings, given: supervisor.run(settings, api_only=given.api_only)
-    )
+
+    def start(settings: Settings, given: argparse.Namespace) -> int:
+        from gradgauge.cli import supervisor  # noqa: PLC0415
+
+        return supervisor.run(settings, api_only=given.api_only)
+
+    return _run(parser, words, start)
 
 
 def worker(words: Sequence[str]) -> int:
@@ -50,7 +50,7 @@ def worker(words: Sequence[str]) -> int:
     parser = _parser("worker", "Run one worker: it takes jobs and analyses models.")
 
     def work(settings: Settings, _given: argparse.Namespace) -> int:
-        from gradgauge.worker import loop  # noqa: PLC0415 - the other commands do not need it
+        from gradgauge.worker import loop  # noqa: PLC0415
 
         return loop.run(settings)
 
@@ -67,11 +67,19 @@ def doctor(words: Sequence[str]) -> int:
     parser = _parser(
         "doctor", "Say what this machine offers and lacks; 1 where something is missing."
     )
-    return _run(parser, words, lambda settings, _given: examination.examine(settings))
+
+    def look(settings: Settings, _given: argparse.Namespace) -> int:
+        from gradgauge.cli.examination import examine  # noqa: PLC0415
+
+        return examine(settings)
+
+    return _run(parser, words, look)
 
 
 def keys(words: Sequence[str]) -> int:
     """Make, list, rotate and revoke API keys."""
+    from gradgauge.cli import keyring  # noqa: PLC0415
+
     parser = _parser("keys", "Make, list, rotate and revoke API keys, on the database itself.")
     keyring.arguments(parser)
     return _run(parser, words, keyring.run)
@@ -79,16 +87,20 @@ def keys(words: Sequence[str]) -> int:
 
 def backup(words: Sequence[str]) -> int:
     """Save the database and a local store's files."""
+    from gradgauge.cli.saver import save  # noqa: PLC0415
+
     parser = _parser("backup", "Save the database and a local store's files, while all runs.")
     parser.add_argument("folder", type=Path, help="a new folder")
-    return _run(parser, words, saver.save)
+    return _run(parser, words, save)
 
 
 def restore(words: Sequence[str]) -> int:
     """Put a backup into an empty database and store."""
+    from gradgauge.cli.saver import restore as put_back  # noqa: PLC0415
+
     parser = _parser("restore", "Put a backup into an empty database and store.")
     parser.add_argument("folder", type=Path, help="what `gradgauge backup` wrote")
-    return _run(parser, words, saver.restore)
+    return _run(parser, words, put_back)
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
@@ -154,6 +166,9 @@ def _overrides(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _migrate(settings: Settings, _given: argparse.Namespace) -> int:
+    from gradgauge.store.database import conninfo, embedded_server  # noqa: PLC0415
+    from gradgauge.store.schema import migrate as bring_up_to_date  # noqa: PLC0415
+
     embedded = embedded_server(settings)
     try:
         url = settings.database_url
