@@ -1,16 +1,15 @@
 """torch's two ONNX exporters behind one call, with their chatter and warnings."""
 
-import contextlib
 import io
-import logging
-import warnings
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Sized
 from dataclasses import dataclass
 from typing import Literal
 
 import onnx
 import torch
 from torch import Tensor, nn
+
+from gradgauge_client._module import quiet
 
 Exporter = Literal["torchscript", "dynamo"]
 
@@ -49,7 +48,7 @@ def export(
     was = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with _quiet():
+        with quiet():
             if exporter == "dynamo":
                 model = _dynamo(net, inputs, opset, dynamic_batch=dynamic_batch, optimize=optimize)
             else:
@@ -101,16 +100,3 @@ def _dynamo(
 
 def _names(inputs: Sized) -> list[str]:
     return [f"input{i}" for i in range(len(inputs))]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporters warn of their own deprecation and log what else is not installed."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

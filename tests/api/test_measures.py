@@ -48,7 +48,6 @@ def test_work_of_api_worker_and_child_is_counted_in_one_place(api, service):
     assert grown("gradgauge_job_run_seconds_sum", task="analyse") > 0
     assert grown("gradgauge_stage_seconds_count", stage="sampled") == 1
     assert grown("gradgauge_child_peak_bytes_count", task="analyse") == 1
-    assert grown("gradgauge_child_peak_bytes_sum", task="analyse") >= 0
     route = {"method": "POST", "route": "/v1/analyses", "status": "202"}
     assert grown("gradgauge_http_request_seconds_count", **route) == 1
 
@@ -104,4 +103,4 @@ def test_the_log_tells_an_analysis_from_its_request_to_its_child_under_both_ids(
     assert [row["event"] for row in found] == events
     assert {row["request_id"] for row in found} == {"from-end-to-end"}
     assert found[2]["pid"] > 1
-    assert found[2]["peak_bytes"] >= 0  # so small a child may hold nothing beyond its start
+    assert "peak_bytes" in found[2]  # how large: tests/worker/test_confined.py

@@ -89,7 +89,7 @@ def _export(torch: Any, module: Any, bound: inspect.BoundArguments, path: Path) 
 
     tried = [("TorchScript", by_trace), ("torch.export", by_capture)]
     said = []
-    with _training(torch, module), _quiet():
+    with _training(torch, module), quiet():
         for name, write in tried:
             problem = _failure(write)
             if problem is None:
@@ -144,7 +144,7 @@ def _training(torch: Any, module: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The exporters warn of their own deprecation and log what else is not installed."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

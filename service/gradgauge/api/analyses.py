@@ -222,7 +222,7 @@ async def _new(
         content = held.sha256
     data = None
     if asked.options.data is not None:
-        fed = await data_files.get(session, project, str(asked.options.data), lock=True)
+        fed = await data_files.get(session, project, str(asked.options.data), lock="shared")
         data = fed.sha256
     return _described(project, asked, request_id, content, data_sha256=data, **source)
 

@@ -1,5 +1,7 @@
 """Queries about batches of data that analyses are fed with."""
 
+from typing import Literal
+
 from sqlalchemy import delete as sql_delete
 from sqlalchemy import exists, select
 from sqlalchemy.dialects.postgresql import insert
@@ -46,16 +48,20 @@ async def add(
 
 
 async def get(
-    session: AsyncSession, project_id: str, data_id: str, *, lock: bool = False
+    session: AsyncSession,
+    project_id: str,
+    data_id: str,
+    *,
+    lock: Literal["shared", "alone"] | None = None,
 ) -> DataFile:
-    """Return the data file; with `lock` nobody deletes it before the transaction ends.
+    """Return the data file; with a `lock` nobody deletes it before the transaction ends.
 
     Raises:
         NotFound: the project holds no such data file.
     """
     statement = select(DataFile).where(DataFile.project_id == project_id, DataFile.id == data_id)
-    if lock:
-        statement = statement.with_for_update(read=True)
+    if lock is not None:
+        statement = statement.with_for_update(read=lock == "shared")
     found = (await session.scalars(statement)).one_or_none()
     if found is None:
         raise NotFound("data_not_found", f"there is no data file {data_id[:64]}")
@@ -93,10 +99,7 @@ async def delete(session: AsyncSession, project_id: str, data_id: str) -> str:
         NotFound: the project holds no such data file.
         Conflict: analyses with it are queued or running.
     """
-    statement = select(DataFile).where(DataFile.project_id == project_id, DataFile.id == data_id)
-    found = (await session.scalars(statement.with_for_update())).one_or_none()
-    if found is None:
-        raise NotFound("data_not_found", f"there is no data file {data_id[:64]}")
+    found = await get(session, project_id, data_id, lock="alone")
     in_use = exists().where(
         Analysis.project_id == project_id,
         Analysis.state.in_(("queued", "running")),
