@@ -17,21 +17,24 @@ from benchmarks.repair.mend import mend
 FOLDER = Path(__file__).parent / "table"
 
 
-def chosen(part: str) -> list[Case]:
-    """In an order by hash, so that a run ended early is a sample of all."""
-    held = [one for one in cases() if one.testing == (part == "test")]
+def chosen(part: str, since: int = 0) -> list[Case]:
+    """From number `since` on, in an order by hash: a run ended early is a sample of all."""
+    held = [
+        one for one in cases() if one.testing == (part == "test") and one.spec["number"] >= since
+    ]
     return sorted(held, key=lambda one: sha256(one.key.encode()).digest())
 
 
 def run(asked: argparse.Namespace) -> None:
     """Do what is missing; rows go to a `.part`, which is packed at the end."""
     FOLDER.mkdir(exist_ok=True)
-    part = FOLDER / f"{asked.part}-{asked.profile}.part"
+    part = FOLDER / f"{asked.part}-{asked.profile}{asked.name}.part"
     done = part.with_suffix(".jsonl.gz")
     if done.exists() and not part.exists():
         part.write_bytes(gzip.decompress(done.read_bytes()))
     known = {row["id"] for row in _lines(part)} if part.exists() else set()
-    wanted = [one for one in chosen(asked.part) if bool(one.label["fail"]) != asked.healthy]
+    held = chosen(asked.part, asked.since)
+    wanted = [one for one in held if bool(one.label["fail"]) != asked.healthy]
     wanted = wanted[: asked.most] if asked.most else wanted
     since = time.monotonic()
     with part.open("a") as file:
@@ -63,9 +66,9 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
     yield from map(json.loads, data.splitlines())
 
 
-def rows(part: str, profile: str) -> list[dict[str, Any]]:
+def rows(part: str, profile: str, name: str = "") -> list[dict[str, Any]]:
     """Of a finished run, or of one that goes on."""
-    going, done = (FOLDER / f"{part}-{profile}.{end}" for end in ("part", "jsonl.gz"))
+    going, done = (FOLDER / f"{part}-{profile}{name}.{end}" for end in ("part", "jsonl.gz"))
     return list(_lines(going if going.exists() else done))
 
 
@@ -74,11 +77,13 @@ def main() -> None:
     parser.add_argument("command", choices=("run", "again", "report", "control", "foretold"))
     parser.add_argument("--part", choices=("fit", "test"), default="test")
     parser.add_argument("--profile", choices=("quick", "standard"), default="quick")
+    parser.add_argument("--from", dest="since", type=int, default=0, help="the least number")
     parser.add_argument("--healthy", action="store_true", help="those that train instead")
     parser.add_argument("--only", default="", help="networks that are run again, by comma")
     parser.add_argument("--most", type=int, help="networks")
     parser.add_argument("--minutes", type=float, help="after which no more are begun")
     asked = parser.parse_args()
+    asked.name = f"-from-{asked.since}" if asked.since else ""  # a table of their own
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     if asked.command == "run":
@@ -93,7 +98,9 @@ def main() -> None:
     else:
         from benchmarks.repair.report import report
 
-        print(report(rows(asked.part, asked.profile), {one.key: one for one in cases()}))
+        print(
+            report(rows(asked.part, asked.profile, asked.name), {one.key: one for one in cases()})
+        )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir
 import pytest
+import torch
 from torch import nn
 
 from gradgauge.remedy import verify
@@ -158,8 +159,9 @@ def test_an_open_outlook_is_a_low_finding_that_is_answered():
     assert "50%" in words
 
 
-def test_a_residual_path_adds_what_a_block_reads_to_a_share_of_what_it_puts_out():
-    assessment, finding = assessed(nets.drawn(nn.ReLU, 0.6), "GF101")
+@pytest.mark.parametrize("act", [nn.ReLU, nn.SiLU, nn.GELU])  # the latter two are written out
+def test_a_residual_path_adds_what_a_block_reads_to_a_share_of_what_it_puts_out(act):
+    assessment, finding = assessed(nets.drawn(act, 0.6), "GF101")
     made = patched(assessment, asked(SKIP, assessment, finding))
     x = inputs(assessment)
     # biases are zero here
@@ -167,7 +169,7 @@ def test_a_residual_path_adds_what_a_block_reads_to_a_share_of_what_it_puts_out(
     wide = [len({*W.shape}) == 1 for W in kernels[:-1]]
     h = x.astype(np.float64)
     for W, square in zip(kernels[:-1], wide, strict=True):
-        out = np.maximum(h @ W.T.astype(np.float64), 0.0)
+        out = act()(torch.from_numpy(h @ W.T.astype(np.float64))).numpy()
         h = h + out / sum(wide) if square else out
     h = h @ kernels[-1].T.astype(np.float64)
     assert sum(wide) >= 4

@@ -10,7 +10,7 @@ from torch import nn
 
 from gradgauge.assess import assess
 from gradgauge.pipeline import analyze, load, plan
-from gradgauge.remedy import search, setting, verify
+from gradgauge.remedy import chains, search, setting, verify
 from gradgauge.remedy.chains import CHAINS
 from gradgauge.remedy.config import CLIP
 from gradgauge.remedy.patch import Scale
@@ -38,6 +38,12 @@ def exploding():
     return assessed(export(mlp(nn.ReLU, he(4.0), depth=8, width=48), torch.zeros(2, 48)))
 
 
+@pytest.fixture
+def rows_alone(monkeypatch):
+    """No start anew is tried."""
+    monkeypatch.setattr(chains, "RESTARTS", ())
+
+
 def test_a_remedy_that_helps_is_verified_with_what_it_did(exploding):
     first = recommend(exploding)[0]
     assert first.action in {"rescale_lsuv", "reinitialise_network", "reinitialise_he"}
@@ -54,6 +60,7 @@ def test_a_remedy_that_helps_is_verified_with_what_it_did(exploding):
     assert first.patched_model_id is None
 
 
+@pytest.mark.usefixtures("rows_alone")
 def test_a_remedy_that_makes_it_worse_is_refuted(exploding, monkeypatch):
     worse = [Scale(layer.params[0], 10.0) for layer in exploding.layers if layer.kind == "linear"]
     fake = replace(RESCALE, rewrite=lambda _assessment, _finding: tuple(worse))
@@ -63,6 +70,7 @@ def test_a_remedy_that_makes_it_worse_is_refuted(exploding, monkeypatch):
     assert refuted.verified[0].after > refuted.verified[0].before
 
 
+@pytest.mark.usefixtures("rows_alone")
 def test_a_remedy_that_changes_nothing_is_refuted(exploding, monkeypatch):
     same = (Scale(exploding.layers[0].params[0], 1.0),)
     monkeypatch.setattr(verify, "REMEDIES", (replace(RESCALE, rewrite=lambda _a, _f: same),))
@@ -72,6 +80,7 @@ def test_a_remedy_that_changes_nothing_is_refuted(exploding, monkeypatch):
     assert tried.after == pytest.approx(tried.before)
 
 
+@pytest.mark.usefixtures("rows_alone")
 def test_an_empty_patch_is_not_tried(exploding, monkeypatch):
     monkeypatch.setattr(verify, "REMEDIES", (replace(RESCALE, rewrite=lambda _a, _f: ()),))
     monkeypatch.setattr(verify, "CHAINS", ())
@@ -126,6 +135,7 @@ class Two(nn.Module):
         return self.back(self.front(x))
 
 
+@pytest.mark.usefixtures("rows_alone")
 def test_a_chain_is_tried_where_nothing_alone_mends_and_its_patch_is_what_was_measured():
     assessment = assessed(export(Two(), torch.zeros(2, 48)))
     # without the rows that mend this network alone
@@ -182,6 +192,7 @@ def test_what_is_cut_off_is_told_and_the_report_is_not_called_deterministic(monk
     assert {r.action for r in whole.recommendations} & {r.action for r in cut.recommendations}
 
 
+@pytest.mark.usefixtures("rows_alone")
 def test_the_loss_of_training_as_it_is_is_measured_once(exploding, monkeypatch):
     asked = []
     real = setting.losses_left

@@ -38,6 +38,34 @@ CHAINS: Final[tuple[Chain, ...]] = (
     (STANDARDISE, TO_GRU),
     (STANDARDISE, TO_LSTM),
 )
+# a start anew by what a network is made of: the first whose last row applies
+RESTARTS: Final[tuple[Chain, ...]] = (
+    (STANDARDISE, TO_GRU),
+    (STANDARDISE, REINITIALISE, CHRONO),
+    (STANDARDISE, REINITIALISE, SKIP),
+    (STANDARDISE, REINITIALISE, FIXUP),
+    (STANDARDISE, REINITIALISE, PRE_NORM),
+    (STANDARDISE, REINITIALISE, BATCH_NORM),
+    (STANDARDISE, REINITIALISE),
+)
+
+
+def restart(assessment: Assessment, finding: Finding) -> tuple[Remedy, Patch] | None:
+    """A start anew and its patch; one row alone acts on the finding as it does by itself."""
+    wide = everywhere(assessment, finding)
+    for rows in RESTARTS:
+        if rows[-1].check(assessment, wide) is not None:
+            continue
+        remedy, patch = chained(assessment, finding, rows)
+        alone = next((row for row in rows if row.action == remedy.action), None)
+        if alone is not None:
+            remedy = alone
+            patch = (
+                alone.rewrite(assessment, finding) if not alone.check(assessment, finding) else ()
+            )
+        if patch:
+            return remedy, patch
+    return None
 
 
 def chained(

@@ -53,22 +53,29 @@ finding's metric, the findings and the calibrated probability of failing are com
 A finding about the network as a whole (GF501, or one without an origin) is answered by every row
 that fits its category, applied to all layers.
 
-Where no remedy alone leaves the network healthy, up to {chained} chains of up to three remedies are
-tried in a fixed order
-(input standardised, started anew or its activations replaced, then rescaled, normed or gated), each
-part on the copy before it, until one does. Recommendations are ranked: verified before the rest,
-then a residual path in a plain network of {paths} blocks and more
-([measured](decisions/0109-what-is-told-first.md)), then what cures: its finding is gone, the
-calibrated probability of failing is below {likely:g} and below {falls:.0%} of the original's
-(where none is known, less than {cured:g} decade, or the whole share of units, is left), and in some
-steps of SGD at 0.1 and 0.01 the copy gets below {helps:g} of a constant answer's loss. A setting of
-which no probability is known cures where less than {learnt:g} of it is left. Of cures those first
-that touch no layer but those at fault (their weights stand out, or a finding starts there), and
-those that need no other optimizer; then by drop in threat per cost, times the share that was
-learnt, cost growing with the share of layers touched up to twofold. What does not cure is ranked by
-its drop in threat alone. Among cures, and among the rest, the best of each kind (weights, path,
-norm, cell, gates, activation, input, optimizer, step) is told before the second of any. The threat
-is one minus health (what the findings leave) times the probability of training.
+First of all a start anew of the whole network is tried, under Adam, whatever is told of its copy:
+inputs standardised if need be, an RNN made a GRU, else all layers drawn anew with gates biased by
+time scale, a residual path, Fixup, pre-norm or BatchNormalization, whichever of them applies first.
+It is verified like any other, or where the probe gets below {helps:g} of a constant answer's loss;
+training has shown it to mend most networks ([measured](decisions/0167-a-start-anew.md)). It stands
+in for one of the {best} cures, and no chain is tried beside it.
+
+Where there is none, and no remedy alone leaves the network healthy, up to {chained} chains of up to
+three remedies are tried in a fixed order (input standardised, started anew or its activations
+replaced, then rescaled, normed or gated), each part on the copy before it, until one does.
+Recommendations are ranked: verified before the rest, then a residual path in a plain network of
+{paths} blocks and more ([measured](decisions/0109-what-is-told-first.md)), then what cures: its
+finding is gone, the calibrated probability of failing is below {likely:g} and below {falls:.0%} of
+the original's (where none is known, less than {cured:g} decade, or the whole share of units, is
+left), and in some steps of SGD at 0.1 and 0.01 the copy gets below {helps:g} of a constant answer's
+loss. A setting of which no probability is known cures where less than {learnt:g} of it is left. The
+start anew is told behind the first cure, and first where nothing cures. Of cures those first that
+touch no layer but those at fault (their weights stand out, or a finding starts there), and those
+that need no other optimizer; then by drop in threat per cost, times the share that was learnt, cost
+growing with the share of layers touched up to twofold. What does not cure is ranked by its drop in
+threat alone. Among cures, and among the rest, the best of each kind (weights, path, norm, cell,
+gates, activation, input, optimizer, step) is told before the second of any. The threat is one minus
+health (what the findings leave) times the probability of training.
 
 | cost | a drop in risk counts |
 |---|---|

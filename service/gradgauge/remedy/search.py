@@ -24,8 +24,8 @@ PER_FINDING = 8  # patches tried for one finding
 ALTOGETHER = 12  # copies measured in one analysis, chains not included
 CHAINED = 4  # and of chains
 BEST = 3  # cures after which no more are looked for
-TIMES = 2.7  # the analysis' own processor time: what remedies may take, the last one's end apart
-AT_LEAST = 2.0  # seconds, below which nothing is cut off
+TIMES = 2.4  # the analysis' own processor time: what remedies may take, the last one's end apart
+AT_LEAST = 1.0  # seconds, below which nothing is cut off
 LIKELY = 0.3  # probability of failing below which a copy counts as mended
 FALLS = 0.5  # and over the original's, where that is small as well
 HELPS = 0.9  # of a constant answer's loss must not be left where something is learnt
@@ -45,9 +45,9 @@ class Tried:
     `also` are ids of further findings that the same patch helps; `share` is how many layers are
     touched, over how many have parameters; `local` that they are among those at fault. `trial` is
     the setting it was tried under, of one that changes how the network is trained; under another
-    optimizer the chances and threats are its own. `known` is `is_known`. `left` is what
-    some steps of training leave of a constant answer's loss on the copy, None where that was not
-    tried.
+    optimizer the chances and threats are its own. `known` is `is_known`; `anew` that it is the
+    start anew of the whole network (`chains.restart`). `left` is what some steps of training leave
+    of a constant answer's loss on the copy, None where that was not tried.
     """
 
     remedy: Remedy
@@ -68,6 +68,7 @@ class Tried:
     trial: Trial | None = None
     local: bool = False
     known: bool = False
+    anew: bool = False
     left: float | None = None
 
     @property
@@ -96,6 +97,11 @@ class Tried:
             learnt = self.moves and self.left is not None
             return before is None and (self.after < CURED or learnt)
         return after < (LIKELY if before is None else min(LIKELY, FALLS * before))
+
+    @property
+    def mends(self) -> bool:
+        """Whether training has shown its like to mend most networks, whatever a copy is told."""
+        return self.outcome == "verified" and self.anew and self.moves
 
     @property
     def healthy(self) -> bool:
@@ -131,9 +137,14 @@ def answering(assessment: Assessment, remedies: Sequence[Remedy], finding: Findi
 
 def enough(tried: Sequence[Tried], finding: Finding) -> bool:
     """Whether no more single remedies are tried for the finding."""
-    mine = [t for t in tried if t.finding.id == finding.id and t.again is not None]
+    mine = [t for t in tried if t.finding.id == finding.id and t.again and not t.anew]
     cures = sum(t.cured for t in mine)
-    return len(mine) >= PER_FINDING or cures >= BEST or room(tried) <= 0
+    return len(mine) >= PER_FINDING or cures >= wanted(tried) or room(tried) <= 0
+
+
+def wanted(tried: Sequence[Tried]) -> int:
+    """How many cures are looked for besides a start anew that mends."""
+    return BEST - any(t.mends for t in tried)
 
 
 def room(tried: Sequence[Tried]) -> int:
@@ -159,8 +170,8 @@ def is_late(assessment: Assessment) -> bool:
     return seconds is not None and since is not None and time.monotonic() - since > seconds
 
 
-def rank(tried: Tried) -> tuple[int, bool, bool, bool, bool, float]:
-    """Verified first; of those what is known to mend; then what cures.
+def rank(tried: Tried) -> tuple[int, bool, bool, bool, bool, bool, float]:
+    """Verified first; of those what is known to mend; then what cures, a start anew.
 
     Cures are ranked by drop in threat per cost and share.
 
@@ -177,6 +188,7 @@ def rank(tried: Tried) -> tuple[int, bool, bool, bool, bool, float]:
         _ORDER[tried.outcome],
         not tried.known,
         not tried.cured,
+        not (tried.cured or tried.mends),
         tried.cured and not tried.local,
         tried.cured and bool(tried.patch) and tried.moves,
         -drop / (tried.remedy.price * (1.0 + tried.share) if tried.cured else 1.0),

@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 
+import onnx_ir
+
 from gradgauge.assess import Assessment
 from gradgauge.graph.init import Law
 from gradgauge.graph.layers import Layer
 from gradgauge.remedy.norms import behind
 from gradgauge.remedy.patch import Change, Insert, Patch, Store
-from gradgauge.remedy.places import activation_of, heads_of, is_output, value_of
+from gradgauge.remedy.places import activation_of, heads_of, is_output, readers, value_of
 from gradgauge.remedy.row import Remedy, counted
 from gradgauge.remedy.snippets import at
+from gradgauge.risk.signals import FOLLOWERS
 from gradgauge.schema.report import Finding
 
 FEWEST = 4  # blocks below which depth is not what is wrong
@@ -19,13 +22,44 @@ def _blocks(assessment: Assessment) -> list[tuple[Layer, str, str]]:
     """Hidden heads whose activation's output is shaped as what they read, and both names."""
     found = []
     for head in heads_of(assessment, [layer.id for layer in assessment.layers]):
-        ends = activation_of(head, assessment)
+        ends = _end(head, assessment)
         if ends is None or is_output(head, assessment):
             continue
         read = [e.value for e in head.edges]
-        if len(read) == 1 and _same(read[0], ends.output, assessment):
-            found.append((head, read[0], ends.output))
+        if len(read) == 1 and _same(read[0], ends, assessment):
+            found.append((head, read[0], ends))
     return found
+
+
+def _end(head: Layer, assessment: Assessment) -> str | None:
+    """What the head's activation puts out; of SiLU and GELU written out, x f(x) and its factors."""
+    ends = activation_of(head, assessment)
+    if ends is not None:
+        return ends.output
+    key, below = head, readers(head, assessment)
+    while len(below) == 1 and below[0].kind in FOLLOWERS:
+        key, below = below[0], readers(below[0], assessment)
+    kinds = {layer.kind: layer for layer in below}
+    if len(below) != 2 or kinds.keys() != {"activation", "gate"}:
+        return None
+    gate = kinds["gate"]
+    if set(assessment.before[gate.id]) != {key.id, kinds["activation"].id}:
+        return None
+    value = value_of(gate.output, assessment)
+    while len(uses := value.uses()) == 1 and _is_factor(uses[0].node):
+        value = uses[0].node.outputs[0]
+    return value.name
+
+
+def _is_factor(node: onnx_ir.Node) -> bool:
+    """Whether it multiplies by a stored number."""
+    return node.op_type == "Mul" and any(v is not None and _is_number(v) for v in node.inputs)
+
+
+def _is_number(value: onnx_ir.Value) -> bool:
+    producer = value.producer()
+    stored = value.is_initializer() or (producer is not None and producer.op_type == "Constant")
+    return stored and value.shape is not None and all(d == 1 for d in value.shape)
 
 
 def _same(one: str, other: str, assessment: Assessment) -> bool:

@@ -7,6 +7,7 @@ from typing import Final
 from gradgauge.remedy.search import Tried
 
 WEIGHTS = "weights"
+SECOND = 1  # where a start anew is told at the latest
 # by what an action begins with; every other one sets weights or scales anew
 KINDS: Final[Mapping[str, str]] = {
     "insert_residual": "path",
@@ -34,16 +35,23 @@ def kind_of(action: str) -> frozenset[str]:
 
 
 def varied(ranked: Sequence[Tried]) -> list[Tried]:
-    """Of equal outcome, the best of each kind before the second of any; cures stay first."""
+    """Of equal outcome, the best of each kind before the second of any; cures stay first.
+
+    Behind the first of them is a start anew: what one cure did not mend it mostly does.
+    """
     seen: Counter[tuple[str, bool, frozenset[str]]] = Counter()
     places: list[tuple[int, int, int]] = []
     tiers: dict[tuple[str, bool], int] = {}
     for i, one in enumerate(ranked):
-        tier = (one.outcome, one.cured or one.known)
+        tier = (one.outcome, one.cured or one.known or one.mends)
         key = (*tier, kind_of(one.remedy.action))
         places.append((tiers.setdefault(tier, len(tiers)), seen[key], i))
         seen[key] += 1
-    return [ranked[i] for _, _, i in sorted(places)]
+    found = [ranked[i] for _, _, i in sorted(places)]
+    at = next((i for i, one in enumerate(found) if one.mends), 0)
+    if at > SECOND:
+        found.insert(SECOND, found.pop(at))
+    return found
 
 
 def _kind(part: str) -> str:

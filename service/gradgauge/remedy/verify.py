@@ -7,13 +7,12 @@ from dataclasses import replace
 from gradgauge.assess import Assessment, assess
 from gradgauge.errors import LimitExceeded
 from gradgauge.graph.reading import Reading
-from gradgauge.remedy.chains import CHAINS, adds_batch_norm, chained
+from gradgauge.remedy.chains import CHAINS, adds_batch_norm, chained, restart
 from gradgauge.remedy.optimizer import DOUBTFUL, TRIAL, is_apart, with_adam
 from gradgauge.remedy.patch import Patch, apply
 from gradgauge.remedy.row import Remedy
 from gradgauge.remedy.rules import REMEDIES
 from gradgauge.remedy.search import (
-    BEST,
     CHAINED,
     HELPS,
     Outcome,
@@ -29,6 +28,7 @@ from gradgauge.remedy.search import (
     rank,
     share_of,
     until,
+    wanted,
 )
 from gradgauge.remedy.setting import PROBED, learns, probed, starts
 from gradgauge.remedy.threat import foretold, probability, risk_of, threat
@@ -59,7 +59,7 @@ def try_all(
         for finding in assessment.findings
         for row in answering(assessment, REMEDIES, finding)
     ]
-    tried: list[Tried] = []
+    tried = _anew(assessment)
     for i, (remedy, finding) in enumerate(jobs):
         if not enough(tried, finding):
             found = _attempt(assessment, remedy, finding, tried)
@@ -88,10 +88,29 @@ def _attempt(
     return _try(assessment, remedy, finding, patch, known)
 
 
+def _anew(assessment: Assessment) -> list[Tried]:
+    """A start anew of the whole network, as it is and under Adam; none of trained weights."""
+    worst = next((f for f in assessment.findings if asks(f)), None)
+    held = assessment.outlook
+    if worst is None or held is None or held.state == "trained" or not is_apart(assessment):
+        return []
+    try:
+        made = restart(assessment, acted_on(assessment, worst))
+    except LimitExceeded:
+        return []
+    if made is None:
+        return []
+    remedy, patch = made
+    found = replace(_try(assessment, remedy, acted_on(assessment, worst), patch), anew=True)
+    if found.again is None or is_late(assessment):
+        return [found, _unmoved(found)]
+    return [found, _under_adam(found, probability(found.again, optimizer="adam"))]
+
+
 def _combined(assessment: Assessment, tried: Sequence[Tried]) -> Iterator[Tried]:
     """Where nothing alone has left the network healthy: chains, until one does."""
     worst = next((f for f in assessment.findings if asks(f)), None)
-    if worst is None or any(one.healthy for one in tried):
+    if worst is None or any(one.healthy or one.mends for one in tried):
         return
     left, done = CHAINED, {one.remedy.action for one in tried}
     for rows in CHAINS:
@@ -118,7 +137,7 @@ def _moved(assessment: Assessment, tried: Sequence[Tried]) -> Iterator[Tried]:
         return
     held: dict[int, tuple[float, float | None, Tried]] = {}
     for one in tried:
-        if one.again is None or one.cured:
+        if one.again is None or one.cured or one.anew:
             continue
         chance = probability(one.again, optimizer="adam")
         known = one.chances[0] is not None
@@ -126,7 +145,7 @@ def _moved(assessment: Assessment, tried: Sequence[Tried]) -> Iterator[Tried]:
             held.setdefault(id(one.again), (chance, chance, one))
         elif not known and chance is None and one.outcome == "verified" and one.after is not None:
             held.setdefault(id(one.again), (one.after, None, one))
-    for _, chance, one in sorted(held.values(), key=lambda row: row[0])[:BEST]:
+    for _, chance, one in sorted(held.values(), key=lambda row: row[0])[: wanted(tried)]:
         late = is_late(assessment)
         yield _unmoved(one) if late else _under_adam(one, chance)
 
@@ -157,6 +176,8 @@ def _under_adam(one: Tried, chance: float | None) -> Tried:
     helps = after is not None and now < before and _better(after, one.before, one.again)
     # where a probability falls, something learnt is enough; it is no cure then
     bar = HELPS if chance is None else 1.0
+    if one.anew and not helps:  # its like mends where less is told of a copy than was of this one
+        helps, bar = True, HELPS
     outcome: Outcome = "verified" if helps and left is not None and left < bar else "refuted"
     return replace(
         one,
