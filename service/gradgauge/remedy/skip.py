@@ -46,7 +46,7 @@ def _end(head: Layer, assessment: Assessment) -> str | None:
     if set(assessment.before[gate.id]) != {key.id, kinds["activation"].id}:
         return None
     value = value_of(gate.output, assessment)
-    while len(uses := value.uses()) == 1 and _is_factor(uses[0].node):
+    while len(uses := tuple(value.uses())) == 1 and _is_factor(uses[0].node):
         value = uses[0].node.outputs[0]
     return value.name
 
