@@ -94,6 +94,6 @@ def test_the_wheel_carries_the_pages():
 
 
 def test_without_pages_it_says_where_they_are(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("gradgauge.cli.explainer.FOLDERS", (tmp_path,))
+    monkeypatch.setattr("gradgauge.formats.rules.FOLDERS", (tmp_path,))
     assert explain(["GF101"]) == 1
     assert "docs/rules" in capsys.readouterr().err

@@ -30,6 +30,8 @@ READ = (
     "PartedUpload",
     "PolicyPage",
     "Report",
+    "Rule",
+    "RuleList",
     "Spectra",
     "WebhookPage",
 )

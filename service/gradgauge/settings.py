@@ -103,6 +103,11 @@ class Settings(BaseSettings):
 
     max_upload_bytes: int = Field(2 * GIB, ge=1, description="Largest upload.")
     max_json_bytes: int = Field(4 * MIB, ge=1, description="Largest JSON or YAML request body.")
+    max_kept_bytes: int = Field(
+        16 * MIB,
+        ge=1,
+        description="Largest body with reports to be compared, judged or written out.",
+    )
     max_report_bytes: int = Field(64 * MIB, ge=1, description="Largest report a child may return.")
     analysis_time_limit_s: float = Field(
         600, gt=0, description="Wall clock of one analysis, unless its options ask for less."

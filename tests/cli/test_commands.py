@@ -35,7 +35,7 @@ def command(*words, **settings):
 
 def test_every_command_is_there_and_explains_itself():
     named = {"serve", "worker", "migrate", "doctor", "export", "patch", "keys"}
-    named |= {"diff", "explain", "backup", "restore"}
+    named |= {"explain", "backup", "restore"}
     assert set(cli.COMMANDS) == named
     for name in cli.COMMANDS:
         done = command(name, "--help")

@@ -290,11 +290,11 @@ def test_a_baseline_lets_what_was_known_pass_where_only_new_findings_count(gradg
     assert (told.findings[0].status, told.compared_to) == ("existing", "rep_1")
 
 
-def test_policies_need_the_service_package(monkeypatch, tmp_path):
+def test_policies_need_the_service_package_or_a_service(monkeypatch, tmp_path):
     for name in ("m.onnx", "p.yaml"):
         (tmp_path / name).touch()
     monkeypatch.setattr(_engine, "entry_points", lambda **_: [])
-    words = ("check", "--url", "http://x", str(tmp_path / "m.onnx"))
+    words = ("check", "--local", str(tmp_path / "m.onnx"))
     result = CliRunner().invoke(cli.app, [*words, "--policy", str(tmp_path / "p.yaml")])
     assert result.exit_code == 2
     assert 'pip install "gradgauge[worker]"' in " ".join(result.stderr.split())

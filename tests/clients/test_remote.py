@@ -197,15 +197,15 @@ def test_without_the_package_the_service_writes_the_page(service, folder, monkey
     assert result.exit_code == 1
 
 
-def test_a_gate_the_service_does_not_know_needs_the_package(service, folder, monkeypatch):
+def test_a_gate_the_service_does_not_know_is_sent_along(service, folder, monkeypatch):
     monkeypatch.setattr(_engine, "load", without_the_package)
+    service.script("POST /v1/reports:render", fake_service.Answer(raw=b"## it fails"))
     words = ("--url", service.url, "fail.onnx", "--fail-on", "low")
-    assert run(*words).exit_code == 1
-    service.seen.clear()
     result = run(*words, "--format", "markdown")
-    assert result.exit_code == 2
-    assert "pip install gradgauge" in " ".join(result.stderr.split())
-    assert not service.seen
+    assert (result.exit_code, result.stdout) == (1, "## it fails")
+    asked = json.loads(service.seen[-1].body)
+    assert asked["format"] == "markdown"
+    assert asked["reports"][0]["gate"]["fail_on"] == "low"
 
 
 def test_a_spec_is_sent_as_one(service, folder):

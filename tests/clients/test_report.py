@@ -74,12 +74,15 @@ def test_without_the_package_the_service_writes_it(tmp_path):
 
 
 @pytest.mark.usefixtures("without_package")
-def test_a_gate_that_the_caller_decided_is_not_written_by_a_service(tmp_path):
+def test_a_gate_that_the_caller_decided_is_sent_along(tmp_path):
     with fake_service.running() as service, Client(service.url) as client:
         (tmp_path / "net.onnx").write_bytes(b"\x08 content")
         report = client.check(tmp_path / "net.onnx", fail_on="never")
-        with pytest.raises(gg.GradgaugeError, match=r"fail_on.*pip install"):
-            report.to_html()
+        service.script("POST /v1/reports:render", Answer(raw=b"<html>"))
+        assert report.to_sarif("m/net.onnx") == "<html>"
+        asked = json.loads(service.seen[-1].body)
+        assert (asked["format"], asked["paths"]) == ("sarif", ["m/net.onnx"])
+        assert asked["reports"][0]["gate"]["fail_on"] == "never"
 
 
 @pytest.mark.usefixtures("without_package")

@@ -27,7 +27,7 @@ def installed(monkeypatch):
 
 
 def test_the_client_knows_every_command_of_the_service():
-    assert {*_server.HELP, "patch"} == set(commands.COMMANDS)
+    assert {*_server.HELP, "patch", "explain"} == set(commands.COMMANDS)
 
 
 @pytest.mark.parametrize("name", sorted(_server.HELP))

@@ -199,6 +199,6 @@ def test_a_page_is_written_by_the_service_where_the_package_is_missing(
 def test_the_installed_entry_points_are_the_ones_the_client_asks_for():
     """As pyproject.toml declares them, whether or not this environment was installed since."""
     text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
-    for name in ("serve", "worker", "migrate", "doctor", "export", "patch", "diff", "explain"):
+    for name in ("serve", "worker", "migrate", "doctor", "export", "patch", "explain"):
         assert f'{name} = "gradgauge.cli:{name}"' in text
         assert EntryPoint(name, f"gradgauge.cli:{name}", "gradgauge.commands").load()

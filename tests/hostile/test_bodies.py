@@ -7,6 +7,9 @@ from tests.api.problem import problem
 CALLS = {
     "analyses": ("POST", "/v1/analyses"),
     "comparisons": ("POST", "/v1/comparisons"),
+    "comparisons of kept reports": ("POST", "/v1/reports:compare"),
+    "judgements": ("POST", "/v1/reports:judge"),
+    "renderings": ("POST", "/v1/reports:render"),
     "policies": ("PUT", "/v1/policies/hostile"),
     "uploads": ("POST", "/v1/uploads"),
     "webhooks": ("POST", "/v1/webhooks"),

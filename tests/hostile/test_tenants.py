@@ -181,6 +181,9 @@ def test_a_key_that_reads_compares(keyed, reader, own):
     body = {"base": own[1]["analysis"], "head": own[1]["analysis"]}
     answer = keyed.client.post("/v1/comparisons", json=body, headers=reader)
     problem(answer, 409, "no_report")
+    for call in ("compare", "judge", "render"):
+        answer = keyed.client.post(f"/v1/reports:{call}", json={}, headers=reader)
+        problem(answer, 422, "invalid_request")
 
 
 def test_lists_hold_nothing_of_another_s(keyed, own, attacker):

@@ -8,8 +8,8 @@ from gradgauge.api import layers as parts
 from gradgauge.formats.render import render
 from gradgauge.schema.columns import columns
 from gradgauge.schema.earlier import completed_report
+from gradgauge.schema.report import Report
 from gradgauge.schema.resources import Application
-from gradgauge.verdict.read import read_report
 from tests import reports
 
 
@@ -22,7 +22,7 @@ def kept():
 
 
 def test_a_baseline_without_reads_is_read_and_written_with_them(kept):
-    read = read_report(json.dumps(kept))
+    read = Report.model_validate(kept)
     assert len(read.layers) > 1
     assert all(layer.reads == [] for layer in read.layers)
     assert all(layer["reads"] == [] for layer in read.model_dump(mode="json")["layers"])

@@ -1,13 +1,10 @@
 """Policies as text: what is read, and what a refusal names."""
 
-import json
-
 import pytest
 
 from gradgauge.errors import InvalidOptions
 from gradgauge.verdict.policy import Policy
-from gradgauge.verdict.read import read_policy, read_report, read_suppressions
-from tests import reports
+from gradgauge.verdict.read import read_policy, read_suppressions
 
 TEXT = """
 name: nightly
@@ -67,10 +64,3 @@ def test_suppressions_alone_hold_nothing_else():
     assert len(read_suppressions("allow: [{fingerprint: a, reason: x}]").allow) == 1
     with pytest.raises(InvalidOptions, match="no field 'fail_on'"):
         read_suppressions("fail_on: never")
-
-
-def test_a_report_is_read_and_what_is_none_is_refused():
-    assert read_report(json.dumps(reports.report())).id == "rep_1"
-    for text in ("[]", "{", json.dumps(reports.report() | {"novel": 1})):
-        with pytest.raises(InvalidOptions, match="not a report"):
-            read_report(text)

@@ -20,6 +20,7 @@ from gradgauge_client._errors import (
 )
 from gradgauge_client._exit import INVALID, of_fault
 from gradgauge_client._http import Http, Request, posted
+from gradgauge_client._kept import Reports
 from gradgauge_client._models import (
     AnalysisEvent,
     Comparison,
@@ -167,6 +168,10 @@ class Analysis(_models.Analysis):
     def spectra(self) -> Spectra:
         """Its report's singular values, curves and model-level measurements."""
         return validated(Spectra, self._http.json(Request("GET", f"{_PATH}/{self.id}/spectra")))
+
+    def _written(self, report: Json, form: str, path: str | None) -> str:
+        """`report`, which need not be as the service has it, in a format of the service's."""
+        return Reports(self._http).render([report], form, paths=None if path is None else [path])
 
     def compare(
         self, head: str, *, policy: str | None = None, only_new: bool = False

@@ -222,6 +222,24 @@ class AsyncPolicies:
         self.delete = threads.call(client.policies.delete)
 
 
+class AsyncReports:
+    """Reports of whatever origin; every call as that of `Reports`."""
+
+    def __init__(self, client: Client, threads: Threads) -> None:
+        self.compare = threads.call(client.reports.compare)
+        self.judge = threads.call(client.reports.judge)
+        self.judge_json = threads.call(client.reports.judge_json)
+        self.render = threads.call(client.reports.render)
+
+
+class AsyncRules:
+    """The service's rules; every call as that of `Rules`."""
+
+    def __init__(self, client: Client, threads: Threads) -> None:
+        self.list = threads.call(client.rules.list)
+        self.retrieve = threads.call(client.rules.retrieve)
+
+
 class AsyncKeys:
     """The project's keys; every call as that of `Keys`."""
 
@@ -296,6 +314,8 @@ class AsyncClient:
         self.data = AsyncDataFiles(self._client, self._threads)
         self.analyses = AsyncAnalyses(self._client, self._threads)
         self.policies = AsyncPolicies(self._client, self._threads)
+        self.reports = AsyncReports(self._client, self._threads)
+        self.rules = AsyncRules(self._client, self._threads)
         self.keys = AsyncKeys(self._client, self._threads)
         self.webhooks = AsyncWebhooks(self._client, self._threads)
         self.compare = self._threads.call(self._client.compare)

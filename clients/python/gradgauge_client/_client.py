@@ -21,12 +21,14 @@ from gradgauge_client._errors import (
 from gradgauge_client._exit import INVALID, of_fault
 from gradgauge_client._gate import regate
 from gradgauge_client._http import RETRIES, TIMEOUT_S, Heard, Http, Request
+from gradgauge_client._kept import Reports
 from gradgauge_client._keys import Keys
 from gradgauge_client._models import Capabilities, Comparison
 from gradgauge_client._module import file_of
 from gradgauge_client._policies import Policies
 from gradgauge_client._raw import RawCalls
 from gradgauge_client._report import Report, reported
+from gradgauge_client._rules import Rules
 from gradgauge_client._sources import Architectures, DataFiles, Models, is_spec
 from gradgauge_client._webhooks import Webhooks
 from gradgauge_client._wire import validated
@@ -67,6 +69,8 @@ class Client:
         self.data = DataFiles(self._http)
         self.analyses = Analyses(self._http)
         self.policies = Policies(self._http)
+        self.reports = Reports(self._http)
+        self.rules = Rules(self._http)
         self.keys = Keys(self._http)
         self.webhooks = Webhooks(self._http)
 

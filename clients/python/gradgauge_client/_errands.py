@@ -49,6 +49,18 @@ def report(client: Client, analysis_id: str, form: str, output: str, console: Co
     return _done(errand, analysis_id, console)
 
 
+def explain(client: Client, rule: str | None, console: Console) -> int:
+    """Print the page of a rule, or all rules by name; the exit code."""
+
+    def errand() -> None:
+        if rule is None:
+            sys.stdout.writelines(f"{each.id} {each.title}\n" for each in client.rules.list())
+        else:
+            sys.stdout.write(client.rules.retrieve(rule).page)
+
+    return _done(errand, rule or "rules", console)
+
+
 def patch(
     client: Client,
     path: Path,

@@ -562,6 +562,30 @@ class RiskBlock(BaseModel):
     severity: Literal["none", "low", "medium", "high", "critical"]
 
 
+class Rule(BaseModel):
+    """A rule and its page."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    id: str
+    page: str
+    """Cause, picture, evidence, remedies and references, in Markdown."""
+    title: str
+
+
+class RuleTitle(BaseModel):
+    """A rule and what it finds, in a few words."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    id: str
+    title: str
+
+
 class SampledBlock(BaseModel):
     """
     The sampled engine's word on a layer: run and differentiated.
@@ -962,6 +986,16 @@ class Recommendation(BaseModel):
     title: str
     verification: Literal["verified", "refuted", "not_run", "not_verifiable"]
     verified: list[Verified]
+
+
+class RuleList(BaseModel):
+    """All rules by id."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
+    items: list[RuleTitle]
 
 
 class Summary(BaseModel):

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from gradgauge_client._client import environment
+from gradgauge_client._kept import BadFile, read_report, read_text
 
 
 class FailOn(StrEnum):
@@ -47,6 +48,13 @@ class Rendered(StrEnum):
     gitlab = "gitlab"
     github = "github"
     model_explorer = "model-explorer"
+
+
+class Changes(StrEnum):
+    """How the difference of two reports is told."""
+
+    table = "table"
+    json = "json"
 
 
 class OnError(StrEnum):
@@ -131,6 +139,31 @@ FetchedName = Annotated[
 ]
 Hash = Annotated[
     str | None, typer.Option("--sha256", metavar="HEX", help="What the model has to have.")
+]
+Rule = Annotated[str | None, typer.Argument(metavar="GF101", help="Its id.", show_default=False)]
+
+
+def _kept(which: str) -> Any:
+    return typer.Argument(
+        metavar=f"{which}.json",
+        exists=True,
+        dir_okay=False,
+        readable=True,
+        help=f"The {'earlier' if which == 'A' else 'later'} report.",
+        show_default=False,
+    )
+
+
+Before = Annotated[Path, _kept("A")]
+After = Annotated[Path, _kept("B")]
+Instead = Annotated[
+    str | None,
+    typer.Option(
+        "--url", metavar="URL", help="Have a service do it, as without the package [GRADGAUGE_URL]."
+    ),
+]
+DiffForm = Annotated[
+    Changes, typer.Option("--format", help="How to tell it; json holds every layer.")
 ]
 Patience = Annotated[
     float,
@@ -226,17 +259,24 @@ def judging(
     fail_on: FailOn | None,
     min_coverage: float | None,
 ) -> dict[str, Any]:
-    """What a report is judged by beside a severity, as the service's `judge_by` takes it; or {}.
+    """What a report is judged by beside a severity, the files' texts in it; or {}.
 
     Raises:
-        BadParameter: --new-only without a baseline.
+        BadParameter: --new-only without a baseline, or a file that cannot be read.
     """
     if new_only and baseline is None:
         raise typer.BadParameter("--new-only goes with --baseline")
     files = {"policy": policy, "suppressions": suppressions, "baseline": baseline}
-    asked: dict[str, Any] = {name: str(path) for name, path in files.items() if path is not None}
-    if not asked:
+    given = {name: path for name, path in files.items() if path is not None}
+    if not given:
         return {}
+    try:
+        asked: dict[str, Any] = {
+            name: read_report(path) if name == "baseline" else read_text(path)
+            for name, path in given.items()
+        }
+    except BadFile as bad:
+        raise typer.BadParameter(str(bad)) from bad
     severity = fail_on and fail_on.value
     return asked | {"only_new": new_only, "fail_on": severity, "min_coverage": min_coverage}
 
@@ -252,6 +292,14 @@ def place(*, local: bool, url: str | None) -> str | None:
     asked = None if local else url or environment("GRADGAUGE_URL")
     if not local and not asked:
         raise typer.BadParameter("say --local to analyse here, or --url to have a service do it")
+    return asked
+
+
+def elsewhere(url: str | None, missing: str) -> str:
+    """The URL of the service that does what cannot be done here; BadParameter where none is."""
+    asked = url or environment("GRADGAUGE_URL")
+    if not asked:
+        raise typer.BadParameter(f"{missing}, or say --url to have a service do it")
     return asked
 
 

@@ -15,42 +15,32 @@ from gradgauge_client._errors import (
     AnalysisTimeout,
     APIConnectionError,
     APIStatusError,
+    ContentTooLargeError,
     GradgaugeError,
     UnprocessableEntityError,
 )
 from gradgauge_client._gate import Judge
-from gradgauge_client._output import PIPELINES, BadOutput, Output, needs_rendering
+from gradgauge_client._output import Output
 
 Json = dict[str, Any]
 
 
 @dataclass(slots=True)
 class Remote:
-    """A service that checks files, and writes the reports of those it has checked."""
+    """A service that checks files, and writes the reports of those it has checked.
+
+    By `rules` it judges them too, where `judge` does not.
+    """
 
     client: Client
     timeout_s: float
     judge: Judge | None
     console: Console
+    rules: Json | None = None
     _analyses: dict[str, Analysis] = field(default_factory=dict)
 
     def prepare(self, outputs: Sequence[Output]) -> None:
-        """Raise BadOutput for what the service does not write, where it cannot be written here.
-
-        That is a pipeline's format, and a page that has to show a gate the service does not know.
-        """
-        pipelines = [output.format for output in outputs if output.format in PIPELINES]
-        if not pipelines and not (self.judge and needs_rendering(outputs)):
-            return
-        try:
-            _engine.load("render")
-        except _engine.EngineMissing as missing:
-            what = pipelines[0] if pipelines else "html and markdown with --fail-on"
-            verb = "is" if pipelines else "are"
-            raise BadOutput(
-                f"{what} {verb} written here, which needs the service package: "
-                "pip install gradgauge"
-            ) from missing
+        """Nothing: what cannot be written here the service writes."""
 
     def check(self, path: Path, options: Mapping[str, Any]) -> _local.Outcome:
         """Analyse `path`; progress and problems go to the console."""
@@ -61,12 +51,18 @@ class Remote:
         try:
             write = _engine.load("render")
         except _engine.EngineMissing:
-            return self._analyses[report["id"]].render(form)
+            if self.judge is None and self.rules is None:
+                return self._analyses[report["id"]].render(form)
+            return self.client.reports.render([report], form)
         return str(write(report, form))
 
     def render_all(self, reports: Sequence[Json], paths: Sequence[str], form: str) -> str:
-        """The reports of the models at `paths` as one text, by the package installed here."""
-        return str(_engine.load("render_all")(reports, paths, form))
+        """The reports of the models at `paths` as one text: written as by `render`."""
+        try:
+            write = _engine.load("render_all")
+        except _engine.EngineMissing:
+            return self.client.reports.render(reports, form, paths=paths)
+        return str(write(reports, paths, form))
 
     def _analyze(
         self, path: str, options: Json, *, on_progress: _local.OnProgress | None = None
@@ -89,6 +85,8 @@ class Remote:
             analysis.cancel()
             raise
         report = ended.report_json()
+        if self.rules is not None:
+            report = self.client.reports.judge_json(report, **self.rules)
         self._analyses[report["id"]] = ended
         return report
 
@@ -132,7 +130,7 @@ def problem_of(error: GradgaugeError) -> Json:
 
 def _refused(error: APIStatusError) -> Json:
     fault = fault_of(error)
-    if isinstance(error, UnprocessableEntityError):
+    if isinstance(error, (UnprocessableEntityError, ContentTooLargeError)):
         return fault | {"exit": _exit.of_fault(error.code)}
     told = {"hint": fault["hint"] or _HINTS.get(error.status), "message": str(error)}
     return fault | told | {"exit": _exit.UNREACHABLE}

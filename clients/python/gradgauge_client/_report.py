@@ -29,6 +29,9 @@ class Origin(Protocol):
     def render(self, form: str, *, path: str | None = None) -> str:
         """The report in a format of the service's."""
 
+    def _written(self, report: Json, form: str, path: str | None) -> str:
+        """The report in a format of the service's, as it is told here."""
+
     def compare(self, head: str, *, only_new: bool = False) -> _models.Comparison:
         """What the analysis `head` changed against this one."""
 
@@ -105,8 +108,7 @@ class Report(_models.Report):
         Written by the service package where it is installed here, else by the service.
 
         Raises:
-            GradgaugeError: neither is there, or the service does not know this report's gate,
-                because `fail_on` decided it.
+            GradgaugeError: neither is there.
             APIStatusError: the service refused; APIConnectionError where it cannot be reached.
         """
         return self._rendered("sarif", path)
@@ -163,10 +165,7 @@ class Report(_models.Report):
                     f"{form} of no service is written here: {missing}"
                 ) from missing
             if self._gate_is_ours:
-                raise GradgaugeError(
-                    f"the service does not know the gate that `fail_on` decided: {missing}, or "
-                    "check without it"
-                ) from missing
+                return self._origin._written(told, form, path)  # noqa: SLF001 - its maker
             return self._origin.render(form, path=path)
 
 

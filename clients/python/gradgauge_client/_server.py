@@ -17,8 +17,6 @@ HELP = {
     "backup": "Save the database and a local store's files.",
     "restore": "Put a backup into an empty database and store.",
     "export": "Write a spec as an ONNX model, its weights drawn.",
-    "diff": "Compare two reports kept as JSON: what the second changed.",
-    "explain": "Print what a rule finds: cause, evidence, remedies.",
 }
 # The service reads its own options, --help too.
 _AS_IT_CAME = {
@@ -41,19 +39,28 @@ def _command(name: str) -> Callable[[typer.Context], None]:
     return run
 
 
+def installed(name: str) -> bool:
+    """Whether the service's command of this name is here."""
+    return bool(list(entry_points(group=GROUP, name=name)))
+
+
 def run(name: str, words: Sequence[str]) -> int:
     """Run a command of the service's with `words`; its exit code."""
     return _load(name)(list(words))
 
 
+def missing(name: str) -> str:
+    """What to do where the service's command of this name is not here."""
+    return (
+        f"gradgauge {name} is the service's, which is not installed here: "
+        'pip install "gradgauge[worker]"'
+    )
+
+
 def _load(name: str) -> Callable[[list[str]], int]:
     found = list(entry_points(group=GROUP, name=name))
     if not found:
-        typer.echo(
-            f"gradgauge {name} is the service's, which is not installed here: "
-            'pip install "gradgauge[worker]"',
-            err=True,
-        )
+        typer.echo(missing(name), err=True)
         raise typer.Exit(_exit.INVALID)
     command: Callable[[list[str]], int] = found[0].load()
     return command

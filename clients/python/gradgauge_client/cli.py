@@ -8,7 +8,18 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from gradgauge_client import _engine, _errands, _exit, _gate, _local, _output, _remote, _server
+from gradgauge_client import (
+    _diff,
+    _engine,
+    _errands,
+    _exit,
+    _gate,
+    _kept,
+    _local,
+    _output,
+    _remote,
+    _server,
+)
 from gradgauge_client import _options as given
 from gradgauge_client._client import Client
 
@@ -77,8 +88,9 @@ def check(
     said = {name: value for name, value in options.items() if value is not None}
     try:
         outputs = _output.plan(formats or [], output, len(models))
-        judge = _judge(rules) if rules else _gate.by_severity(fail_on)
-        with _desk(given.place(local=local, url=url), judge, timeout) as desk:
+        place = given.place(local=local, url=url)
+        judge = _judge(rules, place) if rules else _gate.by_severity(fail_on)
+        with _desk(place, judge, rules, timeout) as desk:
             desk.prepare(outputs)
             outcomes = [desk.check(path, said) for path in models]
             _write(outcomes, outputs, desk)
@@ -174,12 +186,55 @@ def patch(
     raise typer.Exit(code)
 
 
+@app.command()
+def diff(
+    *,
+    base: given.Before,
+    head: given.After,
+    policy: given.Rules = None,
+    fail_on: given.Gate = None,
+    form: given.DiffForm = given.Changes.table,
+    url: given.Instead = None,
+) -> None:
+    """Tell what the second of two reports kept as JSON changed, and exit by its new findings.
+
+    Exit: 0 pass or warn, 1 a new finding fails the gate, 2 usage or not a report, 3 inconclusive,
+    4 the service unreachable or closed to us, 5 the reports are too large for it.
+    """
+    files = {"base": base, "head": head} | ({"policy": policy} if policy else {})
+    try:
+        gate = policy and _kept.read_text(policy)
+        rules = {"policy": gate, "fail_on": fail_on and fail_on.value}
+        with _comparing(url) as compare:
+            code = _diff.diff(files, rules, compare, form.value, _console())
+    except _kept.BadFile as bad:
+        raise typer.BadParameter(str(bad)) from bad
+    raise typer.Exit(code)
+
+
+@app.command()
+def explain(*, rule: given.Rule = None, url: given.Instead = None) -> None:
+    """Print what a rule finds: cause, evidence, remedies; without one, all rules by name.
+
+    Exit: 0 it is printed, 2 there is no such rule, 4 the service unreachable or closed to us.
+    """
+    if url is None and _server.installed("explain"):
+        raise typer.Exit(_server.run("explain", [rule] if rule else []))
+    with _client(given.elsewhere(url, _server.missing("explain"))) as client:
+        raise typer.Exit(_errands.explain(client, rule, _console()))
+
+
 _server.register(app)
 
 
-def _judge(rules: dict[str, Any]) -> _gate.Judge:
-    """The service package's judge, its files read before anything is analysed."""
-    answer = _engine.load("judge_by")(rules)
+def _judge(rules: dict[str, Any], url: str | None) -> _gate.Judge | None:
+    """The service package's judge, checked before anything is analysed; None where a service is."""
+    try:
+        answer = _engine.load("judge_by")(rules)
+    except _engine.EngineMissing:
+        if url is None:
+            raise
+        return None
     if "problem" in answer:
         _local.say(_console(), "what to judge by", answer["problem"])
         raise typer.Exit(int(answer["problem"]["exit"]))
@@ -187,19 +242,38 @@ def _judge(rules: dict[str, Any]) -> _gate.Judge:
     return judge
 
 
+@contextmanager
+def _comparing(url: str | None) -> Iterator[_diff.Compare]:
+    """The package's comparison, else a service's where there is none here or one was named."""
+    here: _diff.Compare | None = None
+    if url is None:
+        try:
+            here = _engine.load("compare")
+        except _engine.EngineMissing as missing:
+            url = given.elsewhere(None, str(missing))
+    if here is not None:
+        yield here
+        return
+    with _client(url) as client:
+        yield _diff.there(client)
+
+
 def _console() -> Console:
     return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 @contextmanager
-def _desk(url: str | None, judge: _gate.Judge | None, timeout: float) -> Iterator[_local.Desk]:
+def _desk(
+    url: str | None, judge: _gate.Judge | None, rules: dict[str, Any], timeout: float
+) -> Iterator[_local.Desk]:
     """Where the models are analysed: at a service, or here where there is no URL."""
     console = _console()
     if url is None:
         yield _local.Local(judge, console)
         return
     with _client(url) as client:
-        yield _remote.Remote(client, timeout, judge, console)
+        theirs = rules if rules and judge is None else None
+        yield _remote.Remote(client, timeout, judge, console, theirs)
 
 
 def _client(url: str | None) -> Client:

@@ -120,7 +120,7 @@ def _findings(report: Json) -> Table:
             Text(severity, style=TONE[severity]),
             Text(printable(finding["rule_id"])),
             Text(_origins(finding, names)),
-            Text(_effect(finding)),
+            Text(effect(finding)),
             Text(_remedy(finding, remedies)),
         )
     return table
@@ -134,7 +134,8 @@ def _origins(finding: Json, names: dict[str, str]) -> str:
     return origins[0] + more
 
 
-def _effect(finding: Json) -> str:
+def effect(finding: Json) -> str:
+    """What a finding does to how many layers, and why it does not count, if so."""
     count = finding["affected_count"] or len(finding["origins"])
     verb = EFFECTS.get(finding["category"], f"{printable(finding['category'])} in")
     told = f"{verb} {count:,} layer{'' if count == 1 else 's'}"

@@ -70,6 +70,7 @@ async def get_capabilities(here: Here) -> Capabilities:
         limits={
             "max_upload_bytes": settings.max_upload_bytes,
             "max_json_bytes": settings.max_json_bytes,
+            "max_kept_bytes": settings.max_kept_bytes,
             "max_report_bytes": settings.max_report_bytes,
             "analysis_time_limit_s": settings.analysis_time_limit_s,
             "analysis_memory_bytes": settings.analysis_memory_bytes,

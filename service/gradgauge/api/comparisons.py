@@ -115,10 +115,15 @@ def _compared(
 ) -> Comparison:
     base, head = (Report.model_validate_json(text) for text in (base_json, head_json))
     told, judged = changes(base, head, policy, _today(), only_new=asked.only_new)
+    return comparison(told, judged, base=asked.base, head=asked.head)
+
+
+def comparison(told: Compared, judged: Report, *, base: str, head: str) -> Comparison:
+    """What changed between the two of these names, and head's verdict, as clients see it."""
     assert judged.gate is not None  # noqa: S101 - judging decides one
     return Comparison(
-        base=asked.base,
-        head=asked.head,
+        base=base,
+        head=head,
         new=told.new,
         existing=told.existing,
         fixed=told.fixed,

@@ -137,6 +137,8 @@ CODES: dict[str, tuple[int, str]] = {
     "unsupported_media_type": (415, "a body of this type is not read here"),
     "address_refused": (424, "the host's address is not a public one"),
     "fetching_off": (409, "the service fetches no models"),
+    "invalid_policy": (422, "a text is no policy, or no list of suppressions"),
+    "rule_not_found": (404, "there is no such rule"),
     "invalid_reference": (422, "what was given is no reference to a model"),
     "reference_not_allowed": (422, "the reference leads where the service does not go"),
     "reference_not_found": (424, "there is nothing where the reference leads"),

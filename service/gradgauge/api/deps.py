@@ -25,6 +25,8 @@ class Services:
     queue: Queue
     hub: Hub
     fetcher: Fetcher
+    kept: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+    """Reports that come with a request are in memory as objects one request at a time."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the process is told to stop: whoever streams comes to an end."""
 

@@ -135,6 +135,28 @@ _GATE = {
     "violating_findings": [],
     "reason": "no finding at or above high",
 }
+_PAGE = "# GF101 Vanishing gradient through depth\n\n## Cause\n..."
+_RULE = {"id": "GF101", "title": "Vanishing gradient through depth"}
+_COMPARED = {
+    "base": _BASE_ID,
+    "head": _ANALYSIS_ID,
+    "new": [],
+    "existing": [],
+    "fixed": [],
+    "layers": [
+        {
+            "name": "layers.3",
+            "base_id": "L0003",
+            "head_id": "L0003",
+            "log10_grad_act": 0.41,
+            "log10_grad_param": 0.4,
+        }
+    ],
+    "only_base": [],
+    "only_head": ["layers.4"],
+    "verdict": "pass",
+    "gate": _GATE,
+}
 
 
 @dataclass(frozen=True)
@@ -205,28 +227,14 @@ EXAMPLES: dict[str, Example] = {
             "measurements": [],
         }
     ),
+    "list_rules": Example(response={"items": [_RULE]}),
+    "get_rule": Example(
+        response=_RULE | {"page": "# GF101 Vanishing gradient through depth\n\n## Cause\n..."}
+    ),
+    "compare_reports": Example(response=_COMPARED | {"base": "rep_1", "head": "rep_2"}),
     "create_comparison": Example(
         {"base": _BASE_ID, "head": _ANALYSIS_ID, "policy": "release", "only_new": True},
-        {
-            "base": _BASE_ID,
-            "head": _ANALYSIS_ID,
-            "new": [],
-            "existing": [],
-            "fixed": [],
-            "layers": [
-                {
-                    "name": "layers.3",
-                    "base_id": "L0003",
-                    "head_id": "L0003",
-                    "log10_grad_act": 0.41,
-                    "log10_grad_param": 0.4,
-                }
-            ],
-            "only_base": [],
-            "only_head": ["layers.4"],
-            "verdict": "pass",
-            "gate": _GATE,
-        },
+        _COMPARED,
     ),
     "get_gate": Example(
         response={"analysis_id": _ANALYSIS_ID, "findings": [], "verdict": "pass", "gate": _GATE}

@@ -35,7 +35,9 @@ ADMIN = ("/v1/audit", "/v1/keys")
 OPERATOR = frozenset({"/metrics"})
 """For admins of the project `default`, the operator's own: it tells of all projects."""
 READING = frozenset({"GET", "HEAD"})
-COMPUTING = frozenset({"/v1/comparisons"})
+COMPUTING = frozenset(
+    {"/v1/comparisons", "/v1/reports:compare", "/v1/reports:judge", "/v1/reports:render"}
+)
 """What changes nothing, whatever its method: for keys of scope read."""
 KEY_PREFIX = "gg_"
 _RANKS = {"none": -1, "read": 0, "write": 1, "admin": 2}

@@ -14,6 +14,7 @@ from gradgauge.api.problems import NotReadable, Refused
 from gradgauge.errors import LimitExceeded
 
 MOST_DEPTH = 64
+MOST_KEYS = 100_000
 _DIGITS = 40  # Python's own int() is quadratic in the digits
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -38,17 +39,9 @@ class _StrictRequest(Request):
     @override
     async def body(self) -> bytes:
         if not hasattr(self, "_body"):
-            kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
             self._body = await read_body(self, self.state.services.settings.max_json_bytes)
-            if self._body and not (kind == "application/json" or kind.endswith("+json")):
-                raise Refused(
-                    NotReadable(
-                        "unsupported_media_type",
-                        "the body has to be JSON",
-                        hint="send it with Content-Type: application/json",
-                    ),
-                    415,
-                )
+            if self._body:
+                require_json(self)
         return self._body
 
     @override
@@ -59,8 +52,27 @@ class _StrictRequest(Request):
             raise Refused(error) from error
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """The whole body; raises Refused (413) where it is larger than `limit` bytes."""
+def require_json(request: Request) -> None:
+    """Raise Refused (415) where the body is not JSON by its type."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json" or kind.endswith("+json"):
+        return
+    said = NotReadable(
+        "unsupported_media_type",
+        "the body has to be JSON",
+        hint="send it with Content-Type: application/json",
+    )
+    raise Refused(said, 415)
+
+
+async def read_body(
+    request: Request,
+    limit: int,
+    *,
+    setting: str = "max_json_bytes",
+    hint: str = "models go to /v1/models",
+) -> bytes:
+    """The whole body; raises Refused (413) where it is larger than the setting's bytes."""
     told = request.headers.get("content-length", "")
     held = bytearray()
     if not (told.isdigit() and int(told[:20]) > limit):
@@ -74,8 +86,8 @@ async def read_body(request: Request, limit: int) -> bytes:
         LimitExceeded(
             "body_too_large",
             f"the body is larger than {limit} bytes",
-            limit=f"max_json_bytes={limit}",
-            hint="models go to /v1/models",
+            limit=f"{setting}={limit}",
+            hint=hint,
         )
     )
 
@@ -136,6 +148,8 @@ def _check_surrogates(data: Any) -> None:
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MOST_KEYS:
+        raise _bad(f"an object has more than {MOST_KEYS} keys")
     found = dict(pairs)
     if len(found) != len(pairs):
         keys = sorted(key for key, _ in pairs)

@@ -14,7 +14,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from gradgauge import telemetry
-from gradgauge.cli.differ import diff
 from gradgauge.cli.explainer import explain
 from gradgauge.cli.exporter import export
 from gradgauge.cli.patcher import patch
@@ -113,7 +112,6 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "restore": restore,
     "export": export,
     "patch": patch,
-    "diff": diff,
     "explain": explain,
 }
 

@@ -11,6 +11,7 @@ from gradgauge.schema.wire import (
     Count,
     Fraction,
     Interval,
+    Listed,
     MeasurementBlock,
     Number,
     Positive,
@@ -48,7 +49,7 @@ class AnalyticBlock(Block):
     sigma_max: Positive | None
     sigma_min: Positive | None
     stable_rank: Positive | None
-    assumptions: list[Text]
+    assumptions: Listed[Text]
 
 
 class SampledBlock(Block):
@@ -61,7 +62,7 @@ class SampledBlock(Block):
     status: SampledStatus
     n: Count
     """Inputs the gradients were measured on."""
-    seeds: list[int]
+    seeds: Listed[int]
     loss: Text | None
     input_kind: Text | None
     log10_grad_act: Quantiles | None
@@ -134,22 +135,22 @@ class LayerBlock(Block):
     name: Text
     scope: Text
     op: Text
-    nodes: list[Text]
-    params: list[Text]
+    nodes: Listed[Text]
+    params: Listed[Text]
     depth: Count
     """Position along the longest path from the inputs."""
     param_count: Count
-    shape_in: list[int | Text | None] | None
-    shape_out: list[int | Text | None] | None
+    shape_in: Listed[int | Text | None] | None
+    shape_out: Listed[int | Text | None] | None
     repeat_group: Text | None
-    reads: list[Text]
+    reads: Listed[Text]
     """Ids of the layers it reads from, through any reshaping between."""
-    finding_ids: list[Text]
+    finding_ids: Listed[Text]
     analytic: AnalyticBlock
     sampled: SampledBlock
     agreement: AgreementBlock
     risk: RiskBlock
-    measurements: list[MeasurementBlock]
+    measurements: Listed[MeasurementBlock]
 
     @model_validator(mode="before")
     @classmethod

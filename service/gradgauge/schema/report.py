@@ -21,6 +21,7 @@ from gradgauge.schema.wire import (
     Exact,
     Fraction,
     Interval,
+    Listed,
     MeasurementBlock,
     Number,
     Positive,
@@ -152,10 +153,10 @@ class SeriesBlock(Block):
     name: Text
     unit: Text
     """Unit of y, low and high."""
-    x: list[Exact]
-    y: list[Number | None]
-    low: list[Number | None]
-    high: list[Number | None]
+    x: Listed[Exact]
+    y: Listed[Number | None]
+    low: Listed[Number | None]
+    high: Listed[Number | None]
 
     @model_validator(mode="after")
     def _is_of_one_length(self) -> Self:
@@ -188,13 +189,13 @@ class Finding(Block):
     confidence: Fraction
     fingerprint: Text
     """Same over re-runs: it knows the rule, the category and the origin's scope, no metric."""
-    origins: list[Text]
-    affected: list[Text]
+    origins: Listed[Text]
+    affected: Listed[Text]
     affected_count: Count
-    evidence: list[Evidence]
+    evidence: Listed[Evidence]
     status: Literal["new", "existing", "fixed", "suppressed"]
     suppression: Text | None
-    recommendation_ids: list[Text]
+    recommendation_ids: Listed[Text]
 
 
 class Expected(Block):
@@ -229,19 +230,19 @@ class Recommendation(Block):
     id: Text
     action: Text
     title: Text
-    targets: list[Text]
-    finding_ids: list[Text]
+    targets: Listed[Text]
+    finding_ids: Listed[Text]
     rank: Count
     rationale: Text
     cost: Literal["config", "init", "architecture", "retrain"]
     function_preserving: bool
-    expected: list[Expected]
+    expected: Listed[Expected]
     verification: Literal["verified", "refuted", "not_run", "not_verifiable"]
-    verified: list[Verified]
-    side_effects: list[Text]
+    verified: Listed[Verified]
+    side_effects: Listed[Text]
     patched_model_id: Text | None
-    snippets: list[Snippet]
-    references: list[Text]
+    snippets: Listed[Snippet]
+    references: Listed[Text]
 
 
 class Check(Block):
@@ -258,7 +259,7 @@ class Warning_(Block):  # noqa: N801 - `Warning` is Python's own
 
     code: Text
     message: Text
-    layer_ids: list[Text]
+    layer_ids: Listed[Text]
 
 
 class Coverage(Block):
@@ -285,7 +286,7 @@ class Provenance(Block):
     device: Text
     dtype: Text
     deterministic: bool
-    seeds: list[int]
+    seeds: Listed[int]
     started_at: AwareDatetime
     finished_at: AwareDatetime
     stage_ms: dict[Text, Positive]
@@ -297,7 +298,7 @@ class Gate(Block):
     policy: Text
     passed: bool
     fail_on: FailOn
-    violating_findings: list[Text]
+    violating_findings: Listed[Text]
     reason: Text
 
 
@@ -311,15 +312,15 @@ class Report(Block):
     weights: WeightsBlock
     summary: Summary
     gate: Gate | None
-    findings: list[Finding]
-    recommendations: list[Recommendation]
-    checks: list[Check]
-    layers: list[LayerBlock]
+    findings: Listed[Finding]
+    recommendations: Listed[Recommendation]
+    checks: Listed[Check]
+    layers: Listed[LayerBlock]
     graph_url: Text | None
     coverage: Coverage
-    warnings: list[Warning_]
-    measurements: list[MeasurementBlock]
-    series: list[SeriesBlock]
+    warnings: Listed[Warning_]
+    measurements: Listed[MeasurementBlock]
+    series: Listed[SeriesBlock]
     provenance: Provenance
     compared_to: Text | None
 

@@ -1,9 +1,11 @@
 """What every block on the wire has in common: no defaults, no unknown fields, honest numbers."""
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, PlainSerializer
+
+T = TypeVar("T")
 
 Severity = Literal["none", "low", "medium", "high", "critical"]
 SEVERITIES: tuple[Severity, ...] = ("none", "low", "medium", "high", "critical")
@@ -56,6 +58,16 @@ Score = Annotated[
     float, Field(ge=0, le=100), AfterValidator(significant), PlainSerializer(significant)
 ]
 Count = Annotated[int, Field(ge=0)]
+
+
+class _FirstFault(FailFast):
+    """`FailFast` as a part of unions, which Python 3.11 hashes."""
+
+    __hash__ = object.__hash__
+
+
+# Of a million wrong items the first is told, and no other kept.
+Listed = Annotated[list[T], _FirstFault()]
 
 
 class Block(BaseModel):

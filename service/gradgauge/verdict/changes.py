@@ -3,12 +3,21 @@
 from datetime import UTC, date, datetime
 from typing import Any
 
+from gradgauge.errors import GradgaugeError
 from gradgauge.schema.report import Report
 from gradgauge.verdict.compare import Comparison, compare
+from gradgauge.verdict.files import Rules, as_asked
 from gradgauge.verdict.judge import judge
 from gradgauge.verdict.policy import Policy
 
 Json = dict[str, Any]
+
+
+class PairRequest(Rules):
+    """Two reports of one network, and by which rules the later one is judged."""
+
+    base: Report
+    head: Report
 
 
 def changes(
@@ -25,16 +34,23 @@ def changes(
     return told.model_copy(update=held), judged
 
 
-def compare_json(base: Json, head: Json, *, only_new: bool = False) -> Json:
-    """Two reports as JSON to what `POST /v1/comparisons` answers, by the policy built in.
-
-    `base` and `head` are the reports' own ids. Raises pydantic.ValidationError where one is no
-    report of this version.
-    """
-    before, after = Report.model_validate(base), Report.model_validate(head)
+def compared(asked: PairRequest) -> tuple[Comparison, Report]:
+    """What head changed, and head as judged; raises InvalidOptions as `Rules.decided`."""
     today = datetime.now(UTC).date()
-    told, judged = changes(before, after, Policy(), today, only_new=only_new)
+    return changes(asked.base, asked.head, asked.decided(), today, only_new=asked.only_new)
+
+
+def compare_json(base: Json, head: Json, **rules: Any) -> Json:
+    """Two reports and rules as JSON to what `POST /v1/reports:compare` answers.
+
+    {"problem": ...} with exit 2 where one of them is none.
+    """
+    try:
+        asked = as_asked(PairRequest, {"base": base, "head": head} | rules)
+        told, after = compared(asked)
+    except GradgaugeError as error:
+        return {"problem": error.as_dict() | {"exit": 2}}
     held = told.model_dump(mode="json")
     ids = {"base": held.pop("base_id"), "head": held.pop("head_id")}
-    gate = judged.model_dump(mode="json", include={"gate": True})
-    return ids | held | gate | {"verdict": judged.summary.verdict}
+    gate = after.model_dump(mode="json", include={"gate": True})
+    return ids | held | gate | {"verdict": after.summary.verdict}

@@ -1,4 +1,4 @@
-"""Policies, suppressions and earlier reports, from the text a user wrote or kept."""
+"""Policies and suppressions, from the text a user wrote."""
 
 from typing import TypeVar
 
@@ -6,7 +6,6 @@ from pydantic import ValidationError
 
 from gradgauge.errors import GradgaugeError, InvalidOptions
 from gradgauge.schema.document import read_document
-from gradgauge.schema.report import Report
 from gradgauge.schema.strict import fault
 from gradgauge.verdict.policy import AllowList, Policy
 
@@ -40,25 +39,6 @@ def joined(policy: Policy, more: AllowList) -> Policy:
     """
     whole = dict(policy) | {"allow": (*policy.allow, *more.allow)}
     return _checked(whole, Policy, "one list with the policy's")
-
-
-def read_report(text: str | bytes) -> Report:
-    """A report that was kept as JSON.
-
-    Raises:
-        InvalidOptions: it is none, or of a version whose reports have other fields.
-    """
-    try:
-        return Report.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InvalidOptions(
-            "invalid_report",
-            f"it is not a report of this version: {first['msg']}",
-            where=where or None,
-            hint="keep the JSON that `gradgauge check --format json` writes, or make it again",
-        ) from error
 
 
 def _read(text: str | bytes, kind: type[Held], what: str) -> Held:

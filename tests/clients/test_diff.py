@@ -3,9 +3,20 @@
 import json
 
 import pytest
+from typer.testing import CliRunner
 
-from gradgauge.cli.differ import diff
+from gradgauge.verdict.changes import compare_json
+from gradgauge_client import _engine, cli
 from tests import reports
+
+
+@pytest.fixture(autouse=True)
+def package(monkeypatch):
+    monkeypatch.setattr(_engine, "load", {"compare": compare_json}.__getitem__)
+
+
+def diff(*words):
+    return CliRunner().invoke(cli.app, ["diff", *words])
 
 
 @pytest.fixture
@@ -22,16 +33,18 @@ def finding(fingerprint, severity="critical", **changes):
     return reports.finding(severity, fingerprint=fingerprint, **changes)
 
 
-def test_it_tells_what_is_new_what_stayed_and_what_went(kept, capsys):
+def test_it_tells_what_is_new_what_stayed_and_what_went(kept):
     base, head = kept("a.json", finding("a"), finding("b")), kept("b.json", finding("b"))
-    assert diff([base, head]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    result = diff(base, head)
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
     assert lines[0].endswith("score 23 -> 23")
     assert lines[1].split()[:3] == ["existing", "critical", "GF101"]
     assert lines[2].split()[:4] == ["-", "fixed", "critical", "GF101"]
     assert lines[2].endswith("[a]")
     assert "in 0 of 20 layers" in lines[3]
-    assert lines[-1] == "gate of new findings: passed, no finding at or above high"
+    told = "gate of new findings: passed, 1 known from rep_1; no finding at or above high"
+    assert lines[-1] == told
 
 
 @pytest.mark.parametrize(
@@ -44,47 +57,54 @@ def test_it_tells_what_is_new_what_stayed_and_what_went(kept, capsys):
     ],
 )
 def test_a_new_finding_fails_by_its_severity(kept, severity, flags, code):
-    assert diff([kept("a.json"), kept("b.json", finding("n", severity)), *flags]) == code
+    assert diff(kept("a.json"), kept("b.json", finding("n", severity)), *flags).exit_code == code
 
 
-def test_what_a_policy_suppresses_does_not_fail(kept, tmp_path, capsys):
+def test_what_a_policy_suppresses_does_not_fail(kept, tmp_path):
     policy = tmp_path / "p.yaml"
     policy.write_text("allow: [{fingerprint: n, reason: it is meant}]")
     base, head = kept("a.json"), kept("b.json", finding("n"))
-    assert diff([base, head, "--policy", str(policy)]) == 0
-    assert "(suppressed: it is meant)" in capsys.readouterr().out
+    result = diff(base, head, "--policy", str(policy))
+    assert result.exit_code == 0
+    assert "(suppressed: it is meant)" in result.stdout
 
 
 def test_a_head_that_is_inconclusive_exits_3(kept):
     gate = reports.report()["gate"] | {"reason": "inconclusive: the forward pass differs"}
-    assert diff([kept("a.json"), kept("b.json", gate=gate)]) == 3
+    assert diff(kept("a.json"), kept("b.json", gate=gate)).exit_code == 3
 
 
-def test_gradients_that_moved_are_listed_the_furthest_first(kept, capsys):
+def test_gradients_that_moved_are_listed_the_furthest_first(kept):
     moved = [reports.layer(i, sampled=reports.sampled(-0.3 * (20 - i) + i / 3)) for i in range(20)]
-    assert diff([kept("a.json"), kept("b.json", layers=moved[:19])]) == 0
-    out = capsys.readouterr().out
+    result = diff(kept("a.json"), kept("b.json", layers=moved[:19]))
+    assert result.exit_code == 0
+    out = result.stdout
     assert "in 17 of 19 layers" in out
     assert out.index("/fc.18/Gemm: +5.95 decades") < out.index("/fc.17/Gemm")
     assert "and 7 more" in out
     assert "only in the first: 1 layer, /fc.19/Gemm" in out
 
 
-def test_json_is_the_comparison_with_its_gate(kept, capsys):
-    assert diff([kept("a.json"), kept("b.json", finding("n")), "--format", "json"]) == 1
-    told = json.loads(capsys.readouterr().out)
+def test_json_is_the_comparison_with_its_gate(kept):
+    result = diff(kept("a.json"), kept("b.json", finding("n")), "--format", "json")
+    assert result.exit_code == 1
+    told = json.loads(result.stdout)
     assert [each["fingerprint"] for each in told["new"]] == ["n"]
     assert (told["verdict"], told["gate"]["violating_findings"]) == ("fail", ["F001"])
 
 
-def test_hostile_names_are_made_safe(kept, capsys):
+def test_hostile_names_are_made_safe(kept):
     head = kept("b.json", finding("n", title=reports.HOSTILE))
-    diff([kept("a.json"), head])
-    assert "\x1b" not in capsys.readouterr().out
+    result = diff(kept("a.json"), head)
+    assert "\x1b" not in result.stdout
 
 
-def test_what_is_no_report_is_named_and_exits_2(kept, tmp_path, capsys):
+def test_what_is_no_report_is_named_and_exits_2(kept, tmp_path):
     bad = tmp_path / "bad.json"
     bad.write_text("{}")
-    assert diff([kept("a.json"), str(bad)]) == 2
-    assert "bad.json: it is not a report" in capsys.readouterr().err
+    result = diff(kept("a.json"), str(bad))
+    assert result.exit_code == 2
+    assert "bad.json: it is not a report" in result.stderr
+    bad.write_text("[")
+    told = " ".join(diff(str(bad), str(bad)).stderr.split())
+    assert "which is JSON" in told
