@@ -55,6 +55,18 @@ def test_only_the_last_state_sends_a_gradient_back_where_only_it_is_read():
     assert steps == pytest.approx(np.full(STEPS - 1, -math.log10(0.8)), abs=1e-6)
 
 
+def test_past_its_length_an_input_tells_nothing():
+    stored = {"W": np.ones((1, 1, 1)), "R": np.full((1, 1, 1), 0.8)}
+    lengths = np.array([STEPS, STEPS // 2], dtype=np.int32)
+    nodes = [
+        node("Abs", "x", "p"),
+        node("RNN", "p W R - lengths", "Y", hidden_size=1, activations=["Relu"]),
+    ]
+    case, exe = staged(made(nodes, {"x": [STEPS, 2, 1]}, "Y", {**stored, "lengths": lengths}))
+    found = {m.name: m for m in recurrence(case, exe).measurements}["lyapunov_exponent:Y"]
+    assert found.value == pytest.approx(math.log(0.8), abs=1e-6)
+
+
 class Recurrent(nn.Module):
     def __init__(self, kind) -> None:
         super().__init__()
@@ -125,32 +137,44 @@ def test_an_lstms_exponent_is_that_of_the_product_of_its_jacobians():
     assert found["lyapunov_exponent:/net/LSTM"] == pytest.approx(slope, abs=0.03)
 
 
-def scan(w):
-    """h_t = w h_{t-1} + x_t as a Scan over the first axis of x, which holds time."""
+def scan(w, shape=(2, 3)):
+    """h_t = w h_{t-1} + x_t as a Scan over the first axis of x, which holds time.
+
+    Beside it the Scan carries k_t = w k_{t-1}, one number, and what x has been, which grows.
+    """
     body = helper.make_graph(
         [
             helper.make_node("Mul", ["h_in", "w"], ["wh"], name="mul"),
             helper.make_node("Add", ["wh", "x_t"], ["h_out"], name="add"),
+            helper.make_node("Mul", ["k_in", "w"], ["k_out"], name="fade"),
+            helper.make_node("Reshape", ["x_t", "flat"], ["x_flat"], name="flatten"),
+            helper.make_node("Concat", ["c_in", "x_flat"], ["c_out"], name="cache", axis=0),
             helper.make_node("Identity", ["h_out"], ["y_t"], name="id"),
         ],
         "body",
-        [helper.make_tensor_value_info(n, 1, [2, 3]) for n in ("h_in", "x_t")],
-        [helper.make_tensor_value_info(n, 1, [2, 3]) for n in ("h_out", "y_t")],
+        [helper.make_tensor_value_info(n, 1, None) for n in ("h_in", "k_in", "c_in", "x_t")],
+        [helper.make_tensor_value_info(n, 1, None) for n in ("h_out", "k_out", "c_out", "y_t")],
     )
     scanning = helper.make_node(
-        "Scan", ["h0", "x"], ["h", "ys"], name="scan", body=body, num_scan_inputs=1
+        "Scan",
+        ["h0", "k0", "c0", "x"],
+        ["h", "k", "c", "ys"],
+        name="scan",
+        body=body,
+        num_scan_inputs=1,
     )
-    stored = {"h0": np.zeros((2, 3)), "w": np.full((1,), w)}
+    stored = {"h0": np.zeros(shape), "k0": np.ones(()), "c0": np.zeros(1), "w": np.full((), w)}
     return made(
         [scanning, node("Mul", "h gain", "y")],
-        {"x": [STEPS, 2, 3]},
+        {"x": [STEPS, *shape]},
         "y",
-        stored | {"gain": np.ones(3)},
+        stored | {"gain": np.ones(()), "flat": np.array([-1])},
     )
 
 
-def test_a_scan_decays_as_its_body_says():
-    case, exe = staged(scan(0.7))
+@pytest.mark.parametrize("shape", [(2, 3), (3,), ()])
+def test_a_scan_decays_as_its_body_says(shape):
+    case, exe = staged(scan(0.7, shape))
     assert has_time(case)
     found = recurrence(case, exe)
     assert named(found)["lyapunov_exponent:scan"] == pytest.approx(math.log(0.7), abs=1e-6)

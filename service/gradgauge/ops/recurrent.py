@@ -1,6 +1,7 @@
 """RNN, GRU and LSTM over time, by torch's fused kernels where they say the same thing."""
 
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,24 @@ from torch.nn import functional
 
 from gradgauge.ops import cells
 from gradgauge.ops.cells import Cell, Direction, State
-from gradgauge.ops.row import op
+from gradgauge.ops.row import Result, Run, op
+
+# told of each direction: its states in the order the steps are gone through, the sequences' lengths
+Note = Callable[[list[State], Tensor | None], None]
+_NOTE: ContextVar[Note | None] = ContextVar("note", default=None)
+
+
+def stepwise(run: Run, note: Note) -> Run:
+    """One of these ops without fused kernels, all of whose states stand in autograd's graph."""
+
+    def noting(*inputs: Tensor | None, **attributes: object) -> Result:
+        token = _NOTE.set(note)
+        try:
+            return run(*inputs, **attributes)
+        finally:
+            _NOTE.reset(token)
+
+    return noting
 
 
 def _scan(x: Tensor, state: State, lengths: Tensor | None, d: Direction, cell: Cell) -> State:
@@ -17,10 +35,10 @@ def _scan(x: Tensor, state: State, lengths: Tensor | None, d: Direction, cell: C
 
     Past its length a sequence keeps its state and outputs zeros.
     """
-    inputs = functional.linear(x, d.w, d.wb)
-    outputs = []
-    for t in range(x.shape[0]):
-        new = cell(inputs[t], state, d)
+    outputs, states = [], []
+    # taken apart at once: the gradient of each step by itself is as large as all of them
+    for t, step in enumerate(functional.linear(x, d.w, d.wb).unbind(0)):
+        new = cell(step, state, d)
         if lengths is None:
             state = new
             outputs.append(new[0])
@@ -28,6 +46,9 @@ def _scan(x: Tensor, state: State, lengths: Tensor | None, d: Direction, cell: C
             alive = (t < lengths).unsqueeze(1)
             state = tuple(torch.where(alive, n, s) for n, s in zip(new, state, strict=True))
             outputs.append(torch.where(alive, new[0], torch.zeros_like(new[0])))
+        states.append(state)
+    if (note := _NOTE.get()) is not None:
+        note(states, lengths)
     return (torch.stack(outputs) if outputs else x.new_zeros(0, *state[0].shape)), *state
 
 
@@ -187,7 +208,7 @@ def _run(
         state = tuple(s[k] for s in starts)
         kernel = _kernel(d, lengths, kind.name)
         there = _reversed(x, lengths) if backwards else x
-        if kernel is not None and x.shape[0] > 0:
+        if kernel is not None and x.shape[0] > 0 and _NOTE.get() is None:
             y, *last = _fused(there, state, d, kernel)
         else:
             y, *last = _scan(there, state, lengths, d, kind.cell)

@@ -1,6 +1,7 @@
 """Run a compiled graph: node after node in torch, values freed after their last use."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gradgauge.errors import AnalysisFailed, InvalidInput
+from gradgauge.ops.row import Run
 from gradgauge.sampled.budget import Budget, Spent, gathered
 from gradgauge.sampled.program import Body, Edge, Piece, Step, every, pieces, with_dead
 from gradgauge.sampled.recompute import forgetting
@@ -61,6 +63,7 @@ class Executable:
         self._replaced: frozenset[str] = frozenset()
         self._replace: Replace = _unchanged
         self._spent = Spent(self._budget)
+        self._cuts: Sequence[int] = ()
         self._pieces: tuple[Piece, ...] = ()
         self._between: Callable[[int], None] | None = None
 
@@ -80,7 +83,13 @@ class Executable:
         What autograd keeps within a piece is let go and made again, by the same ops, when the
         backward pass arrives there. Without cuts everything is kept.
         """
+        self._cuts = cuts
         self._pieces = pieces(self._steps, cuts) if cuts else ()
+
+    def run_instead(self, runs: Mapping[str, Run]) -> None:
+        """Run these nodes (none of a subgraph) by other functions of the same arguments."""
+        self._steps = [replace(s, run=runs.get(s.node, s.run)) for s in self._steps]
+        self.recompute(self._cuts)
 
     def watch_steps(self, between: Callable[[int], None] | None) -> None:
         """Call this with 0 before the next runs' first step and with 1, 2, ... after each."""

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import onnx_ir
@@ -22,7 +23,7 @@ from gradgauge.schema.profile import Measurement, Series
 ROUNDS = {"standard": 4, "deep": 256}  # from the network's input to its output
 BLOCK_ROUNDS = {"standard": 3, "deep": 256}
 BLOCKS = {"standard": 12, "deep": 64}
-WHOLLY = 8  # singular values up to which all are worked out in any case
+WHOLLY = 8  # singular values up to which all are worked out: of twice as many by VJPs alone
 FEW = 256  # singular values up to which one random direction is too few for their mean square
 HOLDS = 3.0  # times what a pass over as many inputs holds: the derivative of its backward pass
 TINY = 1e-6  # of the largest: float32 tells no smaller one from rounding
@@ -98,29 +99,32 @@ def spectrum(
     """
     if not x.numel() or not y.numel():
         return None
-    u = torch.zeros_like(y).requires_grad_()
     try:
-        made: tuple[Tensor | None, ...] = torch.autograd.grad(
-            y, x, u, create_graph=True, allow_unused=True
-        )
-        through = made[0]
-        if through is None or not through.requires_grad:
-            return None
+
+        @cache
+        def transposed() -> tuple[Tensor, Tensor]:
+            """The VJP as a function of its argument: one backward pass, asked for once."""
+            u = torch.zeros_like(y).requires_grad_()
+            (made,) = torch.autograd.grad(y, x, u, create_graph=True)
+            return made, u
 
         def forward(v: np.ndarray) -> np.ndarray:
             budget.go_on("a round of Lanczos")
             sent = torch.from_numpy(v).reshape(x.shape).to(x)
-            (out,) = torch.autograd.grad(through, u, sent, retain_graph=True)
+            (out,) = torch.autograd.grad(*transposed(), sent, retain_graph=True)
             return out.double().reshape(-1).cpu().numpy()
 
         def back(w: np.ndarray) -> np.ndarray:
+            budget.go_on("a round of Lanczos")
             sent = torch.from_numpy(w).reshape(y.shape).to(y)
             (out,) = torch.autograd.grad(y, x, sent, retain_graph=True)
             return out.double().reshape(-1).cpu().numpy()
 
         if x.numel() <= y.numel():
-            return _estimated(forward, back, (x.numel(), y.numel()), rounds, generator)
-        return _estimated(back, forward, (y.numel(), x.numel()), rounds, generator)
+            sizes = (x.numel(), y.numel())
+            return _estimated(forward, back, sizes, rounds, generator, WHOLLY)
+        sizes = (y.numel(), x.numel())
+        return _estimated(back, forward, sizes, rounds, generator, 2 * WHOLLY)
     except RuntimeError as fault:
         if wants_memory(fault):
             raise
@@ -133,13 +137,18 @@ def _estimated(
     sizes: tuple[int, int],
     rounds: int,
     generator: torch.Generator,
+    wholly: int,
 ) -> Spectrum:
-    """From the smaller side on, where the last step back is not needed.
+    """From the smaller side on, where the last step back is not needed; a small side wholly.
 
     The random start is a probe of the mean square too.
     """
     least = sizes[0]
-    rounds = least if least <= WHOLLY else min(rounds, least)
+    if least <= wholly:
+        rows = np.stack([forward(e) for e in np.eye(least)])
+        values = np.linalg.svd(rows, compute_uv=False)
+        return Spectrum(values, complete=True, mean_square=float((values**2).mean()))
+    rounds = min(rounds, least)
     start = torch.randn(least, generator=generator, dtype=torch.float64).numpy()
     first = forward(start)
     squares = [float(np.square(first).sum())]

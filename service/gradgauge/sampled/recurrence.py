@@ -1,7 +1,7 @@
 """States through time: dL/dh_t, how fast it decays, how far it reaches, and chaos."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,33 +10,31 @@ import torch
 from torch import Tensor
 
 from gradgauge.graph.layers import Layer
+from gradgauge.ops.cells import State
+from gradgauge.ops.recurrent import Note, stepwise
 from gradgauge.sampled.case import Found, Measured, curve, told
-from gradgauge.sampled.executable import execute
 from gradgauge.sampled.executor import Executable
 from gradgauge.sampled.frame import feed
 from gradgauge.sampled.passes import backward, differentiable, target_rows
 from gradgauge.sampled.probes import cotangents
-from gradgauge.sampled.program import Step
 from gradgauge.sampled.statistics import decades_slope, log10_rms, t_interval
 from gradgauge.sampled.steps import STEPS, tied_chains
 from gradgauge.schema.profile import Measurement, Series
 
-State = tuple[Tensor, ...]  # one step's h, or h and c
-_TAKES = {"RNN": 6, "GRU": 6, "LSTM": 8}  # inputs of the ops
 BURN = 0.2  # of the steps, until the adjoint has turned to the leading direction
 
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """The states of one recurrence in the order of time, and dL/dh_t.
+    """The states of one recurrence in the order of time, inputs first, and dL/dh_t.
 
-    `axis` is the axis of the states that tells inputs apart.
+    `lengths` are the inputs' own numbers of steps where they differ.
     """
 
     name: str
     states: list[State]
     grads: list[Tensor]
-    axis: int
+    lengths: Tensor | None
 
 
 def has_time(case: Measured) -> bool:
@@ -47,58 +45,64 @@ def has_time(case: Measured) -> bool:
 
 def recurrence(case: Measured, exe: Executable) -> Found:
     """Of every RNN, LSTM, GRU, Loop, Scan and unrolled cell; `exe` runs in float64."""
-    tracks = _tracks(case, exe)
     measured: list[Measurement] = []
     series: list[Series] = []
-    for track in tracks:
-        if len(track.states) >= STEPS:
-            measured += _numbers(track, case.setting.seed)
-            series += _curves(track)
+    for track in _tracks(case, exe):
+        measured += _numbers(track, case.setting.seed)
+        series += _curves(track)
     return Found(tuple(measured), tuple(series))
 
 
 def _tracks(case: Measured, exe: Executable) -> list[Track]:
-    nodes, bodies, chains = _nodes(case), _loop_states(case.model), tied_chains(case.layers)
-    looped: dict[str, list[Tensor]] = {}
-    chained = {layer.output: name for name, chain in chains.items() for layer in chain}
+    """The states of what runs over steps and, by one backward pass of the loss, their gradients."""
+    bodies, chains = _loop_states(case.model), tied_chains(case.layers)
+    nodes = {layer.name: exe.step(layer.nodes[0]) for layer in _nodes(case)}
+    nodes = {k: s for k, s in nodes.items() if s.attributes.get("direction") != "bidirectional"}
+    chained = {layer.output for chain in chains.values() for layer in chain}
+    noted: dict[str, list[Tensor]] = {}
+    gone: dict[str, tuple[list[State], Tensor | None]] = {}
 
     def note(name: str, y: Tensor) -> Tensor:
-        looped.setdefault(name, []).append(y)
+        noted.setdefault(name, []).append(y)
         return y
 
-    steps = {layer.id: exe.step(layer.nodes[0]) for layer in nodes}
-    names = {n for s in steps.values() for n in (*s.inputs, *s.outputs) if n}
-    exe.watch(names)
+    def noting(node: str) -> Note:
+        # once: a piece may be run again for the backward pass
+        return lambda *each: gone.update({node: gone.get(node, each)})
+
     exe.intercept({*chained, *(n for _, held in bodies for n in held)}, note)
+    exe.run_instead({s.node: stepwise(s.run, noting(s.node)) for s in nodes.values()})
     generator = torch.Generator()
-    outputs = differentiable(exe(*feed(exe, case.setting, case.reading, generator, 0)))
+    try:
+        outputs = differentiable(exe(*feed(exe, case.setting, case.reading, generator, 0)))
+    finally:
+        exe.run_instead({s.node: s.run for s in nodes.values()})
     target = target_rows(case.reading, case.frame.rows, 0, case.setting.device)
     sent = cotangents(outputs, case.setting.loss, target=target, generator=generator)
-    watched, exe.watched = exe.watched, {}
-    found = [
-        track
-        for layer in nodes
-        if (track := _unrolled(layer, steps[layer.id], watched, outputs, sent)) is not None
-    ]
+    found = [(name, *gone[s.node]) for name, s in nodes.items() if s.node in gone]
     for loop, held in bodies:
-        parts = [looped.get(name, []) for name in held]
+        parts = [noted[name] for name in held if _steady(noted.get(name, []))]
         if parts and all(len(p) == len(parts[0]) for p in parts):
-            looped_states: list[State] = [tuple(state) for state in zip(*parts, strict=True)]
-            found.append(_noted(loop, looped_states, outputs, sent))
+            found.append((loop, list(zip(*parts, strict=True)), None))
     for name, chain in chains.items():
-        states: list[State] = [(looped[layer.output][0],) for layer in chain]
-        found.append(_noted(name, states, outputs, sent))
-    return found
+        found.append((name, [(noted[layer.output][0],) for layer in chain], None))
+    found = [each for each in found if len(each[1]) >= STEPS]
+    hs = [state[0] for _, states, _ in found for state in states]
+    grads = iter(backward(outputs, hs, sent, keep=True))
+    return [
+        Track(
+            name,
+            states,
+            [torch.zeros_like(h) if (g := next(grads)) is None else g for h, *_ in states],
+            lengths,
+        )
+        for name, states, lengths in found
+    ]
 
 
-def _noted(
-    name: str, states: list[State], outputs: Sequence[Tensor], sent: Sequence[Tensor]
-) -> Track:
-    """A recurrence whose states stand in the run's own autograd graph."""
-    hs = [state[0] for state in states]
-    grads = backward(outputs, hs, sent, keep=True)
-    held = [torch.zeros_like(h) if g is None else g for h, g in zip(hs, grads, strict=True)]
-    return Track(name, states, held, 0)
+def _steady(states: Sequence[Tensor]) -> bool:
+    """Of one shape at every step, as a cache that grows is not, and differentiable."""
+    return len({s.shape for s in states}) == 1 and all(s.requires_grad for s in states)
 
 
 def _nodes(case: Measured) -> list[Layer]:
@@ -124,75 +128,11 @@ def _loop_states(model: onnx_ir.Model) -> list[tuple[str, list[str]]]:
     return found
 
 
-def _unrolled(
-    layer: Layer,
-    step: Step,
-    watched: dict[str, Tensor],
-    outputs: Sequence[Tensor],
-    sent: Sequence[Tensor],
-) -> Track | None:
-    """The node run again one step at a time from the same inputs, under the same cotangents.
-
-    One direction, time first: what exporters write for one-way layers.
-    """
-    if step.attributes.get("layout") or step.attributes.get("direction") == "bidirectional":
-        return None
-    ends = [watched[name] if name else None for name in step.outputs]
-    made = [y for y in ends if y is not None and y.requires_grad]
-    given = iter(backward(outputs, made, sent, keep=True))
-    cots = [next(given) if y is not None and y.requires_grad else None for y in ends]
-    cots += [None] * (3 - len(cots))
-    values = [None if name is None else watched[name].detach() for name in step.inputs]
-    backwards = step.attributes.get("direction") == "reverse"
-    states = list(_walk(step, values, 2 if step.op == "LSTM" else 1, backwards=backwards))
-    grads = _state_gradients(states, cots, backwards=backwards)
-    return Track(layer.name, states, grads, 1)
-
-
-def _walk(
-    step: Step, values: list[Tensor | None], count: int, *, backwards: bool
-) -> Iterator[State]:
-    """h_t, and c_t of an LSTM, in the order in which the node visits time."""
-    values = [*values, *[None] * (8 - len(values))]
-    x, w = values[0], values[2]
-    if x is None or w is None:
-        return
-    blank = x.new_zeros(w.shape[0], x.shape[1], w.shape[2])
-    state = [v if v is not None else blank for v in values[5 : 5 + count]]
-    state = [s.clone().requires_grad_() for s in state]
-    for t in reversed(range(x.shape[0])) if backwards else range(x.shape[0]):
-        values[0], values[4] = x[t : t + 1], None
-        values[5 : 5 + count] = state
-        made = execute(step, values[: _TAKES[step.op]])
-        state = list(made[1 : 1 + count])
-        yield tuple(state)
-
-
-def _state_gradients(
-    states: list[State], cots: list[Tensor | None], *, backwards: bool
-) -> list[Tensor]:
-    """dL/dh_t: every step's own cotangent of Y and the last one's of Y_h and Y_c, added up."""
-    each, last, cell = cots[0], cots[1], cots[2]
-    hs = [state[0] for state in states]
-    order = range(len(hs))[::-1] if backwards else range(len(hs))
-    own = [torch.zeros_like(h) if each is None else each[t] for h, t in zip(hs, order, strict=True)]
-    if last is not None:
-        own[-1] = own[-1] + last
-    ends, given = list(hs), own
-    if cell is not None and len(states[-1]) > 1:
-        ends, given = [*hs, states[-1][1]], [*own, cell]
-    grads = torch.autograd.grad(ends, hs, given, retain_graph=True)
-    return list(grads)
-
-
-def _sizes(steps: Sequence[Sequence[Tensor]], axis: int) -> np.ndarray:
+def _sizes(steps: Sequence[Sequence[Tensor]]) -> np.ndarray:
     """log10 2-norm of a state's parts together, [steps, inputs]; all steps in one reduction."""
-    flat = torch.stack(
-        [
-            torch.cat([p.movedim(axis if p.ndim > axis else 0, 0).flatten(1) for p in parts], 1)
-            for parts in steps
-        ]
-    )
+    counts = {p.shape[0] if p.ndim > 1 else 1 for p in steps[0]}
+    rows = counts.pop() if len(counts) == 1 else 1  # 1: what is carried does not lie by inputs
+    flat = torch.stack([torch.cat([p.reshape(rows, -1) for p in ps], 1) for ps in steps])
     sizes = log10_rms(flat.flatten(0, 1)) + 0.5 * math.log10(flat.shape[2])
     found: np.ndarray = sizes.reshape(flat.shape[:2]).cpu().numpy()
     return found
@@ -212,15 +152,16 @@ def _growth(track: Track, seed: int) -> np.ndarray:
         [torch.zeros_like(s) if (g := next(grads)) is None else g for s in state]
         for state in track.states
     ]
-    return _sizes(steps, track.axis)
+    return _sizes(steps)
 
 
 def _numbers(track: Track, seed: int) -> list[Measurement]:
     """From the state-to-state Jacobians alone, so that the loss's own steps do not count."""
     growth = _growth(track, seed)
-    steps = len(growth)
-    kept = growth[: max(3, steps - int(BURN * steps))]
-    slopes = [s for row in kept.T if (s := decades_slope(list(map(float, row)))) is not None]
+    steps, inputs = growth.shape
+    lengths = [steps] * inputs if track.lengths is None else track.lengths.tolist()
+    kept = [row[: max(3, n - int(BURN * n))] for row, n in zip(growth.T, lengths, strict=True)]
+    slopes = [s for row in kept if (s := decades_slope(list(map(float, row)))) is not None]
     if not slopes:
         return []
     slope = -float(np.mean(slopes))  # decades per step, going back in time
@@ -245,11 +186,7 @@ def _numbers(track: Track, seed: int) -> list[Measurement]:
 
 
 def _curves(track: Track) -> list[Series]:
-    width = 0.5 * math.log10(_width(track.grads[0], track.axis))
-    sizes = _sizes([[g] for g in track.grads], track.axis) - width
+    sizes = _sizes([[g] for g in track.grads])
+    sizes -= 0.5 * math.log10(max(1, track.grads[0].numel() // sizes.shape[1]))
     middle = [float(m) for m in np.median(sizes, axis=1)]
     return [curve(f"state_gradient_by_time_step:{track.name}", "decades", middle)]
-
-
-def _width(g: Tensor, axis: int) -> int:
-    return max(1, g.numel() // g.shape[axis if g.ndim > axis else 0])
