@@ -33,7 +33,7 @@ def exploding():
     [
         (nets.exploding, "GF102", "reinitialise_network+insert_residual"),
         (nets.residual, "GF102", "reinitialise_network+fixup"),
-        (nets.convolutions, "GF101", "reinitialise_network+insert_residual"),
+        (nets.convolutions, "GF101", "insert_batch_norm+insert_residual"),
         (nets.vanilla, "GF103", "rnn_to_gru"),
         (lambda: nets.recurrent("LSTM", 60), "GF103", "reinitialise_network+chrono_init"),
     ],

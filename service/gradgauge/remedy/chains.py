@@ -38,10 +38,11 @@ CHAINS: Final[tuple[Chain, ...]] = (
     (STANDARDISE, TO_GRU),
     (STANDARDISE, TO_LSTM),
 )
-# a start anew by what a network is made of: the first whose last row applies
+# a start anew by what a network is made of: the first whose rows behind the first all apply
 RESTARTS: Final[tuple[Chain, ...]] = (
     (STANDARDISE, TO_GRU),
     (STANDARDISE, REINITIALISE, CHRONO),
+    (STANDARDISE, BATCH_NORM, SKIP),
     (STANDARDISE, REINITIALISE, SKIP),
     (STANDARDISE, REINITIALISE, FIXUP),
     (STANDARDISE, REINITIALISE, PRE_NORM),
@@ -54,7 +55,7 @@ def restart(assessment: Assessment, finding: Finding) -> tuple[Remedy, Patch] | 
     """A start anew and its patch; one row alone acts on the finding as it does by itself."""
     wide = everywhere(assessment, finding)
     for rows in RESTARTS:
-        if rows[-1].check(assessment, wide) is not None:
+        if any(row.check(assessment, wide) is not None for row in rows[1:]):
             continue
         remedy, patch = chained(assessment, finding, rows)
         alone = next((row for row in rows if row.action == remedy.action), None)

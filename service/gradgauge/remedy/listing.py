@@ -54,11 +54,12 @@ A finding about the network as a whole (GF501, or one without an origin) is answ
 that fits its category, applied to all layers.
 
 First of all a start anew of the whole network is tried, under Adam, whatever is told of its copy:
-inputs standardised if need be, an RNN made a GRU, else all layers drawn anew with gates biased by
-time scale, a residual path, Fixup, pre-norm or BatchNormalization, whichever of them applies first.
-It is verified like any other, or where the probe gets below {helps:g} of a constant answer's loss;
-training has shown it to mend most networks ([measured](decisions/0167-a-start-anew.md)). It stands
-in for one of the {best} cures, and no chain is tried beside it.
+inputs standardised if need be, an RNN made a GRU, plain convolutions normed and given a residual
+path, else all layers drawn anew with gates biased by time scale, a residual path, Fixup, pre-norm
+or BatchNormalization, whichever applies first. It is verified like any other, or where the probe
+gets below {helps:g} of a constant answer's loss; training has shown it to mend most networks
+([measured](decisions/0167-a-start-anew.md)). It stands in for one of the {best} cures, and no chain
+is tried beside it.
 
 Where there is none, and no remedy alone leaves the network healthy, up to {chained} chains of up to
 three remedies are tried in a fixed order (input standardised, started anew or its activations
