@@ -148,7 +148,7 @@ class Service:
 
     def until(self, analysis_id, states=FINAL, limit_s=PATIENCE_S):
         return until(
-            lambda: (now := self.analysis(analysis_id))["state"] in states and now, limit_s
+            lambda: (now := self.analysis(analysis_id))["state"] in states and now, limit_s, 1.2
         )
 
     def running(self, analysis_id, limit_s=PATIENCE_S):
@@ -168,7 +168,10 @@ class Service:
         answer = self.client.post("/v1/models", params={"name": name}, content=content)
         assert answer.status_code in {200, 201}, answer.text
         path = f"/v1/models/{answer.json()['id']}"
-        return until(lambda: (now := self.client.get(path).json())["state"] != "inspecting" and now)
+        return until(
+            lambda: (now := self.client.get(path).json())["state"] != "inspecting" and now,
+            slower=1.2,
+        )
 
 
 @contextmanager
@@ -211,9 +214,10 @@ def gone(pid):
         return True
 
 
-def until(found, limit_s=PATIENCE_S):
-    """The first thing `found` gives that is not nothing."""
-    deadline = time.monotonic() + limit_s
+def until(found, limit_s=PATIENCE_S, slower=1.0):
+    """The first thing `found` gives that is not nothing, asked ever `slower`, at least each 0.3 s:
+    a question to a service takes its time."""
+    deadline, pause = time.monotonic() + limit_s, 0.03
     while True:
         try:
             if (result := found()) not in (None, False):
@@ -221,7 +225,8 @@ def until(found, limit_s=PATIENCE_S):
         except httpx2.TransportError:
             pass
         assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.03)
+        time.sleep(pause)
+        pause = min(0.3, pause * slower)
 
 
 def free_port():

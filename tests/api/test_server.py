@@ -8,13 +8,12 @@ import time
 
 import pytest
 
+from gradgauge.api.address import check_address, listen
 from gradgauge.api.server import (
     Deadlines,
     PatientProtocol,
     Server,
-    check_address,
     configuration,
-    listen,
 )
 from gradgauge.errors import InvalidInput
 from gradgauge.settings import Settings

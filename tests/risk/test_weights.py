@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 from gradgauge.graph.layers import find_layers
 from gradgauge.graph.read_onnx import read_onnx
 from gradgauge.graph.read_spec import read_spec
-from gradgauge.risk.weights import judge
+from gradgauge.risk.weights import _chance, judge
 from tests.handmade import made, node
 
 INITIALISERS = [
@@ -126,3 +127,12 @@ def test_a_layer_scaled_as_a_whole_is_not_taken_for_trained(init, factor):
     generator = torch.Generator().manual_seed(1)
     weights = [init(torch.empty(64, 64), generator=generator).numpy() for _ in range(5)]
     assert state(*weights[:4], weights[4] * factor) == "fresh"
+
+
+@pytest.mark.parametrize("count", [16, 200, 4000])
+@pytest.mark.parametrize("gap", [1.7, 2.2, 3.0])
+def test_the_chance_of_a_departure_is_the_two_sided_tests(count, gap):
+    below = np.clip((np.arange(count) + 0.5) / count - gap / count**0.5, 0.0, 1.0)
+    exact = stats.kstest(below, stats.uniform.cdf).pvalue
+    assert exact < 0.01
+    assert _chance(below) == pytest.approx(exact, rel=1e-4)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import ArpackError, LinearOperator, svds
 from torch import Tensor
 
 from gradgauge.analytic.call import Call
@@ -23,6 +22,7 @@ WHOLE = 1 << 20  # entries of a convolution's matrix up to which it is written o
 RESOLVED = 1e-6  # sigma_min / sigma_max below which squares have lost it
 TOLERANCE = 1e-6  # of Lanczos, relative
 SEED = 13
+_Map = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def of_matrix(W: Tensor) -> Spectrum | None:
     A = W / top
     square = float(A.square().sum())
     if min(A.shape) > DENSE:
-        largest = _lanczos(_of_matrix(A.numpy()))
+        largest = _lanczos(tuple(A.shape), A.numpy().dot, A.T.numpy().dot)
         return None if largest is None else Spectrum(largest * top, None, square / largest**2)
     gram = A @ A.T if A.shape[0] <= A.shape[1] else A.T @ A
     values = torch.linalg.eigvalsh(gram).clamp_min(0.0).sqrt()
@@ -119,20 +119,21 @@ def of_operator(
         (found,) = torch.autograd.grad(y, zero, held, retain_graph=True)
         return np.asarray(found.reshape(-1).numpy())
 
-    largest = _lanczos(
-        LinearOperator((n_out, n_in), matvec=forward, rmatvec=transposed, dtype=np.float64)
-    )
+    largest = _lanczos((n_out, n_in), forward, transposed)
     with torch.no_grad():
         square = float(run(torch.ones_like(zero), W * W).sum())
     return None if largest is None else Spectrum(largest, None, square / largest**2)
 
 
-def _of_matrix(A: np.ndarray) -> LinearOperator:
-    return LinearOperator(A.shape, matvec=A.dot, rmatvec=A.T.dot, dtype=np.float64)
+def _lanczos(shape: tuple[int, ...], forward: _Map, transposed: _Map) -> float | None:
+    from scipy.sparse.linalg import (  # noqa: PLC0415 - too large a map's alone
+        ArpackError,
+        LinearOperator,
+        svds,
+    )
 
-
-def _lanczos(operator: LinearOperator) -> float | None:
-    start = np.random.default_rng(SEED).normal(size=min(operator.shape))
+    operator = LinearOperator(shape, matvec=forward, rmatvec=transposed, dtype=np.float64)
+    start = np.random.default_rng(SEED).normal(size=min(shape))
     try:
         found = svds(operator, k=1, tol=TOLERANCE, v0=start, return_singular_vectors=False)
     except ArpackError:

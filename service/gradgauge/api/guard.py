@@ -12,12 +12,12 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gradgauge import metrics, traces
+from gradgauge.api.address import LOOPBACK
 from gradgauge.api.problems import document
 
 log = structlog.get_logger()
 
 API = "/v1/"
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 MOST_HEADERS = 100
 MOST_HEADER_BYTES = 16 << 10
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")

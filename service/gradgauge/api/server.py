@@ -15,10 +15,10 @@ from typing_extensions import override
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gradgauge import telemetry, traces
+from gradgauge.api.address import check_address
 from gradgauge.api.app import create_app
-from gradgauge.api.guard import LOOPBACK, MOST_HEADER_BYTES
+from gradgauge.api.guard import MOST_HEADER_BYTES
 from gradgauge.api.problems import MEDIA_TYPE
-from gradgauge.errors import InvalidInput
 from gradgauge.settings import Settings
 
 log = structlog.get_logger()
@@ -135,44 +135,6 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
         asyncio.get_running_loop().call_soon_threadsafe(self._stopping.set)
-
-
-def check_address(settings: Settings) -> None:
-    """Refuse to serve others than this machine's users.
-
-    Raises:
-        InvalidInput: the address is not a loopback address.
-    """
-    if not settings.require_keys and settings.host not in LOOPBACK:
-        raise InvalidInput(
-            "not_loopback",
-            f"no API keys are asked for, so {settings.host} would be open to everyone",
-            where="GRADGAUGE_HOST",
-            hint="make keys with `gradgauge keys create` and set GRADGAUGE_REQUIRE_KEYS=true",
-        )
-
-
-def listen(settings: Settings) -> socket.socket:
-    """A listening socket at the settings' address.
-
-    Raises:
-        InvalidInput: the address is taken, or not a loopback address.
-    """
-    check_address(settings)
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((settings.host, settings.port))
-        listening.listen(1024)
-    except OSError as error:
-        listening.close()
-        raise InvalidInput(
-            "address_taken",
-            f"cannot listen at {settings.host}:{settings.port}: {error.strerror}",
-            hint="stop what listens there, or choose another port with --port",
-        ) from error
-    return listening
 
 
 def run(settings: Settings, descriptor: int) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from gradgauge import metrics
-from gradgauge.api.server import listen
+from gradgauge.api.address import listen
 from gradgauge.cli import demo
 from gradgauge.settings import Settings
 from gradgauge.store.database import conninfo, embedded_server

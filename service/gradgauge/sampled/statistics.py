@@ -6,8 +6,7 @@ from functools import cache
 
 import numpy as np
 import torch
-from scipy.stats import binom
-from scipy.stats import t as student
+from scipy.special import bdtr, stdtrit
 from torch import Tensor
 
 from gradgauge.schema.profile import Interval, Quantiles
@@ -92,7 +91,8 @@ def _mirrored(count: int, place: int, weight: float) -> tuple[int, float]:
 def _low_place(count: int, share: float) -> tuple[int, float]:
     """The last place that lies above the quantile with a chance of at most the tail's."""
     tail = (1 - LEVEL) / 2
-    above = binom.cdf(np.arange(-1, count), count, share)  # [l]: the l-th lies above it
+    # [l]: the chance that the l-th lies above it
+    above = np.append(0.0, bdtr(np.arange(count), count, share))
     place = max(1, int(np.searchsorted(above, tail, side="right")) - 1)
     here, further = float(above[place]), float(above[place + 1])
     if here >= tail:
@@ -123,7 +123,7 @@ def t_interval(values: np.ndarray) -> Interval | None:
 
 @cache
 def _student(freedom: int) -> float:
-    return float(student.ppf((1 + LEVEL) / 2, freedom))
+    return float(stdtrit(freedom, (1 + LEVEL) / 2))
 
 
 def decades_slope(y: Sequence[float | None]) -> float | None:

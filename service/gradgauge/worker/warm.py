@@ -8,8 +8,14 @@ import importlib
 from gradgauge import compose
 from gradgauge.risk import calibration
 
-# torch.autograd.grad imports the first (and sympy with it), the reading of a spec the second.
-_LATER = ("torch.fx.experimental.symbolic_shapes", "encodings.utf_8_sig")
+# torch.autograd.grad imports the first (and sympy with it), the reading of a spec the second, a
+# repeated block and a large map's spectrum the others.
+_LATER = (
+    "torch.fx.experimental.symbolic_shapes",
+    "encodings.utf_8_sig",
+    "scipy.optimize",
+    "scipy.sparse.linalg",
+)
 
 
 def up() -> None:

@@ -11,8 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from scipy.optimize import brentq
-
 from gradgauge.analytic.ensemble.back import transfer
 from gradgauge.analytic.ensemble.rules import Context
 from gradgauge.analytic.ensemble.state import State, Transfer, ten_to
@@ -170,6 +168,7 @@ def critical_gain(spec: ArchSpec, scope: str, fold: Fold, batch: int | None) -> 
 
     None where there is none between 1/8 and 8: a norm, for one, undoes any factor.
     """
+    from scipy.optimize import brentq  # noqa: PLC0415 - a repeated block's alone
 
     def excess(log_gain: float) -> float:
         given = (spec.input.low, spec.input.high)
