@@ -127,6 +127,30 @@ def test_a_transformer_has_a_jacobian_too():
     assert found["jacobian_sigma_max"] > found["jacobian_sigma_min"] > 0
 
 
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.head = nn.LSTM(5, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.head(self.net(x)[0])
+
+
+def test_of_an_lstm_the_block_and_the_whole_are_the_full_svds():
+    module = seeded(Recurrent(), 5)
+    case, exe = staged(export(module, torch.zeros(7, 2, 5), axes={1: "N"}))
+    found = jacobian(case, exe, "deep")
+    (x,) = feed(exe, case.small(1).setting, case.reading, torch.Generator(), 0)
+    module, exact = module.double(), []
+    for f in (lambda v: module.net(v)[0], module):
+        J = torch.autograd.functional.jacobian(f, x.detach()).reshape(-1, x.numel())
+        exact.append(np.linalg.svd(J.numpy(), compute_uv=False))
+    assert named(found)["jacobian_sigma_max"] == pytest.approx(exact[1][0], rel=1e-6)
+    assert named(found)["jacobian_sigma_min"] == pytest.approx(exact[1][-1], rel=1e-6)
+    spectra = [s.y for s in found.series if s.name.startswith("block_spectrum:")]
+    assert any(y == pytest.approx(exact[0], rel=1e-6) for y in spectra if len(y) == len(exact[0]))
+
+
 def test_where_nothing_depends_on_the_input_there_is_none():
     x = torch.ones(3, dtype=torch.float64, requires_grad=True)
     y = torch.ones(2, dtype=torch.float64, requires_grad=True) * 2

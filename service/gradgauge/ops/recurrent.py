@@ -3,34 +3,62 @@
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gradgauge.ops import cells
+from gradgauge.ops import cells, tangents
 from gradgauge.ops.cells import Cell, Direction, State
 from gradgauge.ops.row import Result, Run, op
 
 # told of each direction: its states in the order the steps are gone through, the sequences' lengths
 Note = Callable[[list[State], Tensor | None], None]
-_NOTE: ContextVar[Note | None] = ContextVar("note", default=None)
+Scan = Callable[[Tensor, State, Tensor | None, Direction, Cell], State]
+_SCAN: ContextVar[Scan | None] = ContextVar("scan", default=None)
 
 
 def stepwise(run: Run, note: Note) -> Run:
     """One of these ops without fused kernels, all of whose states stand in autograd's graph."""
+    return _by(run, partial(_scan, note=note))
 
-    def noting(*inputs: Tensor | None, **attributes: object) -> Result:
-        token = _NOTE.set(note)
+
+def linearised(run: Run) -> Run:
+    """One of these ops, whose VJP and the VJP's own derivative are cheap.
+
+    No gradient arrives at its recurrent weights.
+    """
+    return _by(run, _linear_scan)
+
+
+def _by(run: Run, scan: Scan) -> Run:
+    def scanning(*inputs: Tensor | None, **attributes: object) -> Result:
+        token = _SCAN.set(scan)
         try:
             return run(*inputs, **attributes)
         finally:
-            _NOTE.reset(token)
+            _SCAN.reset(token)
 
-    return noting
+    return scanning
 
 
-def _scan(x: Tensor, state: State, lengths: Tensor | None, d: Direction, cell: Cell) -> State:
+def _linear_scan(
+    x: Tensor, state: State, lengths: Tensor | None, d: Direction, cell: Cell
+) -> State:
+    if lengths is not None or cell is cells.gru_cell or not len(x):
+        return _scan(x, state, lengths, d, cell)
+    return tangents.steps(functional.linear(x, d.w, d.wb), state, cell, d)
+
+
+def _scan(
+    x: Tensor,
+    state: State,
+    lengths: Tensor | None,
+    d: Direction,
+    cell: Cell,
+    note: Note | None = None,
+) -> State:
     """The generic loop: outputs [t, n, h] and the last states [n, h].
 
     Past its length a sequence keeps its state and outputs zeros.
@@ -47,7 +75,7 @@ def _scan(x: Tensor, state: State, lengths: Tensor | None, d: Direction, cell: C
             state = tuple(torch.where(alive, n, s) for n, s in zip(new, state, strict=True))
             outputs.append(torch.where(alive, new[0], torch.zeros_like(new[0])))
         states.append(state)
-    if (note := _NOTE.get()) is not None:
+    if note is not None:
         note(states, lengths)
     return (torch.stack(outputs) if outputs else x.new_zeros(0, *state[0].shape)), *state
 
@@ -208,10 +236,11 @@ def _run(
         state = tuple(s[k] for s in starts)
         kernel = _kernel(d, lengths, kind.name)
         there = _reversed(x, lengths) if backwards else x
-        if kernel is not None and x.shape[0] > 0 and _NOTE.get() is None:
+        scan = _SCAN.get()
+        if scan is None and kernel is not None and x.shape[0] > 0:
             y, *last = _fused(there, state, d, kernel)
         else:
-            y, *last = _scan(there, state, lengths, d, kind.cell)
+            y, *last = (scan or _scan)(there, state, lengths, d, kind.cell)
         results.append((_reversed(y, lengths) if backwards else y, *last))
     ys, *states = zip(*results, strict=True)
     if options.layout:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import onnx_ir
@@ -13,6 +14,7 @@ from torch import Tensor
 from gradgauge.errors import LimitExceeded, wants_memory
 from gradgauge.graph.kinds import FLOATS
 from gradgauge.graph.layers import constant_values
+from gradgauge.ops.recurrent import linearised
 from gradgauge.sampled.budget import NO_BUDGET, Budget
 from gradgauge.sampled.case import Found, Measured, curve, told
 from gradgauge.sampled.executor import Executable
@@ -50,21 +52,37 @@ def jacobian(case: Measured, exe: Executable, depth: str) -> Found:
     generator = torch.Generator()
     fed = feed(exe, case.setting, case.reading, generator, 0)
     named = dict(zip(exe.input_names, fed, strict=True))
-    exe.watch([name for name in cuts if name not in named])
-    outputs = [y for y in exe(*fed) if isinstance(y, Tensor) and y.requires_grad]
-    values = {**named, **exe.watched}
-    exe.watched = {}
-    if not cuts or not outputs:
+    points = _points(exe, named, cuts)
+    if not points:
         return Found()
-    points = [values[name] for name in cuts]
     budget = case.setting.budget
-    whole = spectrum(points[0], outputs[0], ROUNDS[depth], generator, budget)
+    whole = None
+    if few := points[-1].numel() <= 2 * WHOLLY:  # by VJPs, at which fused kernels are best
+        whole = spectrum(points[0], points[-1], ROUNDS[depth], generator, budget)
+    steps = {s.node: s.run for s in exe.steps if s.op in {"RNN", "GRU", "LSTM"}}
+    if steps:
+        exe.run_instead({node: linearised(run) for node, run in steps.items()})
+        try:
+            points = _points(exe, named, cuts)
+        finally:
+            exe.run_instead(steps)
+    if not few:
+        whole = spectrum(points[0], points[-1], ROUNDS[depth], generator, budget)
     blocks = [
         spectrum(a, b, BLOCK_ROUNDS[depth], generator, budget)
-        for a, b in zip(points, [*points[1:], outputs[0]], strict=True)
+        for a, b in pairwise(points)
         if a is not b
     ]
     return Found(tuple(_told(whole, case.frame.rows)), tuple(_series(cuts, blocks, depth)))
+
+
+def _points(exe: Executable, named: Mapping[str, Tensor], cuts: Sequence[str]) -> list[Tensor]:
+    """The values cut at and the first output that has a gradient, of one run."""
+    exe.watch([name for name in cuts if name not in named])
+    outputs = [y for y in exe(*named.values()) if isinstance(y, Tensor) and y.requires_grad]
+    values = {**named, **exe.watched}
+    exe.watched = {}
+    return [*(values[name] for name in cuts), outputs[0]] if cuts and outputs else []
 
 
 def _fits(case: Measured, exe: Executable) -> None:
