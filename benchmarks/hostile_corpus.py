@@ -34,7 +34,7 @@ KNOWN = {"contrib_op"}
 def main(folder, kinds, limit_s):
     cases = json.loads((folder / "manifest.json").read_text())["cases"]
     cases = [case for case in cases if not kinds or case["kind"] in kinds]
-    wrong, tally, slowest, told = 0, Counter(), 0.0, ""
+    wrong, tally, classes, slowest, told = 0, Counter(), Counter(), 0.0, ""
     with (
         tempfile.TemporaryDirectory() as unpacked,
         serving(
@@ -53,6 +53,7 @@ def main(folder, kinds, limit_s):
             good = good or (case["name"] in KNOWN and ended.startswith("analysed"))
             wrong += not good
             tally[(case["kind"], good)] += 1
+            classes[(case["expected"], ended)] += 1
             if not good or took > 5:
                 print(
                     f"{'ok   ' if good else 'WRONG'} {took:5.1f} s {case['kind']}/{case['name']}: "
@@ -62,6 +63,8 @@ def main(folder, kinds, limit_s):
         secrets = [file.read_text() for file in root.rglob("SECRET_canary.bin")]
     for kind in sorted({kind for kind, _ in tally}):
         print(f"{kind}: {tally[kind, True]} as expected, {tally[kind, False]} not")
+    for (expected, ended), count in sorted(classes.items()):
+        print(f"expected {expected}, got {ended}: {count}")
     leaked = sum(secret.strip() in log + told for secret in secrets)
     failures = log.count('"status": 5')
     print(

@@ -27,7 +27,14 @@ from gradgauge.schema.layer import (
     SampledBlock,
 )
 from gradgauge.schema.options import AnalysisOptions
-from gradgauge.schema.profile import ForwardCheck, Interval, Measurement, Quantiles, Series
+from gradgauge.schema.profile import (
+    ForwardCheck,
+    Interval,
+    Measurement,
+    Quantiles,
+    SampledLayer,
+    Series,
+)
 from gradgauge.schema.report import (
     Finding,
     MeasurementBlock,
@@ -47,6 +54,11 @@ from gradgauge.verdict.gate import decide
 from gradgauge.verdict.policy import Policy
 
 Part = tuple[Finding, bool]  # of a layer in a finding: whether it starts there
+# Looked up once: a report may have ten thousand layers.
+_ANALYTIC = tuple(AnalyticBlock.model_fields)
+_SAMPLED = tuple(f.name for f in fields(SampledLayer) if f.name in SampledBlock.model_fields)
+_MEASUREMENT = tuple(field.name for field in fields(Measurement))
+_NESTED = {kind: tuple(field.name for field in fields(kind)) for kind in (Quantiles, Interval)}
 LIBRARIES = ("torch", "onnx", "onnx_ir", "onnxruntime", "numpy", "scipy")
 
 
@@ -211,9 +223,9 @@ def _layer(layer: Layer, assessment: Assessment, mine: Sequence[Part]) -> LayerB
 def _analytic(key: str, assessment: Assessment) -> AnalyticBlock:
     row = assessment.analytic.layers.get(key) if assessment.analytic is not None else None
     if row is None:
-        blank = dict.fromkeys(AnalyticBlock.model_fields)
+        blank = dict.fromkeys(_ANALYTIC)
         return AnalyticBlock.model_validate(blank | {"method": "not_supported", "assumptions": []})
-    values = {name: _finite(getattr(row, name)) for name in AnalyticBlock.model_fields}
+    values = {name: _finite(getattr(row, name)) for name in _ANALYTIC}
     return AnalyticBlock.model_validate(values | {"assumptions": list(row.assumptions)})
 
 
@@ -234,16 +246,13 @@ def _sampled(key: str, assessment: Assessment) -> SampledBlock:
         "loss": profile.loss,
         "input_kind": profile.input_kind,
     }
-    taken = {
-        field.name: _wire(getattr(held, field.name))
-        for field in fields(held)
-        if field.name in SampledBlock.model_fields
-    }
+    taken = {name: _wire(getattr(held, name)) for name in _SAMPLED}
     return SampledBlock.model_validate(shared | taken)
 
 
 def _wire(value: Any) -> Any:
-    return asdict(value) if isinstance(value, Quantiles | Interval) else _finite(value)
+    names = _NESTED.get(type(value))
+    return _finite(value) if names is None else {name: getattr(value, name) for name in names}
 
 
 def _risk(mine: Sequence[Part]) -> RiskBlock:
@@ -282,7 +291,7 @@ def _layer_measurements(key: str, assessment: Assessment) -> list[MeasurementBlo
 
 
 def _measurement(held: Measurement) -> MeasurementBlock:
-    values = {field.name: _finite(getattr(held, field.name)) for field in fields(held)}
+    values = {name: _finite(getattr(held, name)) for name in _MEASUREMENT}
     return MeasurementBlock.model_validate(values)
 
 

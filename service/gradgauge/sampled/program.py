@@ -28,11 +28,12 @@ class Step:
     bodies: Mapping[str, "Body"] = field(default_factory=dict)
     captures: tuple[str, ...] = ()
     only: str = ""
+    key: str = field(init=False)
+    """The first output that is not left out, which names the node in an edge."""
 
-    @property
-    def key(self) -> str:
-        """The first output that is not left out, which names the node in an edge."""
-        return next((name for name in self.outputs if name), "")
+    def __post_init__(self) -> None:
+        """Find the key once: it is asked for at every run."""
+        object.__setattr__(self, "key", next((name for name in self.outputs if name), ""))
 
 
 @dataclass(frozen=True, slots=True)
