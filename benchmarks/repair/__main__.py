@@ -78,12 +78,14 @@ def main() -> None:
     parser.add_argument("--part", choices=("fit", "test"), default="test")
     parser.add_argument("--profile", choices=("quick", "standard"), default="quick")
     parser.add_argument("--from", dest="since", type=int, default=0, help="the least number")
+    parser.add_argument("--beside", default="", help="name of a table of its own")
     parser.add_argument("--healthy", action="store_true", help="those that train instead")
     parser.add_argument("--only", default="", help="networks that are run again, by comma")
     parser.add_argument("--most", type=int, help="networks")
     parser.add_argument("--minutes", type=float, help="after which no more are begun")
     asked = parser.parse_args()
-    asked.name = f"-from-{asked.since}" if asked.since else ""  # a table of their own
+    beside = asked.beside or (asked.since and f"from-{asked.since}")
+    asked.name = f"-{beside}" if beside else ""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     if asked.command == "run":

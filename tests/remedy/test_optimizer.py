@@ -13,7 +13,7 @@ from gradgauge.remedy.optimizer import ADAM, DOUBTFUL, TRIAL, with_adam
 from gradgauge.remedy.patched import Wanted, patched
 from gradgauge.remedy.places import held as stored
 from gradgauge.remedy.rescale import RESCALE
-from gradgauge.remedy.search import CURED, HELPS, rank
+from gradgauge.remedy.search import ALONE, CURED, HELPS, rank
 from gradgauge.remedy.setting import learns, probed
 from gradgauge.remedy.skip import SKIP
 from gradgauge.remedy.threat import threat
@@ -64,7 +64,7 @@ def test_it_is_verified_by_the_probe_and_the_probability_together(exploding):
     assert tried.threats[1] < tried.threats[0]
     assert tried.after == pytest.approx(learns(known, Trial(0.002, optimizer="adam")))
     assert tried.outcome == ("verified" if tried.after < 1.0 else "refuted")
-    assert tried.cured == (tried.after < HELPS)
+    assert tried.cured == (tried.after < ALONE)
     worse = probed(told(assessment, 0.1, 0.9), learnt, finding, 0.7)
     assert worse.outcome == "refuted"
     still = replace(ADAM, recipe=lambda _a, _f: Trial(0.0, optimizer="adam"))
@@ -137,7 +137,7 @@ def test_what_adam_learns_little_of_is_verified_by_the_probability_and_cures_not
 ):
     assessment, finding = exploding
     known = told(assessment, 0.9, 0.1)
-    for left, outcome in ((0.95, "verified"), (1.01, "refuted")):
+    for left, outcome in ((ALONE, "verified"), (0.95, "verified"), (1.01, "refuted")):
         monkeypatch.setattr(
             "gradgauge.remedy.setting.losses_left", lambda *_a, left=left, **_k: [1.0, left]
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 from gradgauge.remedy.row import COSTS, Kind, Remedy
 from gradgauge.remedy.rules import REMEDIES
 from gradgauge.remedy.search import (
+    ALONE,
     ALTOGETHER,
     AT_LEAST,
     BEST,
@@ -69,14 +70,15 @@ Recommendations are ranked: verified before the rest, then a residual path in a 
 finding is gone, the calibrated probability of failing is below {likely:g} and below {falls:.0%} of
 the original's (where none is known, less than {cured:g} decade, or the whole share of units, is
 left), and in some steps of SGD at 0.1 and 0.01 the copy gets below {helps:g} of a constant answer's
-loss. A setting of which no probability is known cures where less than {learnt:g} of it is left. The
-start anew is told behind the first cure, and first where nothing cures. Of cures those first that
-touch no layer but those at fault (their weights stand out, or a finding starts there), and those
-that need no other optimizer; then by drop in threat per cost, times the share that was learnt, cost
-growing with the share of layers touched up to twofold. What does not cure is ranked by its drop in
-threat alone. Among cures, and among the rest, the best of each kind (weights, path, norm, cell,
-gates, activation, input, optimizer, step) is told before the second of any. The threat is one minus
-health (what the findings leave) times the probability of training.
+loss (of Adam alone: below {alone:g} under Adam). A setting of which no probability is known cures
+where less than {learnt:g} of it is left. The start anew is told behind the first cure, and first
+where nothing cures. Of cures those first that touch no layer but those at fault (their weights
+stand out, or a finding starts there), and those that need no other optimizer; then by drop in
+threat per cost, times the share that was learnt, cost growing with the share of layers touched up
+to twofold. What does not cure is ranked by its drop in threat alone. Among cures, and among the
+rest, the best of each kind (weights, path, norm, cell, gates, activation, input, optimizer, step)
+is told before the second of any. The threat is one minus health (what the findings leave) times the
+probability of training.
 
 | cost | a drop in risk counts |
 |---|---|
@@ -95,6 +97,7 @@ def document() -> str:
         likely=LIKELY,
         paths=PATHS,
         helps=HELPS,
+        alone=ALONE,
         learnt=LEARNT,
         times=TIMES,
         at_least=AT_LEAST,

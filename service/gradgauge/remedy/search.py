@@ -29,6 +29,7 @@ AT_LEAST = 1.0  # seconds, below which nothing is cut off
 LIKELY = 0.3  # probability of failing below which a copy counts as mended
 FALLS = 0.5  # and over the original's, where that is small as well
 HELPS = 0.9  # of a constant answer's loss must not be left where something is learnt
+ALONE = 0.7  # nor this much under Adam alone, where a start anew mends more
 LEARNT = 0.5  # of a constant answer's loss: what a setting leaves that counts as a cure
 PATHS = 24  # blocks from which a residual path around each mends what no start of them does
 BEYOND = "GF401"  # another runtime's difference, which no patch of the network ends
@@ -87,7 +88,8 @@ class Tried:
         before, after = self.chances
         if self.outcome != "verified" or self.after is None:
             return False
-        if self.left is not None and self.left >= HELPS:
+        bar = HELPS if self.patch or not self.moves else ALONE
+        if self.left is not None and self.left >= bar:
             return False
         if self.again is None:
             return after < LIKELY if self.moves and after is not None else self.after < LEARNT
