@@ -2,10 +2,11 @@
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
-from benchmarks.trainability.shards import COUNT, SHARD, run
+from benchmarks.trainability.shards import COUNT, SHARD, merge, run
 
 
 def _fit(levels: Sequence[str]) -> None:
@@ -40,6 +41,7 @@ def main() -> None:
     parser.add_argument("command", choices=("train", "signals", *WHOLE, "shared"))
     parser.add_argument("--shards", type=int, nargs="*", help="all without")
     parser.add_argument("--levels", nargs="*", default=(), help="of fit and bounds: all without")
+    parser.add_argument("--modes", nargs="*", help="of signals: these alone, of measured networks")
     parser.add_argument("--folder", type=Path, help="of shared: the development part")
     parser.add_argument("--out", type=Path, default=Path("out"), help="of shared")
     parser.add_argument("--keep", type=Path, help="folder for whole profiles, as pickles")
@@ -57,7 +59,11 @@ def main() -> None:
 
         measure.KEPT = asked.keep
         for shard in shards:
-            run("signals", shard, measure.measure)
+            if asked.modes:
+                run("anew", shard, partial(measure.measure, modes=asked.modes))
+                merge("anew", "signals", shard)
+            else:
+                run("signals", shard, measure.measure)
     if asked.command in WHOLE:
         WHOLE[asked.command](asked.levels)
     if asked.command == "shared":

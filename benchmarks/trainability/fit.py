@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 import gradgauge.risk
 from gradgauge.risk.calibration import CATEGORIES, DOUBT, SHARES, at_rate
 
-VERSION = "trainability-2026.4"
+VERSION = "trainability-2026.5"
 LEVELS = ("analytic", "quick", "standard")
 BRANCHES = ("feed_forward", "recurrent")
 TREES = 60

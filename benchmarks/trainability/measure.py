@@ -3,7 +3,7 @@
 import pickle
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,12 +30,13 @@ BLIND = {"analytic": 2, "quick": 2, "standard": 4}
 KEPT: Path | None = None  # where whole profiles are kept while features are worked on
 
 
-def measure(spec: Spec) -> dict[str, Any]:
+def measure(spec: Spec, modes: Collection[str] = tuple(MODES)) -> dict[str, Any]:
     """One row: by mode with and without the user's data, features and origins by layer name."""
     model = export(spec)
     row: dict[str, Any] = {"id": spec["id"]}
     with _data(spec) as data:
-        for mode, options in MODES.items():
+        for mode in modes:
+            options = MODES[mode]
             for name, more in ((mode, {"data": data}), (f"{mode}-blind", {})):
                 if not more and (spec["number"] // len(ORDER)) % BLIND[mode]:
                     continue

@@ -12,7 +12,7 @@ from benchmarks.trainability.specs import Spec, spec
 Row = dict[str, Any]
 FOLDER = Path(__file__).parent / "table"
 SHARD = 120  # networks; ten minutes of one core at most for either kind of work
-COUNT = 1080
+COUNT = 1200
 
 
 def run(kind: str, shard: int, work: Callable[[Spec], Row]) -> None:
@@ -49,5 +49,18 @@ def _kept(done: Path, part: Path) -> list[str]:
 def rows(kind: str) -> Iterator[Row]:
     """All rows of finished shards."""
     for path in sorted(FOLDER.glob(f"{kind}-*.jsonl.gz")):
-        for line in gzip.decompress(path.read_bytes()).splitlines():
-            yield json.loads(line)
+        yield from map(json.loads, _lines(path))
+
+
+def merge(kind: str, into: str, shard: int) -> None:
+    """Put what the rows of one finished shard hold in place of the same in another's."""
+    fresh, held = (FOLDER / f"{name}-{shard:02d}.jsonl.gz" for name in (kind, into))
+    found = {row["id"]: row for row in map(json.loads, _lines(fresh))}
+    merged = [row | found.get(row["id"], {}) for row in map(json.loads, _lines(held))]
+    text = "".join(json.dumps(row, separators=(",", ":")) + "\n" for row in merged)
+    held.write_bytes(gzip.compress(text.encode(), mtime=0))
+    fresh.unlink()
+
+
+def _lines(path: Path) -> list[bytes]:
+    return gzip.decompress(path.read_bytes()).splitlines()

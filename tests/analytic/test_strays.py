@@ -73,3 +73,13 @@ def test_the_calibration_goes_by_what_widths_make_of_the_band():
 def test_the_band_of_a_rectified_network_stays_what_its_widths_make_it():
     net: Net = next(n for n in nets(3) if n.name == "relu he 24x128")
     assert said(net).band[0] == pytest.approx(0.217 * (5 * 24 / 128) ** 0.5, rel=0.02)
+
+
+@pytest.mark.parametrize("tiny", [1, 3, 5])
+def test_signals_whose_powers_no_float_holds_stray_like_larger_ones(tiny):
+    """Behind five such layers a mean square is 1e-280: its square, and the fourth power, are 0."""
+    net = chain(nn.Tanh, 1.0, 6, 64)
+    with torch.no_grad():
+        for layer in net[: 2 * tiny : 2]:
+            layer.weight.mul_(1e-28)
+    assert told(net, 64) == pytest.approx(measured(net, 64), rel=0.5)

@@ -1,6 +1,4 @@
-"""The first steps: what opens after one, logits' scale, and labels learnt by heart."""
-
-import math
+"""What opens after one step, and the logits' scale."""
 
 import numpy as np
 import pytest
@@ -8,10 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from gradgauge.sampled import dynamics
-from gradgauge.sampled.dynamics import PROBE_STEPS, first_step, memorisation, restored
+from gradgauge.sampled.dynamics import first_step, restored
 from gradgauge.sampled.frame import feed
-from tests.acceptance.fixtures import export, glorot, mlp, seeded
+from tests.acceptance.fixtures import export, seeded
 from tests.sampled.staged import by_name, named, staged
 
 
@@ -82,61 +79,3 @@ def test_logits_and_their_loss_are_torchs(scale):
     each = [functional.cross_entropy(y, torch.full((8,), k)).item() for k in range(4)]
     assert found["initial_cross_entropy"] == pytest.approx(np.mean(each), rel=1e-6)
     assert found["logit_scale"] == pytest.approx(y.std(1).square().mean().sqrt().item(), rel=1e-6)
-
-
-def test_the_probes_curve_is_torchs_own_optimiser_on_the_same_net():
-    net = seeded(nn.Sequential(nn.Linear(6, 20), nn.Tanh(), nn.Linear(20, 4)), 2)
-    case, exe = staged(export(net, torch.zeros(2, 6)))
-    before = {k: v.detach().clone() for k, v in exe.initializers.items()}
-    found = memorisation(case, exe, 0.05, always=False)
-    generator = torch.Generator()
-    (x,) = feed(exe, case.setting, case.reading, generator, 0)
-    labels = torch.randint(0, 4, (8,), generator=generator)
-    shares = torch.bincount(labels, minlength=4) / 8
-    constant = -(shares * shares.clamp_min(1e-9).log()).sum().item()
-
-    def sgd(parameters, lr):
-        return torch.optim.SGD(parameters, lr=lr, momentum=0.9)
-
-    for series, kind in zip(found.series, (sgd, torch.optim.Adam), strict=True):
-        copy = seeded(nn.Sequential(nn.Linear(6, 20), nn.Tanh(), nn.Linear(20, 4)), 2).double()
-        steps, losses = kind(copy.parameters(), lr=0.05), []
-        for _ in range(PROBE_STEPS + 1):
-            loss = functional.cross_entropy(copy(x.detach()), labels)
-            losses.append(loss.item())
-            steps.zero_grad()
-            loss.backward()
-            steps.step()
-        assert series.y == pytest.approx(losses, rel=1e-6)
-        told = named(found)[f"memorisation:{series.name.split(':')[1]}"]
-        assert told == pytest.approx(1 - losses[-1] / constant, rel=1e-6)
-    assert all(torch.equal(v, before[k]) for k, v in exe.initializers.items())
-
-
-def test_a_net_that_trains_learns_its_labels_and_one_whose_gradient_vanished_does_not():
-    good, exe_good = staged(
-        export(
-            mlp(nn.ReLU, _he, depth=4),
-            torch.zeros(2, 64),
-        )
-    )
-    bad, exe_bad = staged(export(mlp(nn.Sigmoid, glorot, depth=30), torch.zeros(2, 64)))
-    learnt = named(memorisation(good, exe_good, None, always=False))
-    stuck = named(memorisation(bad, exe_bad, None, always=False))
-    assert learnt["memorisation:sgd"] > 0.5
-    assert learnt["memorisation:adam"] > 0.9
-    # the head's bias alone learns how often each label comes
-    assert stuck["memorisation:sgd"] < 0.5
-
-
-def _he(W, generator):
-    nn.init.normal_(W, std=math.sqrt(2 / W.shape[1]), generator=generator)
-
-
-def test_a_large_net_is_left_to_profile_deep(monkeypatch):
-    monkeypatch.setattr(dynamics, "PROBE_COST", 10)
-    case, exe = staged(export(nn.Linear(6, 4), torch.zeros(2, 6)))
-    (said,) = memorisation(case, exe, None, always=False).measurements
-    assert said.value is None
-    assert "deep" in said.note
-    assert len(memorisation(case, exe, None, always=True).series) == 2

@@ -73,7 +73,7 @@ def test_progress_rises_to_the_whole_over_all_stages():
     profiled(model(), depth="standard", samples=64, wish=Wish(), on_progress=told.append)
     assert told == sorted(told)
     assert told[-1] == 1.0
-    assert len(told) == 2 + 7 + 6  # passes, stages, runs of the probe
+    assert len(told) == 2 + 7 + 8  # passes, stages, runs of the probe
 
 
 def test_a_graph_of_a_fixed_batch_of_one_has_stages_too():

@@ -120,7 +120,9 @@ def _moved(op: str, phi: Pointwise, x: Signal, stray: float) -> tuple[float, flo
     far = responses.respond(kind, phi, mean * math.sqrt(up), var * up)
     fourth = float(responses.respond("", lambda y: phi(y).square(), mean, var).second.mean())
     square = float(here.second.mean())
-    peak = max(fourth / square**2 - 1, 0.0) if square > 0 else GAUSSIAN
+    # one by one: of sizes below 1e-77 the square's square, or the fourth power, is none
+    ratio = fourth / square / square if square > 0 else 0.0
+    peak = max(ratio - 1, 0.0) if 0 < ratio < math.inf else GAUSSIAN
     return _per_deviation(here.second, far.second), _per_deviation(here.slope, far.slope), peak
 
 

@@ -10,7 +10,7 @@ from gradgauge.remedy.snippets import at
 from gradgauge.remedy.threat import probability
 from gradgauge.remedy.whole import GROWS, SHRINKS
 from gradgauge.risk.unlikely import ID, leading
-from gradgauge.sampled.dynamics import RATES
+from gradgauge.sampled.memorisation import RATES
 from gradgauge.sampled.trial import Trial
 from gradgauge.schema.report import Finding
 

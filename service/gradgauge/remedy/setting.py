@@ -9,7 +9,7 @@ from gradgauge.remedy.config import rate_of
 from gradgauge.remedy.row import Remedy
 from gradgauge.remedy.search import HELPS, Outcome, Tried, is_late
 from gradgauge.remedy.threat import probability, threat
-from gradgauge.sampled.dynamics import RATES
+from gradgauge.sampled.memorisation import RATES
 from gradgauge.sampled.trial import Trial, losses_left
 from gradgauge.schema.report import Finding
 

@@ -235,6 +235,7 @@ def _model_level(sampled: SampledProfile) -> Features:
             found[f"probe.{optimizer}.best"] = max(each)
             found[f"probe.{optimizer}.middle"] = sorted(each)[len(each) // 2]
             found[f"probe.{optimizer}.worst"] = min(each)
+            found[f"probe.{optimizer}.longer"] = told.get(f"memorisation:{optimizer}:longer")
     return found | {
         f"probe.{name.removeprefix('memorisation:')}": v
         for name, v in probes.items()

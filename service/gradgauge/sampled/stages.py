@@ -9,9 +9,10 @@ import torch
 
 from gradgauge.errors import AnalysisFailed, GradgaugeError, LimitExceeded, wants_memory
 from gradgauge.sampled.case import Found, Measured, compiled
-from gradgauge.sampled.dynamics import first_step, memorisation, probed
+from gradgauge.sampled.dynamics import first_step
 from gradgauge.sampled.executor import Executable
 from gradgauge.sampled.jacobian import jacobian
+from gradgauge.sampled.memorisation import memorisation, probed
 from gradgauge.sampled.precision import precision
 from gradgauge.sampled.progress import COSTS
 from gradgauge.sampled.recurrence import has_time, recurrence

@@ -1,6 +1,5 @@
 """A few dozen steps of training under a setting: how much of the labels is learnt by heart."""
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,15 +13,15 @@ from gradgauge.graph.reading import Reading
 from gradgauge.sampled.budget import Budget
 from gradgauge.sampled.case import Measured, compiled
 from gradgauge.sampled.devices import choose
-from gradgauge.sampled.dynamics import (
+from gradgauge.sampled.dynamics import restored
+from gradgauge.sampled.frame import Setting, find_frame
+from gradgauge.sampled.memorisation import (
     PROBE_COST,
     PROBE_INPUTS,
     PROBE_STEPS,
     problem_of,
-    restored,
     train,
 )
-from gradgauge.sampled.frame import Setting, find_frame
 from gradgauge.sampled.probes import plan_draws
 
 FIXED = frozenset({"Sub", "Div"})  # whose stored operand is the data's mean or deviation
@@ -66,16 +65,10 @@ def losses_left(
         for trial in trials:
             with restored(leaves):
                 runs.append(train(problem, exe, leaves, trial.optimizer, trial.lr, trial.clip))
-        return [_left(losses, problem.constant) for losses in runs]
+        return [problem.left(losses) for losses in runs]
     except (AnalysisFailed, UnsupportedOps):
         return None
 
 
 def _count(tensors: Iterable[torch.Tensor]) -> int:
     return sum(v.numel() for v in tensors)
-
-
-def _left(losses: Sequence[float], constant: float) -> float:
-    if not losses or not math.isfinite(losses[-1]) or constant <= 0.0:
-        return math.inf
-    return losses[-1] / constant
