@@ -189,6 +189,20 @@ def test_a_cell_unrolled_by_hand_decays_by_its_weights_scale():
     assert found["lyapunov_exponent:W"] == pytest.approx(math.log(0.6), abs=1e-6)
 
 
+def test_one_filter_at_two_resolutions_is_no_cell():
+    """Filters that start equal are stored once, whatever the size of the images between them."""
+    nodes = [
+        node("Conv", f"{f'h{i - 1}' if i else 'x'} W", f"h{i}", pads=[1] * 4,
+             strides=[2, 2] if i == 6 else [1, 1])
+        for i in range(12)
+    ]  # fmt: skip
+    W = np.zeros((3, 3, 3, 3))
+    W[range(3), range(3), 1, 1] = 1.0
+    case, exe = staged(made(nodes, {"x": ["N", 3, 8, 8]}, "h11", {"W": W}))
+    assert has_time(case)
+    assert not recurrence(case, exe).measurements
+
+
 def test_a_network_without_time_has_none():
     case, _ = staged(
         made([node("MatMul", "x W", "y")], {"x": ["N", 5]}, "y", {"W": orthogonal(5, 0)})

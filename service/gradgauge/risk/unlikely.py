@@ -20,7 +20,7 @@ from gradgauge.schema.wire import Category, Severity
 
 ID = "GF501"
 DOUBT = 0.4  # probability from which the outlook is open, below the bound of an alarm
-SOME = 0.1  # and from which some networks fail: told at severity low too, and a remedy looked for
+SOME = 0.2  # and from which some networks fail: told at severity low too, and a remedy looked for
 # what is so whatever training makes of it
 FACTS = frozenset({"GF301", "GF401"})
 NAMES = {"sgd": "SGD", "adam": "Adam"}

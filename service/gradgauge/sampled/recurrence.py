@@ -85,7 +85,9 @@ def _tracks(case: Measured, exe: Executable) -> list[Track]:
         if parts and all(len(p) == len(parts[0]) for p in parts):
             found.append((loop, list(zip(*parts, strict=True)), None))
     for name, chain in chains.items():
-        found.append((name, [(noted[layer.output][0],) for layer in chain], None))
+        states = [noted[layer.output][0] for layer in chain]
+        if _steady(states):
+            found.append((name, [(state,) for state in states], None))
     found = [each for each in found if len(each[1]) >= STEPS]
     hs = [state[0] for _, states, _ in found for state in states]
     grads = iter(backward(outputs, hs, sent, keep=True))
