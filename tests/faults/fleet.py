@@ -185,4 +185,7 @@ async def _tally(database, blobs, rows):
         "unreadable": unreadable,
         "worker_processes_that_finished_some": len(by),
         "attempts": sum(row.attempts for row in rows),
+        "busy_s": (
+            max(row.finished_at for row in rows) - min(row.started_at for row in rows)
+        ).total_seconds(),
     }
