@@ -120,3 +120,38 @@ def test_what_is_kept_to_the_end_of_a_pass_are_small_gradients_and_none_where_me
     for key, held in plain.seen.items():
         assert scarce.seen[key].grads[0] == pytest.approx(held.grads[0], abs=1e-9)
         assert scarce.seen[key].forward[0] == pytest.approx(held.forward[0], abs=1e-9)
+
+
+class Sums(nn.Module):
+    """A sum summed on, and one that spreads an addend over what it is added to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(nn.Linear(5, width) for width in (4, 4, 4, 1))
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        a, b, c, d = (part(x) for part in self.parts)
+        return self.head(torch.tanh(((a + b) - c) + d))
+
+
+def test_addends_have_the_gradient_of_their_sum_but_where_it_spreads_them():
+    net = seeded(Sums(), 3)
+    case, exe = staged(export(net, torch.zeros(2, 5)))
+    seen = {layer.id: Seen() for layer in case.layers}
+    looks = Looks(case.frame, Guarded(), Tally(), seen, watch_plan(case.model, case.layers))
+    run_pass(exe, case.layers, looks, case.reading, case.setting, 0)
+
+    generator = torch.Generator()
+    (x,) = feed(exe, case.setting, case.reading, generator, 0)
+    net, made = net.double(), []
+    for part in net.parts:
+        part.register_forward_hook(lambda _part, _x, y: made.append(y))
+    y = net(x)
+    grads = torch.autograd.grad(y, made, torch.randn(y.shape, generator=generator).double())
+    linear = [layer for layer in case.layers if layer.kind == "linear"][:4]
+    for layer, g in zip(linear, grads, strict=True):
+        sizes = 0.5 * torch.log10(g.square().mean(1))
+        assert seen[layer.id].grads[0] == pytest.approx(sizes.numpy(), abs=1e-6)
+    sums = [layer.output for layer in case.layers if layer.op in {"Add", "Sub"}]
+    assert looks.same.keys() == {*sums[:2], *(layer.output for layer in linear[:3])}

@@ -83,8 +83,9 @@ class Looks:
     asked of the backward pass itself and looked at when it has ended, because a hook costs as much
     as the step that makes them. What is held of them until then is where they arise, not the value;
     where memory is `scarce`, none are. `sourced` says that a hook is only reached on the way to an
-    input. `last` are the rows of the last gradient and their sizes: an addition hands its gradient
-    on as it is, and while we hold it nothing is added to it in place.
+    input. `addends` wait for the sum that alone reads them, those in `same` have its gradient.
+    `last` are the rows of the last gradient and their sizes: an addition hands its gradient on as
+    it is, and while we hold it nothing is added to it in place.
     """
 
     frame: Frame
@@ -101,6 +102,8 @@ class Looks:
     edges: dict[Edge, Rows] = field(default_factory=dict)
     times: dict[str, np.ndarray] = field(default_factory=dict)
     faults: dict[str, float] = field(default_factory=dict)
+    addends: dict[str, list[tuple[str, Tensor]]] = field(default_factory=dict)
+    same: dict[str, str] = field(default_factory=dict)
     kept: int = 0
     last: tuple[Tensor, Tensor] | None = None
     forward: dict[torch.Size, list[tuple[str, Tensor]]] = field(default_factory=dict)
@@ -118,9 +121,20 @@ class Looks:
                     self._wait(self.forward, name, y, size, self._reduce_forward)
             if y.requires_grad:
                 self.attached.add(name)
-                self._attend(name, y, size)
+                if (total := self.watch.summed.get(name)) is None:
+                    self._attend(name, y, size)
+                else:
+                    self.addends.setdefault(total, []).append((name, y))
+                for other, x in self.addends.pop(name, ()):
+                    if x.shape == y.shape and self._axis(other) == self._axis(name):
+                        self.same[other] = name
+                    else:
+                        self._attend(other, x, x.numel())
         self.tally.seconds += self.tally.clock() - since
         return y
+
+    def _axis(self, name: str) -> int | None:
+        return self.frame.axes.get(name)
 
     def _attend(self, name: str, y: Tensor, size: int) -> None:
         if size <= CAUGHT and self.kept + size <= KEPT and not self.scarce:
@@ -154,6 +168,11 @@ class Looks:
             self._reduce_backward(shape)
         self.last = None
         self.tally.fetch()
+        for name, total in reversed(self.same.items()):  # a sum may be summed on
+            if total in self.values:
+                self.values[name], self.sizes[name] = self.values[total], self.sizes[total]
+                if total in self.faults:
+                    self.faults[name] = self.faults[total]
 
     def _gradient(self, name: str, g: Tensor) -> None:
         since = self.tally.clock()

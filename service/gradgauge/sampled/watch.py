@@ -8,6 +8,8 @@ import onnx_ir
 from gradgauge.graph.kinds import FLOATS
 from gradgauge.graph.layers import Edge, Layer
 
+_SUMS = frozenset({"Add", "Sub"})  # up to the gradient's sign
+
 
 @dataclass(frozen=True, slots=True)
 class Watch:
@@ -16,6 +18,8 @@ class Watch:
     The gradient through an edge is the value's own wherever the value has no other reader, so most
     edges are not looked at at all; `passing` are such values between layers. `unrooted` are values
     that perhaps no parameter leads to: a backward pass arrives there on its way to an input alone.
+    `summed` are those that one sum alone reads, and that sum: where it spreads nothing, its
+    gradient is theirs.
     """
 
     layers: Mapping[str, Layer]
@@ -23,6 +27,7 @@ class Watch:
     timed: frozenset[str]
     passing: frozenset[str]
     unrooted: frozenset[str]
+    summed: Mapping[str, str]
 
     @property
     def sourced(self) -> bool:
@@ -53,9 +58,17 @@ def watch_plan(model: onnx_ir.Model, layers: Sequence[Layer]) -> Watch:
     }
     read = {edge.value for layer in layers for edge in layer.edges}
     passing = frozenset((read & alone) - by_output.keys())
-    return Watch(
-        by_output, edges, timed, passing, frozenset(read.union(by_output)) - _rooted(model)
-    )
+    seen = passing.union(by_output)
+    own = alone & seen
+    sums = [(n.inputs, n.outputs[0].name or "") for n in model.graph if n.op_type in _SUMS]
+    summed = {
+        value.name: made
+        for values, made in sums
+        for value in values
+        if value is not None and value.name in own and made in seen
+    }
+    unrooted = frozenset(read.union(by_output)) - _rooted(model)
+    return Watch(by_output, edges, timed, passing, unrooted, summed)
 
 
 def _rooted(model: onnx_ir.Model) -> set[str]:
