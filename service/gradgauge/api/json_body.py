@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Coroutine
 from itertools import pairwise
 from typing import Any, NoReturn
@@ -15,6 +16,8 @@ from gradgauge.errors import LimitExceeded
 
 MOST_DEPTH = 64
 MOST_KEYS = 100_000
+# Up to the next bracket outside of a string, or the end; possessive: keeps no way back.
+_TO_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+"?)*+([\[\]{}]?)', re.DOTALL)
 _DIGITS = 40  # Python's own int() is quadratic in the digits
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -125,19 +128,11 @@ def _depth_bound(text: bytes) -> int:
 
 def _check_depth(text: bytes) -> None:
     """Count brackets outside of strings, before a recursive reader meets them."""
-    depth, quoted, escaped = 0, False, False
-    for byte in text:
-        if quoted:
-            quoted = escaped or byte != ord('"')
-            escaped = not escaped and byte == ord("\\")
-        elif byte == ord('"'):
-            quoted = True
-        elif byte in b"[{":
-            depth += 1
-            if depth > MOST_DEPTH:
-                raise _bad(f"it is nested more than {MOST_DEPTH} levels deep")
-        elif byte in b"]}":
-            depth -= 1
+    depth = 0
+    for found in _TO_BRACKET.finditer(text):
+        depth += 1 if found[1] in {b"[", b"{"} else -1
+        if depth > MOST_DEPTH:
+            raise _bad(f"it is nested more than {MOST_DEPTH} levels deep")
 
 
 def _check_surrogates(data: Any) -> None:
