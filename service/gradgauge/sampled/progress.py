@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 COSTS = {
     "samples": 1.0,
     "representation": 0.3,
-    "recurrence": 3.7,
-    "jacobian": 2.9,
+    "recurrence": 1.5,
+    "jacobian": 1.4,
     "precision": 0.4,
     "first_step": 0.1,
     "memorisation": 90.0,
