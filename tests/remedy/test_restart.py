@@ -17,6 +17,7 @@ from gradgauge.remedy.setting import learns
 from gradgauge.remedy.variety import varied
 from gradgauge.remedy.whole import acted_on, everywhere
 from gradgauge.risk.outlook import Asked
+from gradgauge.sampled.memorisation import LONGER, PROBE_STEPS
 from tests.remedy import networks as nets
 from tests.remedy.test_config import assessed
 from tests.remedy.test_optimizer import told
@@ -77,6 +78,27 @@ def test_where_its_copy_is_told_no_better_the_probe_alone_says(
     assert verify._under_adam(plain, 0.99).outcome == outcome
     unlike = verify._under_adam(replace(plain, anew=False), 0.99)
     assert unlike.outcome == "refuted"
+
+
+@pytest.mark.parametrize(("longer", "outcome"), [(0.3, "verified"), (0.95, "refuted")])
+def test_a_start_anew_that_learns_slowly_is_given_more_steps(
+    exploding, monkeypatch, longer, outcome
+):
+    assessment, _ = exploding
+    plain, _ = verify._anew(assessment)
+    plain = replace(plain, again=told(plain.again, 0.99, 0.99))
+    left = {PROBE_STEPS: 0.99, LONGER: longer}
+    monkeypatch.setattr(verify, "learns", lambda _copy, trial: left[trial.steps])
+    found = verify._under_adam(plain, 0.99)
+    assert (found.outcome, found.left) == (outcome, longer)
+    assert verify._under_adam(replace(plain, anew=False), 0.99).left == 0.99
+
+
+def test_more_steps_are_those_of_the_same_run(exploding):
+    assessment, _ = exploding
+    plain, _ = verify._anew(assessment)
+    few, more = (learns(plain.again, replace(verify.TRIAL, steps=n)) for n in (1, LONGER))
+    assert few > 2 * more
 
 
 def made_up(finding, **changes):

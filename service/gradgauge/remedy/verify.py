@@ -36,6 +36,7 @@ from gradgauge.remedy.variety import varied
 from gradgauge.remedy.whole import acted_on
 from gradgauge.risk.signals import read_signals
 from gradgauge.risk.unlikely import ID, leading
+from gradgauge.sampled.memorisation import LONGER
 from gradgauge.schema.profile import Interval
 from gradgauge.schema.report import Expected, Finding, Recommendation, Snippet, Verified
 from gradgauge.schema.report import Interval as WireInterval
@@ -178,6 +179,8 @@ def _under_adam(one: Tried, chance: float | None) -> Tried:
     bar = HELPS if chance is None else 1.0
     if one.anew and not helps:  # its like mends where less is told of a copy than was of this one
         helps, bar = True, HELPS
+    if one.anew and left is not None and left >= bar:  # it may learn more slowly
+        left = learns(one.again, replace(TRIAL, steps=LONGER))
     outcome: Outcome = "verified" if helps and left is not None and left < bar else "refuted"
     return replace(
         one,

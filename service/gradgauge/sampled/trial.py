@@ -29,11 +29,12 @@ FIXED = frozenset({"Sub", "Div"})  # whose stored operand is the data's mean or 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A learning rate, the norm that the gradient is clipped to, and whose steps are taken."""
+    """A learning rate, the norm that the gradient is clipped to, whose steps and how many."""
 
     lr: float
     clip: float | None = None
     optimizer: Literal["sgd", "adam"] = "sgd"
+    steps: int = PROBE_STEPS
 
 
 def losses_left(
@@ -57,14 +58,15 @@ def losses_left(
         case = Measured(model, tuple(layers), reading, setting, frame, draws).small(PROBE_INPUTS)
         fixed = {name for layer in layers if layer.op in FIXED for name in layer.params}
         leaves = {k: v for k, v in exe.initializers.items() if v.requires_grad and k not in fixed}
-        steps = PROBE_STEPS * len(trials)
+        steps = sum(trial.steps for trial in trials)
         if not leaves or (case.frame.total + _count(leaves.values())) * steps > PROBE_COST:
             return None
         problem = problem_of(case, exe)
         runs = []
         for trial in trials:
             with restored(leaves):
-                runs.append(train(problem, exe, leaves, trial.optimizer, trial.lr, trial.clip))
+                how = (trial.optimizer, trial.lr, trial.clip, trial.steps)
+                runs.append(train(problem, exe, leaves, *how))
         return [problem.left(losses) for losses in runs]
     except (AnalysisFailed, UnsupportedOps):
         return None
