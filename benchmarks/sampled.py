@@ -3,8 +3,10 @@
 Every round runs, one after the other, a bare native forward and backward pass twice, the executor's
 without a look, and a `quick` pass, and with `--peers` those of `sampled_peers`; times are the
 processor's, ratios medians over rounds of pairs within a round. The gate is the time inside the
-statistics over the bare native pass. `--guarded` takes the quick pass in float64, as where sizes
-leave float32's range. With `--stages` the stages of profile standard are timed, with `--per-sample`
+statistics over the bare native pass, read in a second quick pass: where steps are small that clock
+is dear itself. What an analysis does once is in no pass: compiling, the plan of what is looked at,
+the layers' records. `--guarded` takes the quick pass in float64, as where sizes leave float32's
+range. With `--stages` the stages of profile standard are timed, with `--per-sample`
 per-input weight gradients against vmap(grad), with `--memory` what a first pass of a fresh process
 holds at most beyond what is there before it, pages of files not counted.
 """
@@ -83,6 +85,10 @@ def in_float64(case: Measured) -> tuple[Measured, Executable]:
     return case, compiled(case.model, case.reading, case.setting)
 
 
+def records(case: Measured) -> dict[str, Seen]:
+    return {layer.id: Seen() for layer in case.layers}
+
+
 def rounds(net: Net, count: int, *, guarded: bool, peers: bool) -> None:
     """One row of the table."""
     model = net.build().train()
@@ -102,29 +108,27 @@ def rounds(net: Net, count: int, *, guarded: bool, peers: bool) -> None:
         leaves = list(exe.initializers.values())
         torch.autograd.grad(y, leaves, torch.randn(y.shape), allow_unused=True)
 
-    def quick() -> float:
-        seen = {layer.id: Seen() for layer in case.layers}
-        looks = Looks(case.frame, gauge, Tally(time.process_time), seen, watch)
+    def quick(seen: dict[str, Seen], tally: Tally) -> None:
+        looks = Looks(case.frame, gauge, tally, seen, watch)
         run_pass(exe, case.layers, looks, case.reading, case.setting, 0)
         exe.intercept((), lambda _name, y: y)
         exe.watch_edges(())
-        return looks.tally.seconds
 
+    give_back(at_once=False)
     watch = watch_plan(case.model, case.layers)
-    bare(), unlooked(), quick()
+    bare(), unlooked(), quick(records(case), Tally())
     others = sampled_peers.prepared(model, x) if peers else {}
     steps = {name: step for name, step in others.items() if not isinstance(step, str)}
     theirs: dict[str, list[float]] = {name: [] for name in steps}
     rows = []
     for _ in range(count):
-        first, without, inside = timed(bare), timed(unlooked), 0.0
-        since = time.process_time()
-        inside = quick()
-        whole = time.process_time() - since
-        second = timed(bare)
+        seen = records(case)
+        first, without, whole = timed(bare), timed(unlooked), timed(partial(quick, seen, Tally()))
+        second, within = timed(bare), Tally(time.process_time)
+        quick(records(case), within)
         for name, step in steps.items():
             theirs[name].append(timed(step) / first)
-        rows.append((first, second / first, without / first, whole / first, inside / first))
+        rows.append((first, second / first, without / first, whole / first, within.seconds / first))
     middle = [statistics.median(column) for column in zip(*rows, strict=True)]
     gate = "-" if net.most is None else f"{'held' if middle[4] <= net.most else 'MISSED'}"
     print(
@@ -157,7 +161,7 @@ def held(net: Net, what: str, file: str) -> None:
     case, exe = prepared(net, model, Path(file).read_bytes())
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     x, params = net.example(), list(model.parameters())
-    seen = {layer.id: Seen() for layer in case.layers}
+    seen = records(case)
     looks = Looks(case.frame, Plain(), Tally(), seen, watch_plan(case.model, case.layers))
     gc.collect()
     give_back(at_once=True)
@@ -184,7 +188,7 @@ def stages(net: Net) -> None:
 
     bare()
     unit = statistics.median(timed(bare) for _ in range(5))
-    held = summary(case, {layer.id: Seen() for layer in case.layers})
+    held = summary(case, records(case))
     spent: dict[str, float] = {}
     since = time.process_time()
 

@@ -5,6 +5,7 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial, reduce
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,10 @@ from gradgauge.sampled.statistics import log10_rms
 from gradgauge.sampled.tally import Gauge, Store, Tally
 from gradgauge.sampled.watch import Watch
 
-SATURATED = {  # output -> where the slope is below 5 % of its largest
-    "Sigmoid": lambda y: y * (1 - y) < 0.0125,
-    "Tanh": lambda y: y.abs() > math.sqrt(0.95),
-    "Softsign": lambda y: (1 - y.abs()).square() < 0.05,
+SATURATED = {  # output -> 1 where the slope is below 5 % of its largest, as floats: faster
+    "Sigmoid": lambda y: (y * (1 - y)).lt_(0.0125),
+    "Tanh": lambda y: y.abs().gt_(math.sqrt(0.95)),
+    "Softsign": lambda y: (1 - y.abs()).square_().lt_(0.05),
     "HardSigmoid": lambda y: (y <= 0) | (y >= 1),
 }
 
@@ -71,7 +72,6 @@ SMALL = 1 << 16  # elements of a value that waits for others of its shape
 TOGETHER = 1 << 18  # elements that are reduced together
 CAUGHT = 1 << 13  # elements of a gradient that is looked at when the pass has ended
 KEPT = 1 << 22  # elements of all those together
-Alike = tuple[str, int | None, int | None]  # op with a look of its own, axes of inputs and units
 
 
 @dataclass(slots=True)
@@ -84,6 +84,7 @@ class Looks:
     as the step that makes them. What is held of them until then is where they arise, not the value;
     where memory is `scarce`, none are. `sourced` says that a hook is only reached on the way to an
     input. `addends` wait for the sum that alone reads them, those in `same` have its gradient.
+    Stacked values lie in `room`, all in the same one.
     `last` are the rows of the last gradient and their sizes: an addition hands its gradient on as
     it is, and while we hold it nothing is added to it in place.
     """
@@ -108,6 +109,7 @@ class Looks:
     last: tuple[Tensor, Tensor] | None = None
     forward: dict[torch.Size, list[tuple[str, Tensor]]] = field(default_factory=dict)
     backward: dict[torch.Size, list[tuple[str | Edge, Tensor]]] = field(default_factory=dict)
+    room: Tensor | None = None
 
     def value(self, name: str, y: Tensor) -> Tensor:
         """Look at a layer's output, and at its gradient when that comes."""
@@ -116,7 +118,7 @@ class Looks:
         if size and y.is_floating_point():
             if name in self.watch.layers:
                 if size > SMALL:
-                    self._forward_of([(name, y.detach())])
+                    self._forward([(name, y)], y.detach().unsqueeze(0), self._axis(name))
                 else:
                     self._wait(self.forward, name, y, size, self._reduce_forward)
             if y.requires_grad:
@@ -210,22 +212,26 @@ class Looks:
 
     @torch.no_grad()
     def _reduce_forward(self, shape: torch.Size) -> None:
-        """Of one shape those together that are looked at alike."""
-        alike: dict[Alike, list[tuple[str, Tensor]]] = {}
-        for held in self.forward.pop(shape):
-            alike.setdefault(self._kind(held[0]), []).append(held)
-        for group in alike.values():
+        """Those of one shape together; those with a look of their own side by side."""
+        alike: dict[tuple[int | None, torch.dtype], list[tuple[str, Tensor]]] = {}
+        for name, x in self.forward.pop(shape):
+            alike.setdefault((self._axis(name), x.dtype), []).append((name, x))
+        for (axis, _), group in alike.items():
+            group.sort(key=lambda held: self._special(held[0])[0])
             for part in _parts(group):
-                self._forward_of(part)
+                self._forward(part, self._piled([x for _, x in part]), axis)
 
-    def _kind(self, name: str) -> Alike:
+    def _piled(self, parts: Sequence[Tensor]) -> Tensor:
+        """Stacked where those before were, so that the processor's cache holds the place."""
+        first, count = parts[0], len(parts) * parts[0].numel()
+        if self.room is None or self.room.dtype != first.dtype or len(self.room) < count:
+            self.room = first.new_empty(max(count, TOGETHER))
+        return torch.stack(tuple(parts), out=self.room[:count].view(len(parts), *first.shape))
+
+    def _special(self, name: str) -> tuple[str, int | None]:
+        """The op, where it has a look of its own, and its axis of units."""
         op = self.watch.layers[name].op
-        special = op if op in SATURATED or op in RECTIFIERS else ""
-        return special, self.frame.axes.get(name), self.frame.units.get(name)
-
-    def _forward_of(self, part: Sequence[tuple[str, Tensor]]) -> None:
-        seen = [self.seen[self.watch.layers[name].id] for name, _ in part]
-        self._forward(seen, _stacked(part), *self._kind(part[0][0]))
+        return op if op in SATURATED or op in RECTIFIERS else "", self.frame.units.get(name)
 
     @torch.no_grad()
     def _reduce_backward(self, shape: torch.Size) -> None:
@@ -246,26 +252,31 @@ class Looks:
         return rows.reshape(len(stacked), self.frame.rows, -1)
 
     def _forward(
-        self,
-        seen: Sequence[Seen],
-        stacked: Tensor,
-        special: str,
-        axis: int | None,
-        unit: int | None,
+        self, part: Sequence[tuple[str, Tensor]], stacked: Tensor, axis: int | None
     ) -> None:
         add = self.tally.add
+        seen = [self.seen[self.watch.layers[name].id] for name, _ in part]
         rows = self._rows(stacked, axis)
-        size, count = rows.shape[2], stacked[0].numel()
+        size = rows.shape[2]
         sizes = self.gauge.sizes(rows)
         add(sizes, partial(self._note_forward, seen, size))
         add(rows.sum(dim=2), partial(_note_means, seen, size))
         if axis is not None and rows.shape[1] > 1:
             add(self._together(rows, sizes), partial(_note_cosines, seen, rows.shape[1]))
+        start = 0
+        for (special, unit), run in groupby(self._special(name) for name, _ in part):
+            stop = start + sum(1 for _ in run)
+            if special:
+                self._apart(special, unit, seen[start:stop], stacked[start:stop])
+            start = stop
+
+    def _apart(self, special: str, unit: int | None, seen: Sequence[Seen], stacked: Tensor) -> None:
         if special in SATURATED:
+            count = stacked[0].numel()
             hits = SATURATED[special](stacked).flatten(1).sum(dim=1, dtype=stacked.dtype)
-            add(hits, _each(seen, lambda s, row: s.saturated.append(float(row[0]) / count)))
+            self.tally.add(hits, _each(seen, lambda s, row: s.saturated.append(row[0] / count)))
         if special in RECTIFIERS and stacked.ndim > 1:
-            add(_alive(special, stacked, unit), _each(seen, _note_alive))
+            self.tally.add(_alive(special, stacked, unit), _each(seen, _note_alive))
 
     def _together(self, rows: Tensor, sizes: Tensor) -> Tensor:
         part = in_part(rows)
@@ -404,7 +415,7 @@ def _alive(op: str, stacked: Tensor, unit: int | None) -> Tensor:
     place = 1 + (unit % ndim if unit < ndim else ndim - 1)
     others = [axis for axis in range(1, stacked.ndim) if axis != place]
     active = stacked if op == "Relu" else (stacked != 0).to(stacked.dtype)
-    return active.amax(dim=others) if others else active
+    return active.amax(dim=others) if others else active.clone()  # its place is used again
 
 
 def _note_alive(seen: Seen, raw: np.ndarray) -> None:
