@@ -14,6 +14,7 @@ import pytest
 
 from gradgauge.worker import forks, sandbox, spawn
 from gradgauge.worker.frames import Request
+from gradgauge.worker.loop import keep_warm
 from tests.service import until
 from tests.worker.processes import alive, gone
 
@@ -38,6 +39,35 @@ def test_it_starts_with_the_first_job_and_stays(zygote):
     first = zygote.pid
     assert zygote.run(job("print_noise"), wall_s=180).result == {"ok": True}
     assert zygote.pid == first
+
+
+def test_one_that_dies_while_nothing_is_asked_of_it_is_started_anew(zygote):
+    zygote.start()
+    first = zygote.pid
+
+    async def killed_and_back():
+        warm = asyncio.create_task(keep_warm(zygote, every_s=0.05))
+        os.kill(first, signal.SIGKILL)
+        await asyncio.to_thread(until, lambda: zygote.pid not in {None, first})
+        warm.cancel()
+
+    asyncio.run(killed_and_back())
+    assert gone(first, within=10)
+    assert zygote.run(job("print_noise"), wall_s=180).result == {"ok": True}
+
+
+def test_one_that_does_not_start_is_tried_again(tmp_path):
+    tried = tmp_path / "tried"
+    code = f"open({str(tried)!r}, 'a').write('x')"
+    zygote = forks.Zygote((sys.executable, "-c", code))
+
+    async def twice():
+        warm = asyncio.create_task(keep_warm(zygote, every_s=0.01, again_s=0.01))
+        await asyncio.to_thread(until, lambda: tried.exists() and len(tried.read_text()) > 1)
+        warm.cancel()
+
+    asyncio.run(twice())
+    zygote.close()
 
 
 def test_a_child_enters_every_layer_of_the_sandbox_that_a_spawned_one_does(zygote):

@@ -90,7 +90,8 @@ class Forked:
 class Zygote:
     """A warm process that forks a confined child per job; started when first needed.
 
-    One may serve any number of threads at once. Where it has died, the next job starts another.
+    One may serve any number of threads at once. Where it has died, the next job starts another, or
+    the worker does before (loop.keep_warm).
     """
 
     def __init__(self, command: Sequence[str] = ZYGOTE) -> None:

@@ -19,7 +19,7 @@ from gradgauge.store.database import Database
 from gradgauge.store.ids import new_id
 from gradgauge.store.repository import workers
 from gradgauge.worker import sandbox
-from gradgauge.worker.forks import Zygote
+from gradgauge.worker.forks import Zygote, ZygoteLost
 from gradgauge.worker.runner import ConfinedRunner
 
 log = structlog.get_logger()
@@ -54,11 +54,28 @@ async def work(settings: Settings) -> None:
         blobs = BlobStore.open(settings)
         working = Work(database, blobs, settings, ConfinedRunner(zygote, blobs, settings, require))
         _stop_on_signals(working)
-        with _metrics(settings):
-            await _announced(working, database, settings, states)
+        warm = asyncio.create_task(keep_warm(zygote))
+        try:
+            with _metrics(settings):
+                await _announced(working, database, settings, states)
+        finally:
+            warm.cancel()
     finally:
         await asyncio.to_thread(zygote.close)
         await database.close()
+
+
+async def keep_warm(zygote: Zygote, every_s: float = 1.0, again_s: float = 10.0) -> None:
+    """Start the zygote anew where it died, so that no job has to wait for it."""
+    while True:
+        await asyncio.sleep(every_s)
+        if zygote.pid is None:
+            log.warning("zygote_died")
+            try:
+                await asyncio.to_thread(zygote.start)
+            except ZygoteLost as error:
+                log.warning("zygote_not_started", reason=str(error))
+                await asyncio.sleep(again_s)
 
 
 @contextmanager
