@@ -94,7 +94,7 @@ def test_an_alarm_is_a_warning_where_the_outlook_is_open_and_low_where_it_is_goo
     outlook = held(p, GOOD)
     assert unlikely.weakened("GF101", "high", outlook) == alarm
     assert unlikely.weakened("GF101", "medium", outlook) == warning
-    assert unlikely.doubtful(outlook) == (p >= unlikely.SOME)
+    assert unlikely.doubtful(outlook) == (p >= unlikely.SOME[outlook.level])
 
 
 def test_a_lowered_alarm_says_whether_such_networks_train_or_may(monkeypatch):
@@ -123,6 +123,16 @@ def test_a_rules_own_alarm_explains_the_failure(severity, kept):
     pairs = [(rule("GF101"), draft(severity)), (rule(unlikely.ID), draft("high"))]
     found = [r.id for r, _ in unlikely.weighed(pairs, held(BAD, BAD))]
     assert (unlikely.ID in found) == kept
+
+
+@pytest.mark.parametrize(("p", "kept"), [(GOOD, True), (OPEN, False)])
+def test_an_alarm_that_was_lowered_explains_nothing(monkeypatch, p, kept):
+    """Each failure told once: by a rule's finding that is more than low, or by the outlook's."""
+    bounded(monkeypatch, 0.6)
+    pairs = [(rule("GF101"), draft("high")), (rule(unlikely.ID), draft("low"))]
+    found = unlikely.weighed(pairs, held(p, p))
+    assert (unlikely.ID in {r.id for r, _ in found}) == kept
+    assert found[0][1].severity == ("low" if kept else "medium")
 
 
 @pytest.mark.parametrize("level", ["analytic", "quick", "standard"])

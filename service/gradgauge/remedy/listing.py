@@ -32,10 +32,11 @@ Written by `make remedies` from the table (`service/gradgauge/remedy`); a test h
 A remedy is a row: the findings it answers, a check that says why it does not apply, a patch as
 data, its cost, side effects, code for PyTorch, Keras and JAX that names your layers, references.
 For every finding of at least medium severity, and for an outlook that is not clear (GF501, low,
-from a probability of failing of {some:g} on), the rows that answer it are tried, cheapest first, at
-most {per_finding} until {best} of them cure it, and {altogether} in one analysis. *Tried* means:
-the patch is applied to a copy, the copy is analysed at profile quick with the same seeds, and the
-finding's metric, the findings and the calibrated probability of failing are compared.
+from a probability of failing of {some:g} on, or {less:g} by less than profile standard's signals),
+the rows that answer it are tried, cheapest first, at most {per_finding} until {best} of them cure
+it, and {altogether} in one analysis. *Tried* means: the patch is applied to a copy, the copy is
+analysed at profile quick with the same seeds, and the finding's metric, the findings and the
+calibrated probability of failing are compared.
 
 - **verified**: the finding's own metric and the threat (below) fell. **refuted**: one of
   them did not.
@@ -93,7 +94,8 @@ def document() -> str:
         altogether=ALTOGETHER,
         cured=CURED,
         falls=FALLS,
-        some=SOME,
+        some=SOME["standard"],
+        less=SOME["quick"],
         likely=LIKELY,
         paths=PATHS,
         helps=HELPS,

@@ -6,9 +6,10 @@ gets a finding; below the lower one an alarm is lowered: to a warning where the 
 else to low. A warning is lowered as soon as the outlook is not even open. All keep their evidence.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from gradgauge.risk.calibration import CATEGORIES, Optimizer
+from gradgauge.risk.calibration import CATEGORIES, Level, Optimizer
 from gradgauge.risk.case import Case, Draft, Rule, evidence
 from gradgauge.risk.outliers import furthest
 from gradgauge.risk.outlook import SURE, Outlook
@@ -20,7 +21,9 @@ from gradgauge.schema.wire import Category, Severity
 
 ID = "GF501"
 DOUBT = 0.4  # probability from which the outlook is open, below the bound of an alarm
-SOME = 0.2  # and from which some networks fail: told at severity low too, and a remedy looked for
+# and from which some networks fail, by level of signals: told at severity low too, and a remedy
+# looked for; with fewer signals half of the networks that train are above 0.1
+SOME: Mapping[Level, float] = {"standard": 0.1, "quick": 0.2, "analytic": 0.2}
 # what is so whatever training makes of it
 FACTS = frozenset({"GF301", "GF401"})
 NAMES = {"sgd": "SGD", "adam": "Adam"}
@@ -70,7 +73,11 @@ def doubtful(held: Outlook) -> bool:
     if held.untrainable is None:
         return False
     one = _of(held, leading(held))
-    return one.confidence >= SURE and one.p >= SOME
+    return one.confidence >= SURE and one.p >= _some(held)
+
+
+def _some(held: Outlook) -> float:
+    return SOME[held.level or "analytic"]
 
 
 def unlikely(case: Case) -> list[Draft]:
@@ -82,7 +89,7 @@ def unlikely(case: Case) -> list[Draft]:
     if level == "none":
         if not doubtful(held):
             return []
-        level, bound = "low", SOME
+        level, bound = "low", _some(held)
     lead = leading(held)
     shares = held.categories.model_dump()
     kind = max((name for name in CATEGORIES if name != "trains"), key=lambda name: shares[name])
@@ -103,15 +110,18 @@ def unlikely(case: Case) -> list[Draft]:
 def weighed(pairs: list[tuple[Rule, Draft]], held: Outlook | None) -> list[tuple[Rule, Draft]]:
     """Drafts as the outlook leaves them.
 
-    Where a rule's own alarm explains the failure, the outlook's finding is dropped; where networks
-    like this one train, what rules found is low and says so.
+    Where networks like this one train, what rules found is low and says so; where a rule's own
+    alarm explains the failure, and is more than low, the outlook's finding is dropped.
     """
-    others = [(rule, draft) for rule, draft in pairs if rule.id != ID]
-    if any(WEIGHT[draft.severity] >= WEIGHT["high"] for _, draft in others):
-        pairs = others
     if held is None:
         return pairs
-    return [(rule, _lowered(rule, draft, held)) for rule, draft in pairs]
+    left = [(rule, _lowered(rule, draft, held)) for rule, draft in pairs]
+    explained = any(
+        WEIGHT[before.severity] >= WEIGHT["high"] and WEIGHT[after.severity] >= WEIGHT["medium"]
+        for (rule, before), (_, after) in zip(pairs, left, strict=True)
+        if rule.id != ID
+    )
+    return [(rule, draft) for rule, draft in left if rule.id != ID or not explained]
 
 
 def below(held: Outlook, severity: Severity) -> float | None:
