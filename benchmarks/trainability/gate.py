@@ -23,7 +23,7 @@ BLIND_ALARMS = 0.05  # without the user's targets, where rows are too few for a 
 NAMES = ("sgd", "adam", "sgd_rate", "adam_rate")
 FAILS = np.arange(0.3, 0.991, 0.01)
 # from DOUBT (0.4) on the outlook is open, and a contradicted alarm a warning
-TRAINS = np.arange(0.05, 0.701, 0.05)
+TRAINS = np.arange(0.05, 0.501, 0.05)  # an alarm stands where failing is the likelier end
 ALARM = {"high", "critical"}
 
 
