@@ -29,6 +29,13 @@ def exploding():
     return told(assessment, 0.9, 0.8), finding
 
 
+@pytest.fixture(scope="module")
+def doubted(exploding):
+    """A start anew of which nothing better is told than of the original."""
+    plain, _ = verify._anew(exploding[0])
+    return replace(plain, again=told(plain.again, 0.99, 0.99))
+
+
 @pytest.mark.parametrize(
     ("build", "rule", "action"),
     [
@@ -68,30 +75,20 @@ def test_it_is_measured_first_and_verified_by_what_adam_learns_on_it(exploding):
 
 
 @pytest.mark.parametrize(("left", "outcome"), [(0.8, "verified"), (0.95, "refuted")])
-def test_where_its_copy_is_told_no_better_the_probe_alone_says(
-    exploding, monkeypatch, left, outcome
-):
-    assessment, _ = exploding
-    plain, _ = verify._anew(assessment)
-    plain = replace(plain, again=told(plain.again, 0.99, 0.99))
+def test_where_its_copy_is_told_no_better_the_probe_alone_says(doubted, monkeypatch, left, outcome):
     monkeypatch.setattr(verify, "learns", lambda *_: left)
-    assert verify._under_adam(plain, 0.99).outcome == outcome
-    unlike = verify._under_adam(replace(plain, anew=False), 0.99)
+    assert verify._under_adam(doubted, 0.99).outcome == outcome
+    unlike = verify._under_adam(replace(doubted, anew=False), 0.99)
     assert unlike.outcome == "refuted"
 
 
 @pytest.mark.parametrize(("longer", "outcome"), [(0.3, "verified"), (0.95, "refuted")])
-def test_a_start_anew_that_learns_slowly_is_given_more_steps(
-    exploding, monkeypatch, longer, outcome
-):
-    assessment, _ = exploding
-    plain, _ = verify._anew(assessment)
-    plain = replace(plain, again=told(plain.again, 0.99, 0.99))
+def test_a_start_anew_that_learns_slowly_is_given_more_steps(doubted, monkeypatch, longer, outcome):
     left = {PROBE_STEPS: 0.99, LONGER: longer}
     monkeypatch.setattr(verify, "learns", lambda _copy, trial: left[trial.steps])
-    found = verify._under_adam(plain, 0.99)
+    found = verify._under_adam(doubted, 0.99)
     assert (found.outcome, found.left) == (outcome, longer)
-    assert verify._under_adam(replace(plain, anew=False), 0.99).left == 0.99
+    assert verify._under_adam(replace(doubted, anew=False), 0.99).left == 0.99
 
 
 def test_more_steps_are_those_of_the_same_run(exploding):
