@@ -67,6 +67,16 @@ def test_the_product_of_bounds_bounds_the_jacobian(name):
     assert 10 ** sum(found) >= steepest(net, shape) * (1 - 1e-6)
 
 
+def test_behind_an_embedding_blocks_begin_where_the_first_weights_end():
+    net = drawn(
+        lambda: nn.Sequential(nn.Embedding(7, 12), nn.Linear(12, 9), nn.Tanh(), nn.Linear(9, 5))
+    )
+    found = bounds(net, torch.zeros(2, 3, dtype=torch.int64))
+    assert found[-1] is not None
+    assert 10 ** found[-1] >= steepest(net[2:], (9,)) * (1 - 1e-6)
+    assert 10 ** found[-1] == pytest.approx(torch.linalg.svdvals(net[3].weight)[0].item(), rel=1e-3)
+
+
 def test_it_is_the_largest_singular_value_where_there_is_one_path():
     net = drawn(lambda: nn.Sequential(nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 12), nn.Tanh()))
     tops = [np.linalg.svd(net[i].weight.detach().numpy(), compute_uv=False)[0] for i in (0, 2)]

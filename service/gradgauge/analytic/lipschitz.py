@@ -113,10 +113,10 @@ def _bound(
         return None if factor is None else before + _log(factor)
     known = [bounds.get(n) for n in record.inputs if _moving(trace, n)]
     held = [b for b in known if b is not None]
-    factor = spectrum.sigma_max if spectrum is not None else _factor(call, out)
-    if factor is None or len(held) != len(known) or not held:
+    if len(held) != len(known) or not held:  # rows of a table have no signal to be a multiple of
         return None
-    return _joined(call, held) + _log(factor)
+    factor = spectrum.sigma_max if spectrum is not None else _factor(call, out)
+    return None if factor is None else _joined(call, held) + _log(factor)
 
 
 def _log(factor: float) -> float:
@@ -135,7 +135,7 @@ def _joined(call: Call, known: list[float]) -> float:
 
 def _factor(call: Call, out: Signal) -> float | None:
     """The op's own constant; None where it has none."""
-    x = call.signal(call.signals[0])
+    x = call.signal(call.signals[0]) if call.signals else None
     rule = RULES.get(call.op)
     return None if x is None or rule is None else rule(call, x, out)
 
