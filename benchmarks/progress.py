@@ -27,14 +27,24 @@ class _Counted(Pace):
     """A pace that is asked afterwards how many passes there were."""
 
     counts: ClassVar[Counter[str]] = Counter()
+    foretold: ClassVar[float] = 0.0
+    taken: ClassVar[float] = 0.0
 
     def passed(self) -> None:
         super().passed()
         self.counts["passes"] += 1
+        if self.stages:  # not of a copy that a remedy is tried on
+            type(self).foretold = (self.clock() - self._began) / self._told
+
+    def staged(self, name: str) -> None:
+        super().staged(name)
+        type(self).taken = self.clock() - self._began
 
 
-def analysed(name: str, profile: str) -> tuple[dict[str, float], list[float], dict[str, float]]:
-    """Seconds by stage, told minus true shares, and costs in passes."""
+def analysed(
+    name: str, profile: str
+) -> tuple[dict[str, float], list[float], dict[str, float], tuple[float, float]]:
+    """Seconds by stage, told minus true shares, costs in passes, seconds foretold and taken."""
     words: list[tuple[float, str, float]] = []
     _Counted.counts.clear()
     since = time.perf_counter()
@@ -52,7 +62,7 @@ def analysed(name: str, profile: str) -> tuple[dict[str, float], list[float], di
     milliseconds = report.provenance.stage_ms
     each = milliseconds["sampled.passes"] / max(1, _Counted.counts["passes"])
     costs = {k: milliseconds.get(f"sampled.{k}", 0.0) / each for k in COSTS}
-    return spent, off, costs
+    return spent, off, costs, (_Counted.foretold, _Counted.taken)
 
 
 def main() -> None:
@@ -65,18 +75,20 @@ def main() -> None:
     measure.Pace = _Counted  # type: ignore[misc]
     names = [name for name in NETWORKS if asked.only in name]
     found = {name: analysed(name, asked.profile) for name in names}
-    print(f"| network | s | {' | '.join(SHARES)} | told - true, median | worst |")
-    print("|---" * (len(SHARES) + 4) + "|")
-    for name, (spent, off, _) in found.items():
+    words = "told - true, median | worst | sampled engine: foretold after its passes, s | taken, s"
+    print(f"| network | s | {' | '.join(SHARES)} | {words} |")
+    print("|---" * (len(SHARES) + 6) + "|")
+    for name, (spent, off, _, (foretold, taken)) in found.items():
         whole = sum(spent.values())
         parts = " | ".join(f"{100 * spent.get(stage, 0.0) / whole:.0f} %" for stage in SHARES)
         worst = max(off, key=abs)
         middle = statistics.median(map(abs, off))
-        print(f"| {name} | {whole:.1f} | {parts} | {middle:.2f} | {worst:+.2f} |")
+        ends = f"{middle:.2f} | {worst:+.2f} | {foretold:.1f} | {taken:.1f}"
+        print(f"| {name} | {whole:.1f} | {parts} | {ends} |")
     print(f"\n| network | {' | '.join(COSTS)} |\n{'|---' * (len(COSTS) + 1)}|")
-    for name, (_, _, costs) in found.items():
+    for name, (_, _, costs, _) in found.items():
         print(f"| {name} | {' | '.join(f'{v:.1f}' for v in costs.values())} |")
-    middles = (statistics.median(costs[k] for _, _, costs in found.values()) for k in COSTS)
+    middles = (statistics.median(costs[k] for _, _, costs, _ in found.values()) for k in COSTS)
     print(f"| median | {' | '.join(f'{v:.1f}' for v in middles)} |")
     print(f"| foretold | {' | '.join(f'{v:.1f}' for v in COSTS.values())} |")
 

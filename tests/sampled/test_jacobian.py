@@ -1,13 +1,28 @@
 """Singular values by Lanczos, against the full SVD of small nets' Jacobians."""
 
+import re
+import time
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from gradgauge.graph.read_onnx import read_onnx
+from gradgauge.sampled import executable
+from gradgauge.sampled.budget import Budget
 from gradgauge.sampled.frame import feed
-from gradgauge.sampled.jacobian import bottlenecks, jacobian, lanczos, spectrum
+from gradgauge.sampled.jacobian import (
+    BASIS,
+    ROUNDS,
+    Effort,
+    bottlenecks,
+    jacobian,
+    spectrum,
+)
+from gradgauge.sampled.lanczos import lanczos
+from gradgauge.sampled.turn import ALONE, Turn
 from tests.acceptance.fixtures import export, seeded
 from tests.handmade import INT64, made, node, orthogonal
 from tests.nets import Transformer
@@ -42,6 +57,90 @@ def test_it_stops_where_nothing_new_comes():
     values, done = lanczos(lambda v: Q @ v, lambda w: Q.T @ w, RNG.normal(size=12), 12, 12)
     assert done
     assert values == pytest.approx([3.0])
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (60, 30), (30, 60)])
+def test_ended_early_it_knows_what_as_many_rounds_know(shape):
+    J, start = RNG.normal(size=shape), RNG.normal(size=shape[1])
+    seven, done = lanczos(lambda v: J @ v, lambda w: J.T @ w, start, 7, shape[0])
+    many = (lambda v: J @ v, lambda w: J.T @ w, start, 20, shape[0])
+    ended, over = lanczos(*many, enough=lambda rounds: rounds >= 7)
+    assert ended.tolist() == seven.tolist()
+    assert not done
+    assert not over
+
+
+def test_rounds_are_as_many_as_their_vectors_have_room_for_but_never_below_the_fewest():
+    effort = Effort(256, 4, room=10_000)
+    assert [effort.rounds(n) for n in (1, 39, 100, 2_500, 10_000, 1 << 40)] == [
+        256,
+        256,
+        100,
+        4,
+        4,
+        4,
+    ]
+    assert Effort(256, 4).rounds(BASIS // 256) == 256
+
+
+def wide():
+    return seeded(nn.Sequential(nn.Linear(300, 280), nn.Tanh(), nn.Linear(280, 290)), 5)
+
+
+def limited(case, budget):
+    return replace(case, setting=replace(case.setting, budget=budget))
+
+
+def rounds_told(found):
+    (held,) = [m for m in found.measurements if m.name == "jacobian_sigma_max"]
+    return int(re.findall(r"after (\d+) rounds", held.note)[0])
+
+
+def test_under_a_memory_limit_vectors_take_no_more_than_is_left():
+    module = wide()
+    case, exe = staged(export(module, torch.zeros(2, 300)))
+    weights = 8 * sum(p.numel() for p in module.parameters())
+    case = limited(case, Budget(live_bytes=weights + 600_000))
+    found = jacobian(case, exe, "deep")
+    assert 4 <= rounds_told(found) <= 600_000 // 2 // (8 * 590)
+    values = exact(case, exe, module.double())
+    assert 0.9 * values[0] < named(found)["jacobian_sigma_max"] <= values[0] * (1 + 1e-9)
+
+
+def test_a_turn_that_is_over_ends_every_spectrum_after_its_fewest_rounds():
+    case, exe = staged(export(wide(), torch.zeros(2, 300)))
+    since = time.monotonic()
+    case = limited(case, Budget(seconds=600.0, since=since))
+    over = replace(ALONE, left=10**9)  # of the ten minutes less than a microsecond
+    found = jacobian(case, exe, "deep", over)
+    assert rounds_told(found) == ROUNDS["standard"]
+    told = named(found)
+    plain = named(jacobian(case, exe, "standard"))
+    assert told["jacobian_sigma_max"] == plain["jacobian_sigma_max"]
+
+
+def test_it_tells_how_far_it_is():
+    case, exe = staged(export(wide(), torch.zeros(2, 300)))
+    told = []
+    jacobian(case, exe, "deep", Turn(told.append, 0.25, 0.5, 1))
+    assert told == sorted(told)
+    assert 0.25 < told[0] < 0.3
+    assert told[-1] == pytest.approx(0.75, abs=0.05)
+    assert len(told) > 20
+
+
+def test_no_piece_is_run_again_and_the_next_pass_is_cut_as_before(monkeypatch):
+    case, exe = staged(export(net(), torch.zeros(2, 7)))
+    plain = jacobian(case, exe, "standard")
+    case = replace(case, setting=replace(case.setting, cuts=(1, 3)))
+    exe.recompute((1, 3))
+    parts = []
+    whole = executable.forgetting
+    monkeypatch.setattr(executable, "forgetting", lambda *a: parts.append(a) or whole(*a))
+    assert jacobian(case, exe, "standard") == plain
+    assert not parts
+    exe(torch.zeros(1, 7))
+    assert len(parts) == 3
 
 
 def net(depth=3):
@@ -154,4 +253,4 @@ def test_of_an_lstm_the_block_and_the_whole_are_the_full_svds():
 def test_where_nothing_depends_on_the_input_there_is_none():
     x = torch.ones(3, dtype=torch.float64, requires_grad=True)
     y = torch.ones(2, dtype=torch.float64, requires_grad=True) * 2
-    assert spectrum(x, y, 2, torch.Generator()) is None
+    assert spectrum(x, y, torch.Generator(), Effort(2, 2)) is None

@@ -90,9 +90,9 @@ def test_batches_of_the_users_data_take_turns(rows, batches, tmp_path):
 def test_only_the_best_rate_goes_on_and_only_where_it_has_not_learnt(monkeypatch):
     ran = []
 
-    def counted(problem, exe, leaves, optimizer, rate, clip=None, steps=PROBE_STEPS):
+    def counted(problem, exe, leaves, optimizer, rate, clip=None, steps=PROBE_STEPS, **how):
         ran.append((optimizer, rate, steps))
-        return train(problem, exe, leaves, optimizer, rate, clip, steps)
+        return train(problem, exe, leaves, optimizer, rate, clip, steps, **how)
 
     train = probe.train
     monkeypatch.setattr(probe, "train", counted)

@@ -10,10 +10,12 @@ from torch import nn
 
 from gradgauge.errors import LimitExceeded
 from gradgauge.ops import chance
+from gradgauge.sampled import measure
 from gradgauge.sampled.budget import Budget
 from gradgauge.sampled.executor import compile_graph
 from gradgauge.sampled.jacobian import jacobian
 from gradgauge.sampled.memory import RESERVE, SHARE, Course, Courses, lines, room
+from gradgauge.sampled.probes import BATCH, DRAWS
 from gradgauge.sampled.stages import Wish
 from tests.acceptance.fixtures import export, seeded
 from tests.handmade import made, node, profiled
@@ -145,10 +147,27 @@ def test_second_derivatives_go_through_pieces_too():
     model = export(
         seeded(nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 3)), 1), torch.zeros(2, 6)
     )
-    case, exe = staged(model)
-    plain = jacobian(case, exe, "standard")
+    _, exe = staged(model)
+
+    def curvature():
+        x = torch.ones(2, 6, dtype=torch.float64, requires_grad=True)
+        (g,) = torch.autograd.grad(exe(x)[0].sum(), x, create_graph=True)
+        return torch.autograd.grad(g.square().sum(), x)[0]
+
+    plain = curvature()
     exe.recompute((1, 2))
-    assert jacobian(case, exe, "standard") == plain
+    assert torch.equal(curvature(), plain)
+    assert plain.abs().max() > 0
+
+
+def test_a_limit_does_not_make_more_inputs_than_the_profile_asks_for(monkeypatch):
+    net = nn.Sequential(*(m for _ in range(4) for m in (nn.Linear(64, 64), nn.Tanh())))
+    model = export(seeded(net, 1), torch.zeros(2, 64))
+    monkeypatch.setattr(measure, "LIGHT", 32 * 4 * 2 * 64 - 1)  # a batch of 32 is just above it
+    plain, _ = profiled(model, depth="standard")
+    tight, _ = profiled(model, depth="standard", budget=Budget(live_bytes=RESERVE))
+    counts = {layer.n for layer in (*plain.values(), *tight.values())}
+    assert counts == {DRAWS["standard"] * BATCH}
 
 
 def test_every_number_of_a_profile_is_the_same_where_memory_makes_it_run_in_pieces():

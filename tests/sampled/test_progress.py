@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from gradgauge.sampled.memorisation import memorisation
-from gradgauge.sampled.progress import COSTS, Pace
+from gradgauge.sampled.jacobian import BLOCK_ROUNDS, ROUNDS
+from gradgauge.sampled.memorisation import TOLD, memorisation
+from gradgauge.sampled.progress import COSTS, DEEP, Pace
 from gradgauge.sampled.seeds import SEEDS
 from gradgauge.sampled.stages import Wish, foretold
 from tests.handmade import made, node, orthogonal, profiled
@@ -66,9 +67,20 @@ def test_only_what_will_be_run_is_foretold():
     assert plain == COSTS | {"recurrence": 0.0}
     deep = foretold(case, exe, "deep", Wish())
     assert deep["jacobian"] == SEEDS * COSTS["jacobian"]
-    assert deep["precision"] == COSTS["precision"]
+    assert deep["precision"] == DEEP["precision"]
     large = replace(case, frame=replace(case.frame, elements=(1 << 40, 0.0)))
     assert foretold(large, exe, "standard", Wish())["memorisation"] == 0.0
+    assert foretold(large, exe, "deep", Wish())["memorisation"] == COSTS["memorisation"]
+
+
+def test_what_more_rounds_of_lanczos_cost_is_foretold():
+    stored = {"A": orthogonal(300, 0), "B": orthogonal(300, 1)}
+    nodes = [node("MatMul", "x A", "h"), node("MatMul", "h B", "y")]
+    case, exe = staged(made(nodes, {"x": ["N", 300]}, "y", stored))
+    rounds = {k: ROUNDS[k] + BLOCK_ROUNDS[k] for k in ROUNDS}
+    deep = foretold(case, exe, "deep", Wish())["jacobian"]
+    more = rounds["deep"] / rounds["standard"]
+    assert deep == pytest.approx(SEEDS * COSTS["jacobian"] * more)
 
 
 def test_a_probe_tells_how_far_it_is():
@@ -77,7 +89,10 @@ def test_a_probe_tells_how_far_it_is():
     told = []
     memorisation(case, exe, None, always=False, partly=told.append)
     # three rates of each optimiser, and three times as many steps of the better one
-    assert told == pytest.approx([k / 12 for k in (1, 2, 3, 6, 7, 8, 9, 12)])
+    ends = [k / 12 for k in (1, 2, 3, 6, 7, 8, 9, 12)]
+    assert told[:9] == pytest.approx([k * TOLD / 288 for k in range(1, 10)])
+    assert told == sorted(told)
+    assert [min(told, key=lambda share: abs(share - end)) for end in ends] == pytest.approx(ends)
 
 
 def test_what_was_told_is_never_taken_back():

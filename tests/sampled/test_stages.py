@@ -1,5 +1,6 @@
 """What profile standard adds, stage by stage, and what it leaves alone."""
 
+import re
 import time
 from dataclasses import replace
 
@@ -8,9 +9,13 @@ import torch
 from torch import nn
 
 from gradgauge.errors import AnalysisFailed
-from gradgauge.sampled import budget, stages
+from gradgauge.sampled import budget, memorisation, stages
 from gradgauge.sampled.budget import Budget, of_analysis
+from gradgauge.sampled.case import Found
+from gradgauge.sampled.jacobian import ROUNDS
 from gradgauge.sampled.looks import Seen
+from gradgauge.sampled.memorisation import LONGER, PROBE_STEPS, TOLD
+from gradgauge.sampled.seeds import over_seeds
 from gradgauge.sampled.stages import Wish, with_stages
 from gradgauge.sampled.summary import summary
 from tests.acceptance.fixtures import export, seeded
@@ -73,7 +78,8 @@ def test_progress_rises_to_the_whole_over_all_stages():
     profiled(model(), depth="standard", samples=64, wish=Wish(), on_progress=told.append)
     assert told == sorted(told)
     assert told[-1] == 1.0
-    assert len(told) == 2 + 7 + 8  # passes, stages, runs of the probe
+    words = 2 * 3 * PROBE_STEPS // TOLD + 2  # of the probe: of every rate's run, of two longer ones
+    assert 2 + 7 + words <= len(told) <= 2 + 7 + words + 2 * (LONGER // TOLD)  # passes, stages
 
 
 def test_a_graph_of_a_fixed_batch_of_one_has_stages_too():
@@ -130,9 +136,11 @@ def test_a_stage_that_goes_on_too_long_costs_the_report_nothing_else(monkeypatch
         held, replace(case, setting=setting), exe, "deep", Wish(), lambda _name: None
     )
     left = [message for code, message in found.warnings if code == "W_STAGE_LEFT_OUT"]
-    assert any(m.startswith("stage jacobian was left out: a round of Lanczos") for m in left)
-    assert any(m.startswith("stage memorisation was left out: ") for m in left)
-    names = {m.name for m in found.measurements}
+    assert [m.split(":")[0] for m in left] == ["stage memorisation was left out"]
+    held = {m.name: m for m in found.measurements}
+    (rounds,) = map(int, re.findall(r"after (\d+) rounds", held["jacobian_sigma_max"].note or ""))
+    assert ROUNDS["standard"] <= rounds < 48
+    names = held.keys()
     assert {"ntk_mean", "loss_scale_fp16", "layers_not_finite_in_bf16", "logit_scale"} <= names
     for name, v in exe.initializers.items():
         assert torch.equal(v, before[name])
@@ -146,6 +154,27 @@ def test_deep_tells_how_far_seeds_lie_apart():
         assert held[name].note.endswith("median, lowest and highest of 3 seeds")
     (curve,) = [s for s in found.series if s.name == "memorisation_loss:sgd"]
     assert all(a <= b <= c for a, b, c in zip(curve.low, curve.y, curve.high, strict=True))
+
+
+def test_a_stage_under_seeds_tells_the_share_of_all_of_them():
+    case, _ = staged(model())
+    told = []
+
+    def stage(_case, turn):
+        turn.done(0.5)
+        return Found()
+
+    over_seeds(stage, case, told.append)
+    assert told == pytest.approx([k / 6 for k in (1, 2, 3, 4, 5)])
+
+
+def test_a_probe_that_only_deep_runs_is_run_under_one_seed(monkeypatch):
+    monkeypatch.setattr(memorisation, "PROBE_COST", 1.0)
+    _, found = profiled(model(), depth="deep", samples=32, wish=Wish())
+    held = {m.name: m for m in found.measurements}
+    assert held["memorisation:sgd"].value is not None
+    assert held["memorisation:sgd"].low is None
+    assert held["jacobian_sigma_max"].low is not None
 
 
 @pytest.mark.parametrize(

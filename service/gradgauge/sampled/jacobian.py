@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 
@@ -19,7 +19,9 @@ from gradgauge.sampled.budget import NO_BUDGET, Budget
 from gradgauge.sampled.case import Found, Measured, curve, told
 from gradgauge.sampled.executor import Executable
 from gradgauge.sampled.frame import feed
+from gradgauge.sampled.lanczos import lanczos
 from gradgauge.sampled.memory import RESERVE, room
+from gradgauge.sampled.turn import ALONE, Turn
 from gradgauge.schema.profile import Measurement, Series
 
 ROUNDS = {"standard": 4, "deep": 256}  # from the network's input to its output
@@ -28,7 +30,9 @@ BLOCKS = {"standard": 12, "deep": 64}
 WHOLLY = 8  # singular values up to which all are worked out: of twice as many by VJPs alone
 FEW = 256  # singular values up to which one random direction is too few for their mean square
 HOLDS = 3.0  # times what a pass over as many inputs holds: the derivative of its backward pass
-TINY = 1e-6  # of the largest: float32 tells no smaller one from rounding
+BASIS = 1 << 22  # numbers that the vectors of all rounds may take, those of few rounds in any case
+PART = 0.5  # of the memory left that they may
+TELL = 16  # rounds after which the share done is told
 _WHOLE = "input to output"
 
 
@@ -41,13 +45,44 @@ class Spectrum:
     mean_square: float
 
 
-def jacobian(case: Measured, exe: Executable, depth: str) -> Found:
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How many rounds a spectrum takes: `asked`, but the `fewest` in any case.
+
+    `room` are the numbers that the vectors of its rounds may take. With the fewest behind it, it
+    ends where the clock of `soft` is over; where that of `budget` is, it fails. `tell` is told its
+    share done.
+    """
+
+    asked: int
+    fewest: int
+    room: int = BASIS
+    soft: Budget = NO_BUDGET
+    budget: Budget = NO_BUDGET
+    tell: Callable[[float], None] = lambda _share: None
+
+    def rounds(self, elements: int) -> int:
+        """Of vectors that have so many elements on both sides together."""
+        return min(self.asked, max(self.fewest, self.room // max(1, elements)))
+
+
+def jacobian(case: Measured, exe: Executable, depth: str, turn: Turn = ALONE) -> Found:
     """Of one input: from the network's input to its output, and between its bottlenecks.
 
-    A bottleneck is a value that everything later depends on and nothing else carries past.
+    A bottleneck is a value that everything later depends on and nothing else carries past. Where
+    there is a time limit, each spectrum takes its part of the turn's time and no more rounds than
+    fit. Pieces would only be run again: the derivative of the backward pass keeps everything.
     """
     case = case.small(2 if case.reading.batch_statistics else 1)
-    _fits(case, exe)
+    room = min(BASIS, _left(case, exe) // 8)
+    exe.recompute(())
+    try:
+        return _spectra(case, exe, depth, turn, room)
+    finally:
+        exe.recompute(case.setting.cuts)
+
+
+def _spectra(case: Measured, exe: Executable, depth: str, turn: Turn, room: int) -> Found:
     cuts = _spread(bottlenecks(case.model), BLOCKS[depth] + 1)
     generator = torch.Generator()
     fed = feed(exe, case.setting, case.reading, generator, 0)
@@ -56,9 +91,12 @@ def jacobian(case: Measured, exe: Executable, depth: str) -> Found:
     if not points:
         return Found()
     budget = case.setting.budget
+    soft = turn.part(budget)
+    half = turn.piece(0.0, 0.5)
+    effort = Effort(ROUNDS[depth], ROUNDS["standard"], room, soft.part(0.5), budget, half.done)
     whole = None
     if few := points[-1].numel() <= 2 * WHOLLY:  # by VJPs, at which fused kernels are best
-        whole = spectrum(points[0], points[-1], ROUNDS[depth], generator, budget)
+        whole = spectrum(points[0], points[-1], generator, effort)
     steps = {s.node: s.run for s in exe.steps if s.op in {"RNN", "GRU", "LSTM"}}
     if steps:
         exe.run_instead({node: linearised(run) for node, run in steps.items()})
@@ -67,13 +105,49 @@ def jacobian(case: Measured, exe: Executable, depth: str) -> Found:
         finally:
             exe.run_instead(steps)
     if not few:
-        whole = spectrum(points[0], points[-1], ROUNDS[depth], generator, budget)
-    blocks = [
-        spectrum(a, b, BLOCK_ROUNDS[depth], generator, budget)
-        for a, b in pairwise(points)
-        if a is not b
-    ]
+        whole = spectrum(points[0], points[-1], generator, effort)
+    pairs = [(a, b) for a, b in pairwise(points) if a is not b]
+    blocks = []
+    for k, (a, b) in enumerate(pairs if len(pairs) > 1 else ()):
+        share = 0.5 / len(pairs)
+        own = replace(
+            effort,
+            asked=BLOCK_ROUNDS[depth],
+            fewest=BLOCK_ROUNDS["standard"],
+            soft=soft.part(1.0 / (len(pairs) - k)),
+            tell=turn.piece(0.5 + k * share, share).done,
+        )
+        blocks.append(spectrum(a, b, generator, own))
     return Found(tuple(_told(whole, case.frame.rows)), tuple(_series(cuts, blocks, depth)))
+
+
+def rounds_foretold(case: Measured, depth: str) -> float:
+    """How many rounds over the whole network are to come, by the shapes that the graph states."""
+    sizes = [_elements(v) for v in _carrying(case.model, BLOCKS[depth] + 1)]
+    if not sizes:
+        return 1.0
+    blocks = [_foretold(a, b, BLOCK_ROUNDS, depth) for a, b in pairwise(sizes)]
+    return _foretold(sizes[0], sizes[-1], ROUNDS, depth) + sum(blocks) / len(blocks)
+
+
+def _foretold(a: int, b: int, rounds: Mapping[str, int], depth: str) -> int:
+    least = min(a, b)
+    effort = Effort(rounds[depth], rounds["standard"])
+    return least if least <= WHOLLY else min(effort.rounds(a + b), least)
+
+
+def _carrying(model: onnx_ir.Model, most: int) -> list[onnx_ir.Value]:
+    """The values cut at and the first output."""
+    graph = model.graph
+    values = {v.name or "": v for v in (*graph.inputs, *(y for n in graph for y in n.outputs))}
+    cuts = [values[name] for name in _spread(bottlenecks(model), most)]
+    return [*cuts, graph.outputs[0]] if cuts and graph.outputs else []
+
+
+def _elements(value: onnx_ir.Value) -> int:
+    """Of one input: an axis without a size counts as one."""
+    dims = value.shape.dims if value.shape is not None else ()
+    return math.prod(max(1, d) for d in dims if isinstance(d, int))
 
 
 def _points(exe: Executable, named: Mapping[str, Tensor], cuts: Sequence[str]) -> list[Tensor]:
@@ -85,31 +159,30 @@ def _points(exe: Executable, named: Mapping[str, Tensor], cuts: Sequence[str]) -
     return [*(values[name] for name in cuts), outputs[0]] if cuts and outputs else []
 
 
-def _fits(case: Measured, exe: Executable) -> None:
-    """Refuse before the first pass what memory does not hold: the second derivative keeps it all.
+def _left(case: Measured, exe: Executable) -> int:
+    """Bytes for the vectors of all rounds; the second derivative keeps everything besides.
 
     Raises:
-        LimitExceeded: it holds more than the budget leaves.
+        LimitExceeded: that is more than the budget leaves; no pass has been begun.
     """
     budget, dtype = case.setting.budget, case.setting.dtype
+    if budget.live_bytes is None:
+        return 8 * BASIS
     needed = HOLDS * case.frame.courses.of(case.frame.rows, dtype).whole
     left = room(budget, exe.initializers, dtype, exe.mapped, gradients=False) + RESERVE
-    if budget.live_bytes is not None and needed > left:
+    held = sum(x.numel() for name, x in exe.initializers.items() if name not in exe.mapped)
+    left = max(0, min(left, budget.live_bytes - held * dtype.itemsize))
+    if needed > left:
         raise LimitExceeded(
             "limit_exceeded",
             f"a Jacobian would hold {needed:.0f} bytes beside the weights, {left} are left",
             limit=f"live_bytes={budget.live_bytes}",
             hint="raise the memory limit, or use the quick profile",
         )
+    return int(PART * (left - needed))
 
 
-def spectrum(
-    x: Tensor,
-    y: Tensor,
-    rounds: int,
-    generator: torch.Generator,
-    budget: Budget = NO_BUDGET,
-) -> Spectrum | None:
+def spectrum(x: Tensor, y: Tensor, generator: torch.Generator, effort: Effort) -> Spectrum | None:
     """Golub-Kahan bidiagonalisation of dy/dx with full reorthogonalisation, in float64.
 
     The JVP is the derivative of the VJP by its own (linear) argument. None where that fails (an op
@@ -117,6 +190,7 @@ def spectrum(
     """
     if not x.numel() or not y.numel():
         return None
+    budget = effort.budget
     try:
 
         @cache
@@ -140,9 +214,9 @@ def spectrum(
 
         if x.numel() <= y.numel():
             sizes = (x.numel(), y.numel())
-            return _estimated(forward, back, sizes, rounds, generator, WHOLLY)
+            return _estimated(forward, back, sizes, effort, generator, WHOLLY)
         sizes = (y.numel(), x.numel())
-        return _estimated(back, forward, sizes, rounds, generator, 2 * WHOLLY)
+        return _estimated(back, forward, sizes, effort, generator, 2 * WHOLLY)
     except RuntimeError as fault:
         if wants_memory(fault):
             raise
@@ -153,7 +227,7 @@ def _estimated(
     forward: Callable[[np.ndarray], np.ndarray],
     back: Callable[[np.ndarray], np.ndarray],
     sizes: tuple[int, int],
-    rounds: int,
+    effort: Effort,
     generator: torch.Generator,
     wholly: int,
 ) -> Spectrum:
@@ -166,72 +240,23 @@ def _estimated(
         rows = np.stack([forward(e) for e in np.eye(least)])
         values = np.linalg.svd(rows, compute_uv=False)
         return Spectrum(values, complete=True, mean_square=float((values**2).mean()))
-    rounds = min(rounds, least)
+    rounds = min(effort.rounds(sum(sizes)), least)
     start = torch.randn(least, generator=generator, dtype=torch.float64).numpy()
     first = forward(start)
     squares = [float(np.square(first).sum())]
     if rounds < least <= FEW:
         sent = torch.randn(least, generator=generator, dtype=torch.float64).numpy()
         squares.append(float(np.square(forward(sent)).sum()))
-    values, exhausted = lanczos(forward, back, start, rounds, sizes[1], first)
+
+    def enough(done: int) -> bool:
+        if done % TELL == 0:
+            effort.tell(done / rounds)
+        return done >= effort.fewest and effort.soft.spent()
+
+    values, exhausted = lanczos(forward, back, start, rounds, sizes[1], first, enough)
     if len(values) == least:
         return Spectrum(values, complete=True, mean_square=float((values**2).sum()) / least)
     return Spectrum(values, complete=exhausted, mean_square=float(np.mean(squares)) / least)
-
-
-def lanczos(
-    forward: Callable[[np.ndarray], np.ndarray],
-    back: Callable[[np.ndarray], np.ndarray],
-    start: np.ndarray,
-    rounds: int,
-    outputs: int,
-    first: np.ndarray | None = None,
-) -> tuple[np.ndarray, bool]:
-    """Singular values after so many rounds, and whether they are all that differ.
-
-    `first` is what `forward` makes of the start, where that is known already.
-
-    The smallest of them bounds the true one from above: J restricted to the rows or columns seen.
-    """
-    size = np.linalg.norm(start)
-    v = start / size
-    V, U = [v], list[np.ndarray]()
-    alphas, betas = list[float](), list[float]()
-    u = forward(v) if first is None else first / size
-    tall = outputs >= len(start)
-    while True:
-        u = _without(u, U)
-        alphas.append(float(np.linalg.norm(u)))
-        if alphas[-1] <= TINY * max(alphas):
-            break
-        U.append(u / alphas[-1])
-        if tall and len(alphas) == rounds < len(start):
-            break
-        w = _without(back(U[-1]) - alphas[-1] * v, V)
-        betas.append(float(np.linalg.norm(w)))
-        if len(alphas) == rounds or betas[-1] <= TINY * max(alphas):
-            break
-        v = w / betas[-1]
-        V.append(v)
-        u = forward(v) - betas[-1] * U[-1]
-    count = len(alphas)
-    B = np.zeros((count, count + 1))
-    B[range(count), range(count)] = alphas
-    B[range(len(betas)), range(1, len(betas) + 1)] = betas
-    seen = B[:, :count] if tall else B
-    values: np.ndarray = np.linalg.svd(seen, compute_uv=False)
-    ended = alphas[-1] if len(betas) < count else betas[-1]
-    return values, ended <= TINY * max(alphas)
-
-
-def _without(x: np.ndarray, basis: Sequence[np.ndarray]) -> np.ndarray:
-    """Twice, which is enough (Parlett 1980)."""
-    if not basis:
-        return x
-    Q = np.stack(basis)
-    for _ in range(2):
-        x = x - Q.T @ (Q @ x)
-    return x
 
 
 def bottlenecks(model: onnx_ir.Model) -> list[str]:

@@ -81,22 +81,23 @@ def profile(
     give_back(at_once=setting.budget.live_bytes is not None)
     frame = find_frame(exe, layers, reading, setting)
     case = Measured(model, tuple(layers), reading, setting, frame, draws)
+    light = _light(case)
     case = case.within(_room(setting, exe))
     exe.recompute(case.setting.cuts)
     give_back(at_once=case.scarce or setting.sparing)
     to_come = foretold(case, exe, depth, wish) if staged and wish is not None else {}
     pace = Pace(on_progress or (lambda _share: None), case.draws.count, to_come)
-    seen = _attempt(exe, case, pace)
+    seen = _attempt(exe, case, pace, light=light)
     if _outside(seen.values(), Plain.SAFE_LOG10):
         wide = _spared(replace(case.setting, dtype=torch.float64), exe)
         case = replace(case, setting=wide).within(_room(wide, exe))
         give_back(at_once=case.scarce or wide.sparing)
         del exe
         exe = compiled(model, reading, case.setting)
-        seen = _attempt(exe, case, pace)
+        seen = _attempt(exe, case, pace, light=light)
         shifts = [SHIFT] * _under(seen.values()) + [-SHIFT] * _over(seen.values())
         shifted = [replace(case, setting=replace(case.setting, shift=by)) for by in shifts]
-        again = [_attempt(exe, each, pace) for each in shifted]
+        again = [_attempt(exe, each, pace, light=light) for each in shifted]
         seen = {key: _best(held, [other[key] for other in again]) for key, held in seen.items()}
     held = summary(case, seen)
     spent = {"sampled.passes": 1000.0 * (time.perf_counter() - since)}
@@ -116,13 +117,13 @@ def _room(setting: Setting, exe: Executable) -> int:
     return room(setting.budget, exe.initializers, setting.dtype, mapped, sparing=setting.sparing)
 
 
-def _attempt(exe: Executable, case: Measured, pace: Pace) -> dict[str, Seen]:
+def _attempt(exe: Executable, case: Measured, pace: Pace, *, light: bool) -> dict[str, Seen]:
     watch = watch_plan(case.model, case.layers)
     seen = {layer.id: Seen() for layer in case.layers}
     gauge: Gauge = Plain() if case.setting.dtype == torch.float32 else Guarded()
     clock = case.setting.budget.part(TIME)
     for draw in range(case.draws.most):
-        if draw and (clock.spent() or _enough(case, seen.values(), draw)):
+        if draw and (clock.spent() or _enough(case, seen.values(), draw, light=light)):
             break
         looks = Looks(case.frame, gauge, Tally(), seen, watch, scarce=case.scarce)
         run_pass(exe, case.layers, looks, case.reading, case.setting, draw)
@@ -133,12 +134,12 @@ def _attempt(exe: Executable, case: Measured, pace: Pace) -> dict[str, Seen]:
     return seen
 
 
-def _enough(case: Measured, seen: Iterable[Seen], drawn: int) -> bool:
+def _enough(case: Measured, seen: Iterable[Seen], drawn: int, *, light: bool) -> bool:
     """Whether the passes have done their work, or had better be done in float64."""
     held = list(seen)
     if case.setting.dtype == torch.float32 and _outside(held, Plain.SAFE_LOG10, last=1):
         return True
-    return drawn >= case.draws.count and (not _light(case) or _settled(held))
+    return drawn >= case.draws.count and (not light or _settled(held))
 
 
 def _affordable(draws: Draws, layers: int) -> Draws:
@@ -162,7 +163,10 @@ def _fewer(case: Measured, seen: Iterable[Seen]) -> tuple[tuple[str, str], ...]:
 
 
 def _light(case: Measured) -> bool:
-    """Whether a pass is cheap enough to be repeated until the medians are settled."""
+    """Whether a pass is cheap enough to be repeated until the medians are settled.
+
+    That of a whole batch: where memory makes passes of fewer inputs, they are no cheaper.
+    """
     return case.frame.total <= LIGHT and len(case.layers) <= FEW
 
 

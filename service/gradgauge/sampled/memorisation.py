@@ -20,6 +20,7 @@ PROBE_INPUTS = 32
 PROBE_BATCHES = 4  # of the user's data, in turn
 LONGER = 72  # steps of the best rate where it has not learnt after PROBE_STEPS
 LEARNT = 0.6
+TOLD = 8  # steps after which the share done is told
 PROBE_COST = 6e9  # elements of all layers' outputs and parameters, PROBE_STEPS times inputs counted
 MOMENTUM = 0.9
 RATES: Mapping[str, tuple[float, ...]] = {"sgd": (0.1, 0.01, 0.001), "adam": (0.01, 0.002, 0.0003)}
@@ -66,12 +67,16 @@ def memorisation(
     measured, series = [], []
     runs = _runs(lr)
     whole, done = PROBE_STEPS * len(runs) + LONGER * len(RATES), 0
+
+    def stepped(count: int) -> None:
+        partly((done + count) / whole)
+
     for optimizer in RATES:
         curves = {}
         for name, rate in runs:
             if name == optimizer:
                 with restored(leaves):
-                    curves[rate] = train(problem, exe, leaves, optimizer, rate)
+                    curves[rate] = train(problem, exe, leaves, optimizer, rate, told=stepped)
                 done += PROBE_STEPS
                 partly(done / whole)
         best = min(curves, key=lambda rate: problem.left(curves[rate]))
@@ -80,7 +85,7 @@ def memorisation(
         longer = curves[best]
         if 1.0 - LEARNT < problem.left(longer) < math.inf:
             with restored(leaves):
-                longer = train(problem, exe, leaves, optimizer, best, steps=LONGER)
+                longer = train(problem, exe, leaves, optimizer, best, steps=LONGER, told=stepped)
         done += LONGER
         partly(done / whole)
         measured.append(_learnt(f"{optimizer}:longer", best, longer, problem))
@@ -172,10 +177,11 @@ def train(
     rate: float,
     clip: float | None = None,
     steps: int = PROBE_STEPS,
+    told: Callable[[int], None] = lambda _steps: None,
 ) -> list[float]:
     """Losses before every step and after the last, on one batch after the other.
 
-    Ends where one is not finite.
+    Ends where one is not finite. `told` is told the steps done, every TOLD.
 
     A gradient whose 2-norm over all parameters exceeds `clip` is scaled down to it.
     """
@@ -197,6 +203,8 @@ def train(
                     sgd = optimizer == "sgd"
                     step = _momentum(moved, k, g) if sgd else _adam(moments, k, g, count)
                     held[k].sub_(step, alpha=rate)
+        if count % TOLD == 0 and count < steps:
+            told(count)
     return losses
 
 

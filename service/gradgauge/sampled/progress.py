@@ -14,6 +14,8 @@ COSTS = {
     "first_step": 0.1,
     "memorisation": 90.0,
 }
+# where profile deep does more in one stage than seeds and rounds say: it runs narrow formats
+DEEP = {"precision": 2.6}
 
 
 @dataclass(slots=True)

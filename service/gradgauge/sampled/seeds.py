@@ -6,22 +6,29 @@ from dataclasses import replace
 
 from gradgauge.errors import LimitExceeded
 from gradgauge.sampled.case import Found, Measured
+from gradgauge.sampled.turn import Turn
 from gradgauge.schema.profile import Measurement, Series
 
 SEEDS = 3  # of the stages of profile deep that look at one draw
 APART = 1 << 16  # between those seeds: the passes count up from the first
 
 
-def over_seeds(stage: Callable[[Measured], Found], case: Measured) -> Found:
+def over_seeds(
+    stage: Callable[[Measured, Turn], Found],
+    case: Measured,
+    tell: Callable[[float], None] = lambda _share: None,
+) -> Found:
     """The stage under SEEDS seeds, or as many as its budget has time for, but one at least.
 
-    Layers' own fields are those of the first seed.
+    Layers' own fields are those of the first seed. `tell` is told the share done.
     """
-    found = [stage(case)]
-    for further in range(1, SEEDS):
+    turns = [Turn(tell, k / SEEDS, 1 / SEEDS, SEEDS - k) for k in range(SEEDS)]
+    found = [stage(case, turns[0])]
+    for further, turn in enumerate(turns[1:], 1):
+        tell(turn.start)
         seed = case.setting.seed + further * APART
         try:
-            found.append(stage(replace(case, setting=replace(case.setting, seed=seed))))
+            found.append(stage(replace(case, setting=replace(case.setting, seed=seed)), turn))
         except LimitExceeded:
             break
     if len(found) == 1:

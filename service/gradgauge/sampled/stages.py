@@ -11,19 +11,20 @@ from gradgauge.errors import AnalysisFailed, GradgaugeError, LimitExceeded, want
 from gradgauge.sampled.case import Found, Measured, compiled
 from gradgauge.sampled.dynamics import first_step
 from gradgauge.sampled.executor import Executable
-from gradgauge.sampled.jacobian import jacobian
+from gradgauge.sampled.jacobian import jacobian, rounds_foretold
 from gradgauge.sampled.memorisation import memorisation, probed
 from gradgauge.sampled.precision import precision
-from gradgauge.sampled.progress import COSTS
+from gradgauge.sampled.progress import COSTS, DEEP
 from gradgauge.sampled.recurrence import has_time, recurrence
 from gradgauge.sampled.representation import representation
 from gradgauge.sampled.samples import per_input
 from gradgauge.sampled.seeds import SEEDS, over_seeds
+from gradgauge.sampled.turn import Turn
 from gradgauge.schema.profile import Measurement, SampledLayer, SampledProfile
 
 ROWS = 8  # inputs of a stage that looks at one pass
 TIME = 0.6  # of what the analysis has left that all stages may take; remedies get the rest
-EACH = 0.5  # of what the stages have left that one of them may take
+EACH = 0.5  # of what the stages have left that one of them may take, the last all of it
 WHOLE = frozenset({"memorisation"})  # stages that choose their inputs themselves
 SEEDED = frozenset({"samples", "recurrence", "jacobian", "memorisation"})
 OUT_OF_MEMORY = "its tensors do not fit into memory"
@@ -53,15 +54,18 @@ def with_stages(
     warning and costs the others nothing.
     """
     whole = case.setting.budget.part(TIME)
-    stages = _stages(exe, held, depth, wish, partly)
+    stages = _stages(exe, held, depth, wish)
+    last = next(reversed(stages))
     for name, stage in stages.items():
-        part = whole.part(EACH)
+        part = whole if name == last else whole.part(EACH)
         exe.limit(part)
         rows = case if name in WHOLE else case.small(ROWS)
         rows = replace(rows, setting=replace(rows.setting, budget=part))
         _look_away(exe)
-        many = depth == "deep" and name in SEEDED
-        held = _with(held, name, partial(over_seeds, stage, rows) if many else partial(stage, rows))
+        if _seeds(name, rows, exe, depth, wish) > 1:
+            held = _with(held, name, partial(over_seeds, stage, rows, partly))
+        else:
+            held = _with(held, name, partial(stage, rows, Turn(partly)))
         done(name)
     exe.limit(case.setting.budget)
     _look_away(exe)
@@ -74,31 +78,40 @@ def foretold(case: Measured, exe: Executable, depth: str, wish: Wish) -> dict[st
     idle = set() if has_time(case) else {"recurrence"}
     if not probed(case, exe, wish.lr, always=deep):
         idle.add("memorisation")
+    costs = dict(COSTS)
+    if deep:
+        costs |= DEEP
+        costs["jacobian"] *= rounds_foretold(case, "deep") / rounds_foretold(case, "standard")
     return {
-        name: 0.0 if name in idle else cost * (SEEDS if deep and name in SEEDED else 1)
-        for name, cost in COSTS.items()
+        name: 0.0 if name in idle else cost * _seeds(name, case, exe, depth, wish)
+        for name, cost in costs.items()
     }
 
 
+def _seeds(name: str, case: Measured, exe: Executable, depth: str, wish: Wish) -> int:
+    """Under how many a stage is run; a probe that only profile deep runs costs enough under one."""
+    if depth != "deep" or name not in SEEDED:
+        return 1
+    if name == "memorisation" and not probed(case, exe, wish.lr, always=False):
+        return 1
+    return SEEDS
+
+
 def _stages(
-    exe: Executable,
-    held: SampledProfile,
-    depth: str,
-    wish: Wish,
-    partly: Callable[[float], None],
-) -> dict[str, Callable[[Measured], Found]]:
+    exe: Executable, held: SampledProfile, depth: str, wish: Wish
+) -> dict[str, Callable[[Measured, Turn], Found]]:
     zero = {key: layer.zero_gradient for key, layer in held.layers.items()}
     deep = depth == "deep"
     formats = ("fp16", "bf16") if deep else wish.formats
     return {
-        "samples": lambda case: per_input(case, exe, depth, wish.lr),
-        "representation": lambda case: representation(case, exe),
-        "recurrence": lambda case: _recurrence(case, exe),
-        "jacobian": lambda case: jacobian(case, exe, depth),
-        "precision": lambda case: precision(case, exe, formats),
-        "first_step": lambda case: first_step(case, exe, zero),
-        "memorisation": lambda case: memorisation(
-            case, exe, wish.lr, always=deep, partly=(lambda _share: None) if deep else partly
+        "samples": lambda case, _: per_input(case, exe, depth, wish.lr),
+        "representation": lambda case, _: representation(case, exe),
+        "recurrence": lambda case, _: _recurrence(case, exe),
+        "jacobian": lambda case, turn: jacobian(case, exe, depth, turn),
+        "precision": lambda case, _: precision(case, exe, formats),
+        "first_step": lambda case, _: first_step(case, exe, zero),
+        "memorisation": lambda case, turn: memorisation(
+            case, exe, wish.lr, always=deep, partly=turn.done
         ),
     }
 
