@@ -1,5 +1,7 @@
 """Inputs, cotangents and losses: laws by their moments, gradients by their formulas."""
 
+import math
+
 import numpy as np
 import onnx_ir
 import pytest
@@ -20,9 +22,9 @@ def reading(*plans):
     return Reading({f"x{i}": held for i, held in enumerate(plans)}, batch_statistics=False)
 
 
-def draw(held, batch=BATCH, draw=0, seed=0):
+def draw(held, batch=BATCH, draw=0, seed=0, dtype=torch.float64):
     generator = torch.Generator().manual_seed(seed)
-    fed = draw_inputs({"x": held}, batch, draw=draw, generator=generator, dtype=torch.float64)
+    fed = draw_inputs({"x": held}, batch, draw=draw, generator=generator, dtype=dtype)
     return fed["x"]
 
 
@@ -59,6 +61,24 @@ def test_normal_and_uniform_inputs_have_the_mean_and_deviation_asked_for():
         assert x.std().item() == pytest.approx(3.0, abs=0.05)
         if kind == "uniform":
             assert (x - 2.0).abs().max().item() <= 3.0 * 3**0.5
+
+
+@pytest.mark.parametrize("kind", ["normal", "uniform"])
+@pytest.mark.parametrize(("mean", "scale"), [(0.0, 1.0), (0.3, 7.0), (0.0, 1e-44)])
+def test_a_pass_in_float32_is_fed_what_one_in_float64_is(kind, mean, scale):
+    held = plan(kind, mean=mean, scale=scale)
+    double = draw(held)
+    assert double.dtype == torch.float64
+    assert torch.equal(draw(held, dtype=torch.float32), double.float())
+    assert torch.equal(draw(held), double)
+
+
+def test_normal_inputs_follow_the_normal_law_out_to_its_tails():
+    x = draw(plan(shape=(None, 20_000))).detach().numpy().ravel()
+    for at in (-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0):
+        share = 0.5 * math.erfc(-at / math.sqrt(2.0))
+        error = math.sqrt(share * (1.0 - share) / x.size)
+        assert (x < at).mean() == pytest.approx(share, abs=4.0 * error)
 
 
 def test_integers_fill_their_range_and_masks_are_open():

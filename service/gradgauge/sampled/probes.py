@@ -95,7 +95,7 @@ def _refuse_larger(plan: InputPlan, batch: int | None, most: int | None) -> None
 
 
 def _one(plan: InputPlan, batch: int | None, draw: int, generator: torch.Generator) -> Tensor:
-    """Floats in float64, so that float32 and float64 passes see the same numbers."""
+    """Floats in float32 or float64, whatever the pass's: all passes see the same numbers."""
     shape = [batch if d is None else d for d in plan.shape]
     sizes = [1 if d is None else d for d in shape]
     if plan.kind == "data" and plan.data is not None:
@@ -110,8 +110,11 @@ def _one(plan: InputPlan, batch: int | None, draw: int, generator: torch.Generat
         half = plan.scale * math.sqrt(3.0)
         unit = torch.rand(sizes, generator=generator, dtype=torch.float64)
         return plan.mean + half * (2.0 * unit - 1.0)
-    unit = torch.randn(sizes, generator=generator, dtype=torch.float64)
-    return plan.mean + plan.scale * unit
+    # float32's, as the cotangents: drawn in a sixth of the time
+    unit = torch.randn(sizes, generator=generator, dtype=torch.float32)
+    if (plan.mean, plan.scale) == (0.0, 1.0):
+        return unit
+    return unit.double().mul_(plan.scale).add_(plan.mean)
 
 
 def _rows(data: np.ndarray, plan: InputPlan, sizes: list[int], draw: int) -> Tensor:
