@@ -36,10 +36,11 @@ from gradgauge.sampled.allocator import give_back
 from gradgauge.sampled.case import Measured, compiled
 from gradgauge.sampled.executor import Executable
 from gradgauge.sampled.frame import Setting, feed, find_frame
-from gradgauge.sampled.looks import Looks, Seen
+from gradgauge.sampled.looks import Looks
 from gradgauge.sampled.passes import run_pass
 from gradgauge.sampled.probes import plan_draws
 from gradgauge.sampled.samples import INPUTS, per_input
+from gradgauge.sampled.seen import Seen
 from gradgauge.sampled.split import by_each, split_pass
 from gradgauge.sampled.stages import Wish, with_stages
 from gradgauge.sampled.summary import summary

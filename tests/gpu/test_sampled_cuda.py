@@ -10,8 +10,9 @@ from torch import nn
 
 from gradgauge.ops.chance import drawn_from
 from gradgauge.sampled.executor import compile_graph
-from gradgauge.sampled.looks import Looks, Seen
+from gradgauge.sampled.looks import Looks
 from gradgauge.sampled.passes import run_pass
+from gradgauge.sampled.seen import Seen
 from gradgauge.sampled.stages import Wish
 from gradgauge.sampled.tally import Plain, Tally
 from gradgauge.sampled.watch import watch_plan

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from gradgauge.sampled.frame import feed
-from gradgauge.sampled.looks import CAUGHT, TOGETHER, Looks, Seen
+from gradgauge.sampled.looks import CAUGHT, TOGETHER, Looks
 from gradgauge.sampled.passes import run_pass
+from gradgauge.sampled.seen import Seen
 from gradgauge.sampled.tally import Guarded, Tally
 from gradgauge.sampled.watch import watch_plan
 from tests.acceptance.fixtures import export, seeded
@@ -74,7 +75,7 @@ def test_a_gradient_handed_on_by_an_addition_is_reduced_once_and_told_of_all(mon
     monkeypatch.setattr(gauge, "sizes", lambda rows: taken.append(rows) or sizes(rows))
     looks = Looks(case.frame, gauge, Tally(), seen, watch_plan(case.model, case.layers))
     run_pass(exe, case.layers, looks, case.reading, case.setting, 0)
-    told = len(looks.values) + len(looks.edges)
+    told = len(looks.gradients.values) + len(looks.gradients.edges)
     assert len(taken) < told + sum(len(one.forward) for one in seen.values())
 
     generator = torch.Generator()

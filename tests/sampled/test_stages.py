@@ -13,9 +13,9 @@ from gradgauge.sampled import budget, memorisation, stages
 from gradgauge.sampled.budget import Budget, of_analysis
 from gradgauge.sampled.case import Found
 from gradgauge.sampled.jacobian import ROUNDS
-from gradgauge.sampled.looks import Seen
 from gradgauge.sampled.memorisation import LONGER, PROBE_STEPS, TOLD
 from gradgauge.sampled.seeds import over_seeds
+from gradgauge.sampled.seen import Seen
 from gradgauge.sampled.stages import Wish, with_stages
 from gradgauge.sampled.summary import summary
 from tests.acceptance.fixtures import export, seeded

@@ -11,8 +11,9 @@ from torch import Tensor
 from gradgauge.sampled.case import Found, Measured, told
 from gradgauge.sampled.executor import Executable
 from gradgauge.sampled.frame import feed
-from gradgauge.sampled.looks import Looks, Seen
+from gradgauge.sampled.looks import Looks
 from gradgauge.sampled.passes import backward, differentiable, run_pass
+from gradgauge.sampled.seen import Seen
 from gradgauge.sampled.tally import Guarded, Tally
 from gradgauge.sampled.watch import watch_plan
 from gradgauge.schema.profile import Measurement

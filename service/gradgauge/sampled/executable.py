@@ -251,19 +251,23 @@ class Executable:
     def _walk(self, steps: Iterable[Step], values: dict[str, Any]) -> None:
         """Run the steps over `values`, which gains their outputs and loses what is dead."""
         spent = self._spent
+        if not spent.limited:
+            for step in steps:
+                if step.only:
+                    self._run_only(step, values)
+                else:
+                    self._run_step(step, values)
+                for name in step.dead:
+                    values.pop(name, None)
+            return
         for step in steps:
-            if spent.limited:
-                spent.execution(step.node, step.op)
+            spent.execution(step.node, step.op)
             if step.only:
                 self._run_only(step, values)
             else:
                 self._run_step(step, values)
-            if spent.limited:
-                spent.held(step.node, step.op)
-                spent.release([values.pop(name, None) for name in step.dead])
-            else:
-                for name in step.dead:
-                    values.pop(name, None)
+            spent.held(step.node, step.op)
+            spent.release([values.pop(name, None) for name in step.dead])
 
     def _run_only(self, step: Step, values: dict[str, Any]) -> None:
         """As `_run_step`, by the shortest way: a small op takes no longer than its bookkeeping."""
@@ -278,7 +282,10 @@ class Executable:
         except FAULTS as fault:
             raise _failed(step, arguments, fault) from fault
         results = result if type(result) is tuple else (result,)
-        values[step.only] = kept = self._kept(step.only, results[0], arguments)
+        name, kept = step.only, results[0]
+        if name in self._replaced or name in self._watch:
+            kept = self._kept(name, kept, arguments)
+        values[name] = kept
         if spent.limited:
             spent.made(step.node, step.op, results)
             spent.hold((kept,))
@@ -328,9 +335,11 @@ class Executable:
             return result
         if not isinstance(result, Tensor):
             return result
-        if any(result is a for a in arguments):
-            # an op may hand its input through; a value of its own has a gradient of its own
-            result = result.view_as(result)
+        for x in arguments:
+            if x is result:
+                # an op may hand its input through; a value of its own has a gradient of its own
+                result = result.view_as(result)
+                break
         if name in self._replaced:
             result = self._replace(name, result)
         if name in self._watch:

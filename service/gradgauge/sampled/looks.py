@@ -1,10 +1,9 @@
 """What is looked at within a pass: every layer's output as it is made, and its gradient."""
 
 import math
-from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial, reduce
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -16,7 +15,9 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from gradgauge.graph.kinds import RECTIFIERS
 from gradgauge.graph.layers import Edge, Layer
 from gradgauge.sampled.frame import Frame
+from gradgauge.sampled.gradients import Gradients
 from gradgauge.sampled.lines import in_part
+from gradgauge.sampled.seen import Seen
 from gradgauge.sampled.statistics import log10_rms
 from gradgauge.sampled.tally import Gauge, Store, Tally
 from gradgauge.sampled.watch import Watch
@@ -29,45 +30,6 @@ SATURATED = {  # output -> 1 where the slope is below 5 % of its largest, as flo
 }
 
 
-def _numbers() -> "array[float]":
-    return array("d")
-
-
-@dataclass(slots=True)
-class Seen:
-    """What was seen of one layer, an entry per pass until they are merged; log10 sizes by input.
-
-    `added` holds the sizes of the gradients of parameters besides the largest (biases), for the
-    whole batch, and `elements` those of the output's gradient that they add up.
-    """
-
-    grads: list[np.ndarray] = field(default_factory=list)
-    norms: list[np.ndarray] = field(default_factory=list)
-    gains: list[np.ndarray] = field(default_factory=list)
-    params: "array[float]" = field(default_factory=_numbers)
-    forward: list[np.ndarray] = field(default_factory=list)
-    means: "array[float]" = field(default_factory=_numbers)
-    cosines: "array[float]" = field(default_factory=_numbers)
-    saturated: "array[float]" = field(default_factory=_numbers)
-    nonfinite: "array[float]" = field(default_factory=_numbers)
-    times: list[np.ndarray] = field(default_factory=list)
-    alive: np.ndarray | None = None
-    added: dict[str, "array[float]"] = field(default_factory=dict)
-    elements: int = 0
-
-    @property
-    def passes(self) -> int:
-        """How many have been seen, merged or not."""
-        return len(self.means)
-
-    def merge(self) -> None:
-        """Make one array of many small ones, each of which takes twenty times what it holds."""
-        for held in (self.grads, self.norms, self.gains, self.forward):
-            if held:
-                held[:] = [np.concatenate(held)]
-
-
-Rows = tuple[np.ndarray, np.ndarray]  # per input log10 of the RMS and of the 2-norm
 SMALL = 1 << 16  # elements of a value that waits for others of its shape
 TOGETHER = 1 << 18  # elements that are reduced together
 CAUGHT = 1 << 13  # elements of a gradient that is looked at when the pass has ended
@@ -98,11 +60,8 @@ class Looks:
     attached: set[str] = field(default_factory=set)
     sourced: bool = False
     caught: dict[str, GradientEdge] = field(default_factory=dict)
-    values: dict[str, Rows] = field(default_factory=dict)
-    sizes: dict[str, int] = field(default_factory=dict)
-    edges: dict[Edge, Rows] = field(default_factory=dict)
+    gradients: Gradients = field(default_factory=Gradients)
     times: dict[str, np.ndarray] = field(default_factory=dict)
-    faults: dict[str, float] = field(default_factory=dict)
     addends: dict[str, list[tuple[str, Tensor]]] = field(default_factory=dict)
     same: dict[str, str] = field(default_factory=dict)
     kept: int = 0
@@ -160,21 +119,22 @@ class Looks:
 
     def finish(self, caught: Sequence[Tensor | None]) -> None:
         """Reduce what still waits, with the gradients of `caught`, and bring everything back."""
+        waiting = self.backward
         for name, g in zip(self.caught, caught, strict=True):
             if g is not None:
-                self.backward.setdefault(g.shape, []).append((name, g))
+                held = waiting.get(shape := g.shape)
+                if held is None:
+                    held = waiting[shape] = []
+                held.append((name, g))
         self.caught.clear()
         for shape in list(self.forward):
             self._reduce_forward(shape)
-        for shape in list(self.backward):
+        for shape in list(waiting):
             self._reduce_backward(shape)
         self.last = None
         self.tally.fetch()
         for name, total in reversed(self.same.items()):  # a sum may be summed on
-            if total in self.values:
-                self.values[name], self.sizes[name] = self.values[total], self.sizes[total]
-                if total in self.faults:
-                    self.faults[name] = self.faults[total]
+            self.gradients.repeat(name, total)
 
     def _gradient(self, name: str, g: Tensor) -> None:
         since = self.tally.clock()
@@ -212,12 +172,16 @@ class Looks:
 
     @torch.no_grad()
     def _reduce_forward(self, shape: torch.Size) -> None:
-        """Those of one shape together; those with a look of their own side by side."""
-        alike: dict[tuple[int | None, torch.dtype], list[tuple[str, Tensor]]] = {}
-        for name, x in self.forward.pop(shape):
-            alike.setdefault((self._axis(name), x.dtype), []).append((name, x))
-        for (axis, _), group in alike.items():
-            group.sort(key=lambda held: self._special(held[0])[0])
+        """Those of one shape together; those of one op side by side."""
+        alike: dict[tuple[int | None, torch.dtype], dict[str, list[tuple[str, Tensor]]]] = {}
+        axes, layers = self.frame.axes, self.watch.layers
+        for held in self.forward.pop(shape):
+            name, x = held
+            alike.setdefault((axes.get(name), x.dtype), {}).setdefault(layers[name].op, []).append(
+                held
+            )
+        for (axis, _), by_op in alike.items():
+            group = [held for of_one in by_op.values() for held in of_one]
             for part in _parts(group):
                 self._forward(part, self._piled([x for _, x in part]), axis)
 
@@ -227,11 +191,6 @@ class Looks:
         if self.room is None or self.room.dtype != first.dtype or len(self.room) < count:
             self.room = first.new_empty(max(count, TOGETHER))
         return torch.stack(tuple(parts), out=self.room[:count].view(len(parts), *first.shape))
-
-    def _special(self, name: str) -> tuple[str, int | None]:
-        """The op, where it has a look of its own, and its axis of units."""
-        op = self.watch.layers[name].op
-        return op if op in SATURATED or op in RECTIFIERS else "", self.frame.units.get(name)
 
     @torch.no_grad()
     def _reduce_backward(self, shape: torch.Size) -> None:
@@ -254,29 +213,36 @@ class Looks:
     def _forward(
         self, part: Sequence[tuple[str, Tensor]], stacked: Tensor, axis: int | None
     ) -> None:
-        add = self.tally.add
-        seen = [self.seen[self.watch.layers[name].id] for name, _ in part]
+        layers = [self.watch.layers[name] for name, _ in part]
+        seen = [self.seen[layer.id] for layer in layers]
         rows = self._rows(stacked, axis)
-        size = rows.shape[2]
+        count, size = rows.shape[1:]
         sizes = self.gauge.sizes(rows)
-        add(sizes, partial(self._note_forward, seen, size))
-        add(rows.sum(dim=2), partial(_note_means, seen, size))
-        if axis is not None and rows.shape[1] > 1:
-            add(self._together(rows, sizes), partial(_note_cosines, seen, rows.shape[1]))
+        join = self.tally.join
+        join("sizes", sizes, seen, size, self._note_forward)
+        join("means", rows.sum(dim=2), seen, size, _note_means)
+        if axis is not None and count > 1:
+            join("cosines", self._together(rows, sizes), seen, count, _note_cosines)
         start = 0
-        for (special, unit), run in groupby(self._special(name) for name, _ in part):
+        for op, run in groupby(layer.op for layer in layers):
             stop = start + sum(1 for _ in run)
-            if special:
-                self._apart(special, unit, seen[start:stop], stacked[start:stop])
+            if op in SATURATED or op in RECTIFIERS:
+                names = [name for name, _ in part[start:stop]]
+                self._apart(op, names, seen[start:stop], stacked[start:stop])
             start = stop
 
-    def _apart(self, special: str, unit: int | None, seen: Sequence[Seen], stacked: Tensor) -> None:
-        if special in SATURATED:
+    def _apart(self, op: str, names: Sequence[str], seen: Sequence[Seen], stacked: Tensor) -> None:
+        if op in SATURATED:
             count = stacked[0].numel()
-            hits = SATURATED[special](stacked).flatten(1).sum(dim=1, dtype=stacked.dtype)
-            self.tally.add(hits, _each(seen, lambda s, row: s.saturated.append(row[0] / count)))
-        if special in RECTIFIERS and stacked.ndim > 1:
-            self.tally.add(_alive(special, stacked, unit), _each(seen, _note_alive))
+            hits = SATURATED[op](stacked).flatten(1).sum(dim=1, dtype=stacked.dtype)
+            self.tally.join("saturated", hits, seen, count, _note_saturated)
+        if op in RECTIFIERS and stacked.ndim > 1:
+            start = 0
+            for unit, run in groupby(self.frame.units.get(name) for name in names):
+                stop = start + sum(1 for _ in run)
+                alive = _alive(op, stacked[start:stop], unit)
+                self.tally.add(alive, _each(seen[start:stop], _note_alive))
+                start = stop
 
     def _together(self, rows: Tensor, sizes: Tensor) -> Tensor:
         part = in_part(rows)
@@ -284,8 +250,8 @@ class Looks:
             sizes = torch.where(sizes.isfinite(), self.gauge.sizes(part), math.nan)
         return self.gauge.together(part, sizes)
 
-    def _note_forward(self, seen: Sequence[Seen], size: int, raw: np.ndarray) -> None:
-        decades = self.gauge.decades(raw.reshape(len(seen), -1), size)
+    def _note_forward(self, seen: Sequence[Seen], elements: np.ndarray, raw: np.ndarray) -> None:
+        decades = self.gauge.decades(raw, elements[:, None])
         for one, row in zip(seen, decades, strict=True):
             one.forward.append(row)
 
@@ -294,64 +260,42 @@ class Looks:
         size, count = rows.shape[2], stacked[0].numel()
         if self.last is None or not rows.is_set_to(self.last[0]):
             self.last = rows, self.gauge.sizes(rows)
-        self.tally.add(self.last[1], partial(self._note, owners, size))
+        self.tally.join("gradients", self.last[1], owners, size, self._note)
         faulty = self.gauge.faulty(stacked)
         if faulty is not None:
-            names = [owner if isinstance(owner, str) else "" for owner in owners]
-            self.tally.add(
-                faulty, lambda raw: self.faults.update(zip(names, raw / max(count, 1), strict=True))
-            )
+            self.tally.join("faults", faulty, owners, count, self._note_faults)
 
-    def _note(self, owners: Sequence[str | Edge], size: int, raw: np.ndarray) -> None:
-        decades = self.gauge.decades(raw.reshape(len(owners), -1), size)
-        norms = decades + 0.5 * math.log10(max(size, 1))
-        for owner, rms, norm in zip(owners, decades, norms, strict=True):
-            if isinstance(owner, Edge):
-                self.edges[owner] = (rms, norm)
-            else:
-                self.values[owner] = (rms, norm)
-                self.sizes[owner] = size
+    def _note(self, owners: Sequence[str | Edge], elements: np.ndarray, raw: np.ndarray) -> None:
+        decades = self.gauge.decades(raw, elements[:, None])
+        self.gradients.note(owners, elements, decades)
+
+    def _note_faults(
+        self, owners: Sequence[str | Edge], elements: np.ndarray, raw: np.ndarray
+    ) -> None:
+        shares = (raw[:, 0] / elements).tolist()
+        for owner, share in zip(owners, shares, strict=True):
+            if isinstance(owner, str):
+                self.gradients.faults[owner] = share
 
     def store(self, layers: Sequence[Layer], shift: int) -> None:
         """What the pass says of the layers' gradients, once everything is fetched."""
-        with np.errstate(invalid="ignore"):
-            for layer in layers:
-                self._store(layer, shift)
-
-    def _store(self, layer: Layer, shift: int) -> None:
-        seen, held = self.seen[layer.id], self.values.get(layer.output)
-        if held is None:
+        without = self.gradients.store(layers, self.seen, self.watch, shift)
+        for layer in without:
             if layer.output in self.attached:  # nothing differentiable leads on: exactly zero
                 axis = self.frame.axes.get(layer.output)
-                seen.grads.append(np.full(1 if axis is None else self.frame.rows, -math.inf))
+                count = 1 if axis is None else self.frame.rows
+                self.seen[layer.id].grads.append(np.full(count, -math.inf))
+        if self.times:
+            for layer in layers:
+                self._store_times(layer, shift)
+
+    def _store_times(self, layer: Layer, shift: int) -> None:
+        if layer.output not in self.gradients.values:
             return
-        grads, norms = held
-        seen.grads.append(grads - shift if shift else grads)
-        seen.norms.append(norms - shift if shift else norms)
-        seen.nonfinite.append(float(self.faults.get(layer.output, 0.0)) if self.faults else 0.0)
-        seen.elements = len(grads) * self.sizes[layer.output]
-        gain = self._gain(layer, norms)
-        if gain is not None:
-            seen.gains.append(gain)
         for edge in layer.edges if layer.kind == "recurrent" else ():
             if edge.consumer in self.times:
-                seen.times.append(self.times[edge.consumer] - shift)
+                self.seen[layer.id].times.append(self.times[edge.consumer] - shift)
                 break
-
-    def _gain(self, layer: Layer, out: np.ndarray) -> np.ndarray | None:
-        """log10 |g_in| - log10 |g_out| through this layer; of several inputs the largest."""
-        sums: dict[str, np.ndarray] = {}
-        for edge in layer.edges:
-            apart = self.watch.edges and (edge.consumer, edge.index) in self.watch.edges
-            through = self.edges.get(edge) if apart else self.values.get(edge.value)
-            if through is not None:
-                held = sums.get(edge.value)
-                sums[edge.value] = through[1] if held is None else _longer(held, through[1])
-        parts = [part for part in sums.values() if part.shape == out.shape]
-        if not parts or len(parts) < len(sums):
-            return None
-        gain: np.ndarray = reduce(np.maximum, parts) - out
-        return gain
 
 
 def _hook(x: Tensor, hook: Callable[[Tensor], None]) -> None:
@@ -369,24 +313,23 @@ def _stacked(held: Sequence[tuple[Any, Tensor]]) -> Tensor:
     return torch.stack(parts) if len(parts) > 1 else parts[0].detach().unsqueeze(0)
 
 
-def _note_cosines(seen: Sequence[Seen], rows: int, raw: np.ndarray) -> None:
+def _note_cosines(seen: Sequence[Seen], rows: np.ndarray, raw: np.ndarray) -> None:
     """Mean cosine over all pairs of rows from the length of the sum of their directions."""
-    for one, value in zip(seen, ((raw**2 - rows) / (rows * (rows - 1))).tolist(), strict=True):
+    cosines = (raw[:, 0] ** 2 - rows) / (rows * (rows - 1))
+    for one, value in zip(seen, cosines.tolist(), strict=True):
         one.cosines.append(value)
 
 
-def _note_means(seen: Sequence[Seen], size: int, raw: np.ndarray) -> None:
-    sums = raw.reshape(len(seen), -1)
+def _note_means(seen: Sequence[Seen], elements: np.ndarray, raw: np.ndarray) -> None:
     with np.errstate(invalid="ignore"):
-        means = np.where(np.isfinite(sums).all(axis=1), sums.mean(axis=1) / size, math.nan)
+        means = np.where(np.isfinite(raw).all(axis=1), raw.mean(axis=1) / elements, math.nan)
     for one, value in zip(seen, means.tolist(), strict=True):
         one.means.append(value)
 
 
-def _longer(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """log10 of the length of two vectors together, from those of their own."""
-    summed: np.ndarray = np.logaddexp(2 * a * math.log(10), 2 * b * math.log(10)) / 2 / math.log(10)
-    return summed
+def _note_saturated(seen: Sequence[Seen], elements: np.ndarray, raw: np.ndarray) -> None:
+    for one, value in zip(seen, (raw[:, 0] / elements).tolist(), strict=True):
+        one.saturated.append(value)
 
 
 def _each(seen: Sequence[Seen], note: Callable[[Seen, np.ndarray], None]) -> Store:

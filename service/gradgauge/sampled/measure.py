@@ -17,11 +17,12 @@ from gradgauge.sampled.case import Measured, compiled
 from gradgauge.sampled.devices import choose
 from gradgauge.sampled.executor import Executable
 from gradgauge.sampled.frame import Setting, find_frame
-from gradgauge.sampled.looks import Looks, Seen
+from gradgauge.sampled.looks import Looks
 from gradgauge.sampled.memory import must_spare, room
 from gradgauge.sampled.passes import run_pass
 from gradgauge.sampled.probes import Draws, Loss, plan_draws
 from gradgauge.sampled.progress import Pace
+from gradgauge.sampled.seen import Seen
 from gradgauge.sampled.stages import Wish, foretold, with_stages
 from gradgauge.sampled.statistics import median_halfwidth
 from gradgauge.sampled.summary import summary, unsupported

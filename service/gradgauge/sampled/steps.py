@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from gradgauge.graph.layers import Layer
-from gradgauge.sampled.looks import Seen
+from gradgauge.sampled.seen import Seen
 from gradgauge.sampled.statistics import decades_slope
 from gradgauge.schema.profile import SampledLayer, TimeProfile
 

@@ -13,7 +13,7 @@ from gradgauge.graph.moments import BLOCK, forget, largest, log10_rms
 from gradgauge.graph.reading import InputPlan, Reading
 from gradgauge.sampled.case import Measured, told
 from gradgauge.sampled.frame import Setting
-from gradgauge.sampled.looks import Seen
+from gradgauge.sampled.seen import Seen
 from gradgauge.sampled.statistics import (
     median,
     median_interval,

@@ -3,7 +3,8 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,6 +13,16 @@ from torch import Tensor
 from gradgauge.sampled.statistics import log10_rms
 
 Store = Callable[[np.ndarray], None]
+# of many owners, how many elements each had, and a row of numbers each
+StoreAll = Callable[[Sequence[Any], np.ndarray, np.ndarray], None]
+
+
+@dataclass(slots=True)
+class _Joined:
+    store: StoreAll
+    parts: list[Tensor] = field(default_factory=list)
+    owners: list[Any] = field(default_factory=list)
+    elements: list[int] = field(default_factory=list)
 
 
 class Tally:
@@ -26,23 +37,47 @@ class Tally:
         self.seconds = 0.0
         self._parts: list[Tensor] = []
         self._stores: list[Store] = []
+        self._joined: dict[tuple[str, int], _Joined] = {}
 
     def add(self, part: Tensor, store: Store) -> None:
         """Note a tensor; `store` is handed its elements as float64 once they are fetched."""
         self._parts.append(part)
         self._stores.append(store)
 
+    def join(
+        self, kind: str, part: Tensor, owners: Sequence[Any], elements: int, store: StoreAll
+    ) -> None:
+        """As `add`, a row for each owner; all of one kind and length are handed out at once.
+
+        Many small calls at the pass's end would each find their code and numbers out of the cache.
+        """
+        rows = part.reshape(len(owners), -1)
+        held = self._joined.get((kind, rows.shape[1]))
+        if held is None:
+            held = self._joined[kind, rows.shape[1]] = _Joined(store)
+        held.parts.append(rows)
+        held.owners += owners
+        held.elements += [elements] * len(owners)
+
     def fetch(self) -> None:
         """Bring everything to the host in one copy and hand it out."""
-        if not self._parts:
+        joined = list(self._joined.values())
+        parts = self._parts + [part for held in joined for part in held.parts]
+        if not parts:
             return
-        flat = torch.cat([part.reshape(-1) for part in self._parts]).double().cpu().numpy()
+        flat = torch.cat([part.reshape(-1) for part in parts]).double().cpu().numpy()
         at = 0
         for part, store in zip(self._parts, self._stores, strict=True):
             store(flat[at : at + part.numel()])
             at += part.numel()
+        for held in joined:
+            count = sum(part.numel() for part in held.parts)
+            rows = flat[at : at + count].reshape(len(held.owners), -1)
+            held.store(held.owners, np.array(held.elements), rows)
+            at += count
         self._parts.clear()
         self._stores.clear()
+        self._joined.clear()
 
 
 class Gauge(Protocol):
