@@ -86,7 +86,7 @@ class Gradients:
         """Layers that read as many values, of which each gradient is told by as many inputs."""
         at = [row for _, row, _ in group]
         rms, norms, elements = self.rms[count][at], self.norms[count][at], self.elements[count][at]
-        gains = [None] * len(group)
+        gains: np.ndarray | list[None] = [None] * len(group)
         if ways:
             read = self.norms[count][[own for _, _, own in group]]
             gains = np.maximum.reduce(read, axis=1) - norms
