@@ -14,6 +14,7 @@ from gradgauge.ops.row import Run
 from gradgauge.sampled.budget import Budget, Spent, gathered
 from gradgauge.sampled.program import Body, Edge, Piece, Step, every, pieces, with_dead
 from gradgauge.sampled.recompute import forgetting
+from gradgauge.sampled.siblings import joined
 from gradgauge.sampled.tensors import Value, from_numpy
 
 # what torch and the op table raise where inputs do not fit an op (torch's out-of-memory and
@@ -21,6 +22,7 @@ from gradgauge.sampled.tensors import Value, from_numpy
 FAULTS = (RuntimeError, IndexError, ValueError, TypeError, AttributeError, ArithmeticError)
 Replace = Callable[[str, Tensor], Tensor]
 Taken = Callable[[Edge, Tensor], None]
+Many = Callable[[Sequence[str], Tensor, Sequence[Tensor]], None]
 
 
 class Executable:
@@ -62,6 +64,7 @@ class Executable:
         self._taken: Taken | None = None
         self._replaced: frozenset[str] = frozenset()
         self._replace: Replace = _unchanged
+        self._many: Many | None = None
         self._spent = Spent(self._budget)
         self._cuts: Sequence[int] = ()
         self._pieces: tuple[Piece, ...] = ()
@@ -89,6 +92,7 @@ class Executable:
     def run_instead(self, runs: Mapping[str, Run]) -> None:
         """Run these nodes (none of a subgraph) by other functions of the same arguments."""
         self._steps = [replace(s, run=runs.get(s.node, s.run)) for s in self._steps]
+        self.__dict__.pop("_joined", None)
         self.recompute(self._cuts)
 
     def watch_steps(self, between: Callable[[int], None] | None) -> None:
@@ -108,14 +112,19 @@ class Executable:
         held = frozenset({*self.input_names, *self.initializers, *self.constants})
         self._watch = self._known(names, held)
 
-    def intercept(self, names: Iterable[str], replace: Replace) -> None:
+    def intercept(self, names: Iterable[str], replace: Replace, many: Many | None = None) -> None:
         """Hand these node outputs to `replace(name, value)` and go on with what it returns.
+
+        Where `many` is given, products of one stored matrix with slices of one value are made in
+        one, and slices and products handed to `many(names, stacked, parts)` instead: slices without
+        parts, as only what they are stacked in has a gradient; what is not asked for is named "".
 
         Raises:
             KeyError: no node makes a value of that name.
         """
         self._replaced = self._known(names, frozenset())
         self._replace = replace
+        self._many = many
 
     def step(self, node: str) -> Step:
         """How a node of this name is run.
@@ -187,13 +196,28 @@ class Executable:
         if self._pieces:
             self._walk_pieces(values)
         elif self._between is None:
-            self._walk(self._steps, values)
+            self._walk(self._joined if self._joins() else self._steps, values)
         else:
             self._between(0)
             for place, step in enumerate(self._steps, 1):
                 self._walk((step,), values)
                 self._between(place)
         return [values[name] for name in self.output_names]
+
+    @cached_property
+    def _joined(self) -> list[Step]:
+        return joined(self._steps, self.initializers, self.constants, self.output_names)
+
+    def _joins(self) -> bool:
+        """Whether slices and products are made in one: not where one of them is looked at apart."""
+        if self._many is None or self._watch:
+            return False
+        return not self._edges or not any(
+            (name, 0) in self._edges
+            for step in self._joined
+            for names in step.spread
+            for name in names
+        )
 
     def _walk_pieces(self, values: dict[str, Any]) -> None:
         """As `_walk`, piece by piece; a piece that is run again shows nothing to anyone."""
@@ -299,11 +323,24 @@ class Executable:
         bodies = {n: self._closure(step, body, values, piled) for n, body in step.bodies.items()}
         results = execute(step, arguments, bodies)
         self._spent.made(step.node, step.op, results)
+        if step.spread:
+            self._spread(step, results, values)
         for name, result in zip(step.outputs, results, strict=False):
             if name:
                 values[name] = self._kept(name, result, arguments)
                 self._spent.hold((values[name],))
         self._spent.release(piled)
+
+    def _spread(self, step: Step, results: Sequence[Tensor], values: dict[str, Any]) -> None:
+        """Hand on stacked slices and products; what reads a slice is among the products."""
+        (slices, products), (taken, made) = step.spread, results
+        parts = made.unbind(0)
+        if self._many is not None:
+            asked = self._replaced
+            self._many([name if name in asked else "" for name in slices], taken, ())
+            self._many([name if name in asked else "" for name in products], made, parts)
+        values.update(zip(products, parts, strict=True))
+        self._spent.hold(parts)
 
     def _closure(
         self, step: Step, body: Body, values: Mapping[str, Any], piled: list[Any]

@@ -58,21 +58,25 @@ class Gradients:
         """Append to what was seen of the layers; those whose gradient was not are returned."""
         alike: dict[tuple[int, int], list[tuple[Seen, int, list[int]]]] = {}
         without = []
+        values, faults, norms = self.values, self.faults, self.norms
         for layer in layers:
-            place = self.values.get(layer.output)
+            place = values.get(layer.output)
             if place is None:
                 without.append(layer)
                 continue
             count, at = place
             one = seen[layer.id]
-            one.nonfinite.append(self.faults.get(layer.output, 0.0) if self.faults else 0.0)
+            one.nonfinite.append(faults.get(layer.output, 0.0) if faults else 0.0)
             through = self._through(layer, watch)
             own = [row for _, (rows, row) in through if rows == count]
-            if len(own) == len(through) == len(dict(through)):
-                alike.setdefault((count, len(own)), []).append((one, at, own))
+            if len(own) == len(through) and (len(own) < 2 or len(own) == len(dict(through))):
+                held = alike.get((count, len(own)))
+                if held is None:
+                    held = alike[count, len(own)] = []
+                held.append((one, at, own))
                 continue
             alike.setdefault((count, 0), []).append((one, at, []))
-            gain = self._gain(through, self.norms[count][at])
+            gain = self._gain(through, norms[count][at])
             if gain is not None:
                 one.gains.append(gain)
         with np.errstate(invalid="ignore"):
@@ -102,12 +106,15 @@ class Gradients:
 
     def _through(self, layer: Layer, watch: Watch) -> list[tuple[str, Place]]:
         """By the value read, where the gradients through the layer's edges lie that were seen."""
+        values, apart = self.values, watch.edges
+        if not apart:
+            return [(e.value, values[e.value]) for e in layer.edges if e.value in values]
         found = []
         for edge in layer.edges:
-            if watch.edges and (edge.consumer, edge.index) in watch.edges:
+            if (edge.consumer, edge.index) in apart:
                 place = self.edges.get(edge)
             else:
-                place = self.values.get(edge.value)
+                place = values.get(edge.value)
             if place is not None:
                 found.append((edge.value, place))
         return found

@@ -59,7 +59,7 @@ class Looks:
     scarce: bool = False
     attached: set[str] = field(default_factory=set)
     sourced: bool = False
-    caught: dict[str, GradientEdge] = field(default_factory=dict)
+    caught: dict[str | tuple[str, ...], GradientEdge] = field(default_factory=dict)
     gradients: Gradients = field(default_factory=Gradients)
     times: dict[str, np.ndarray] = field(default_factory=dict)
     addends: dict[str, list[tuple[str, Tensor]]] = field(default_factory=dict)
@@ -70,6 +70,11 @@ class Looks:
     backward: dict[torch.Size, list[tuple[str | Edge, Tensor]]] = field(default_factory=dict)
     room: Tensor | None = None
 
+    @property
+    def joins(self) -> bool:
+        """Whether products may be made in one, which holds all of them at once."""
+        return not self.scarce and self.frame.total <= KEPT
+
     def value(self, name: str, y: Tensor) -> Tensor:
         """Look at a layer's output, and at its gradient when that comes."""
         since = self.tally.clock()
@@ -77,33 +82,67 @@ class Looks:
         if size and y.is_floating_point():
             if name in self.watch.layers:
                 if size > SMALL:
-                    self._forward([(name, y)], y.detach().unsqueeze(0), self._axis(name))
+                    self._forward([name], y.detach().unsqueeze(0), self._axis(name))
                 else:
                     self._wait(self.forward, name, y, size, self._reduce_forward)
             if y.requires_grad:
-                self.attached.add(name)
-                if (total := self.watch.summed.get(name)) is None:
-                    self._attend(name, y, size)
-                else:
-                    self.addends.setdefault(total, []).append((name, y))
-                for other, x in self.addends.pop(name, ()):
-                    if x.shape == y.shape and self._axis(other) == self._axis(name):
-                        self.same[other] = name
-                    else:
-                        self._attend(other, x, x.numel())
+                self._heed(name, y, size)
         self.tally.seconds += self.tally.clock() - since
         return y
+
+    def many(self, names: Sequence[str], whole: Tensor, parts: Sequence[Tensor]) -> None:
+        """Look at values of one shape stacked in `whole`, and at the gradients of their `parts`.
+
+        Without parts the gradient is that of the whole. What is not to be looked at has no name.
+        """
+        since = self.tally.clock()
+        if any(names) and whole.numel() and whole.is_floating_point():
+            self._see_stacked(names, whole.detach())
+            if whole.requires_grad and parts:
+                for name, y in zip(names, parts, strict=True):
+                    if name:
+                        self._heed(name, y, y.numel())
+            elif whole.requires_grad:
+                self.attached.update(names)
+                self._attend(tuple(names), whole, whole[0].numel())
+        self.tally.seconds += self.tally.clock() - since
+
+    def _see_stacked(self, names: Sequence[str], whole: Tensor) -> None:
+        size, layers = whole[0].numel(), self.watch.layers
+        if all(name in layers for name in names):
+            for at in _runs(len(names), size):
+                self._forward(names[at], whole[at], self._axis(names[0]))
+        else:
+            for name, y in zip(names, whole, strict=True):
+                if name in layers:
+                    self._wait(self.forward, name, y, size, self._reduce_forward)
+
+    def _heed(self, name: str, y: Tensor, size: int) -> None:
+        """Look at the gradient when it comes; where a sum alone reads the value, at the sum's."""
+        self.attached.add(name)
+        if (total := self.watch.summed.get(name)) is None:
+            self._attend(name, y, size)
+        else:
+            self.addends.setdefault(total, []).append((name, y))
+        for other, x in self.addends.pop(name, ()):
+            if x.shape == y.shape and self._axis(other) == self._axis(name):
+                self.same[other] = name
+            else:
+                self._attend(other, x, x.numel())
 
     def _axis(self, name: str) -> int | None:
         return self.frame.axes.get(name)
 
-    def _attend(self, name: str, y: Tensor, size: int) -> None:
-        if size <= CAUGHT and self.kept + size <= KEPT and not self.scarce:
-            self.kept += size
+    def _attend(self, name: str | tuple[str, ...], y: Tensor, size: int) -> None:
+        """The gradient of a value, or of several stacked."""
+        whole = size if isinstance(name, str) else y.numel()
+        if size <= CAUGHT and self.kept + whole <= KEPT and not self.scarce:
+            self.kept += whole
             made = y.grad_fn
             self.caught[name] = GradientEdge(made, y.output_nr) if made else get_gradient_edge(y)
         else:
-            self.sourced = self.sourced or name in self.watch.unrooted
+            names = (name,) if isinstance(name, str) else name
+            self.sourced = self.sourced or not self.watch.unrooted.isdisjoint(names)
             _hook(y, partial(self._gradient, name))
 
     def wanted(self) -> list[GradientEdge]:
@@ -119,26 +158,29 @@ class Looks:
 
     def finish(self, caught: Sequence[Tensor | None]) -> None:
         """Reduce what still waits, with the gradients of `caught`, and bring everything back."""
-        waiting = self.backward
         for name, g in zip(self.caught, caught, strict=True):
-            if g is not None:
-                held = waiting.get(shape := g.shape)
-                if held is None:
-                    held = waiting[shape] = []
-                held.append((name, g))
+            if g is None:
+                continue
+            if isinstance(name, tuple):
+                self._stacked_came(name, g)
+            else:
+                self.backward.setdefault(g.shape, []).append((name, g))
         self.caught.clear()
         for shape in list(self.forward):
             self._reduce_forward(shape)
-        for shape in list(waiting):
+        for shape in list(self.backward):
             self._reduce_backward(shape)
         self.last = None
         self.tally.fetch()
         for name, total in reversed(self.same.items()):  # a sum may be summed on
             self.gradients.repeat(name, total)
 
-    def _gradient(self, name: str, g: Tensor) -> None:
+    def _gradient(self, name: str | tuple[str, ...], g: Tensor) -> None:
         since = self.tally.clock()
-        self._came(name, g.detach())
+        if isinstance(name, str):
+            self._came(name, g.detach())
+        else:
+            self._stacked_came(name, g.detach())
         self.tally.seconds += self.tally.clock() - since
 
     def _edge_gradient(self, edge: Edge, g: Tensor) -> None:
@@ -156,6 +198,12 @@ class Looks:
             self._grads([owner], g.unsqueeze(0), axis)
         else:
             self._wait(self.backward, owner, g, size, self._reduce_backward)
+
+    @torch.no_grad()
+    def _stacked_came(self, names: tuple[str, ...], g: Tensor) -> None:
+        axis = self._axis(next(filter(None, names)))
+        for at in _runs(len(names), g[0].numel()):
+            self._grads(names[at], g[at], axis)
 
     def _wait(
         self,
@@ -183,7 +231,8 @@ class Looks:
         for (axis, _), by_op in alike.items():
             group = [held for of_one in by_op.values() for held in of_one]
             for part in _parts(group):
-                self._forward(part, self._piled([x for _, x in part]), axis)
+                stacked = self._piled([x for _, x in part])
+                self._forward([name for name, _ in part], stacked, axis)
 
     def _piled(self, parts: Sequence[Tensor]) -> Tensor:
         """Stacked where those before were, so that the processor's cache holds the place."""
@@ -201,7 +250,12 @@ class Looks:
             alike.setdefault(self.frame.axes.get(name), []).append(held)
         for axis, group in alike.items():
             for part in _parts(group):
-                self._grads([owner for owner, _ in part], _stacked(part), axis)
+                owners = [owner for owner, _ in part]
+                if len(part) == 1:
+                    self._grads(owners, part[0][1].detach().unsqueeze(0), axis)
+                else:
+                    self._grads(owners, self._piled([x for _, x in part]), axis)
+                    self.last = None  # its place is used again
 
     def _rows(self, stacked: Tensor, axis: int | None) -> Tensor:
         """(values, inputs, elements), one input where there is no axis of inputs."""
@@ -210,10 +264,9 @@ class Looks:
         rows = stacked.movedim(axis + 1, 1) if axis else stacked
         return rows.reshape(len(stacked), self.frame.rows, -1)
 
-    def _forward(
-        self, part: Sequence[tuple[str, Tensor]], stacked: Tensor, axis: int | None
-    ) -> None:
-        layers = [self.watch.layers[name] for name, _ in part]
+    @torch.no_grad()
+    def _forward(self, names: Sequence[str], stacked: Tensor, axis: int | None) -> None:
+        layers = [self.watch.layers[name] for name in names]
         seen = [self.seen[layer.id] for layer in layers]
         rows = self._rows(stacked, axis)
         count, size = rows.shape[1:]
@@ -227,8 +280,7 @@ class Looks:
         for op, run in groupby(layer.op for layer in layers):
             stop = start + sum(1 for _ in run)
             if op in SATURATED or op in RECTIFIERS:
-                names = [name for name, _ in part[start:stop]]
-                self._apart(op, names, seen[start:stop], stacked[start:stop])
+                self._apart(op, names[start:stop], seen[start:stop], stacked[start:stop])
             start = stop
 
     def _apart(self, op: str, names: Sequence[str], seen: Sequence[Seen], stacked: Tensor) -> None:
@@ -308,9 +360,10 @@ def _parts(held: Sequence[tuple[Any, Tensor]]) -> Iterator[Sequence[tuple[Any, T
     return (held[start : start + at_once] for start in range(0, len(held), at_once))
 
 
-def _stacked(held: Sequence[tuple[Any, Tensor]]) -> Tensor:
-    parts = [x for _, x in held]
-    return torch.stack(parts) if len(parts) > 1 else parts[0].detach().unsqueeze(0)
+def _runs(count: int, size: int) -> Iterator[slice]:
+    """As many of `size` elements at once."""
+    at_once = max(1, TOGETHER // size)
+    return (slice(start, start + at_once) for start in range(0, count, at_once))
 
 
 def _note_cosines(seen: Sequence[Seen], rows: np.ndarray, raw: np.ndarray) -> None:

@@ -36,7 +36,7 @@ def run_pass(
     """
     generator = torch.Generator()
     fed = feed(exe, setting, reading, generator, draw)
-    exe.intercept(looks.watch.values, looks.value)
+    exe.intercept(looks.watch.values, looks.value, looks.many if looks.joins else None)
     exe.watch_edges(looks.watch.edges, looks.edge)
     outputs = differentiable(exe(*fed))
     target = target_rows(reading, looks.frame.rows, draw, setting.device)
@@ -125,20 +125,20 @@ def _see_parameters(
 
     Those `passed` were measured on the way.
     """
-    names = dict.fromkeys(name for layer in layers for name in layer.params)
+    names = dict.fromkeys([name for layer in layers for name in layer.params])
     held = {name: g for name in names if (g := grads.get(name)) is not None and g.numel()}
     known = {name: passed[name] for name in names if name in passed}
     if held or known:
         sizes = [looks.gauge.many(list(held.values()))] if held else []
-        counts = np.array([leaves[name].numel() for name in (*held, *known)])
-        places = {name: place for place, name in enumerate((*held, *known))}
+        told = (*held, *known)
+        counts = np.array([leaves[name].numel() for name in told])
         raw = torch.cat([*sizes, *known.values()])
-        looks.tally.add(raw, partial(_store_parameters, layers, places, counts, looks, shift))
+        looks.tally.add(raw, partial(_store_parameters, layers, told, counts, looks, shift))
 
 
 def _store_parameters(
     layers: Sequence[Layer],
-    places: Mapping[str, int],
+    names: Sequence[str],
     counts: np.ndarray,
     looks: Looks,
     shift: int,
@@ -146,13 +146,17 @@ def _store_parameters(
 ) -> None:
     """Of the largest over sqrt(batch): one input's own, whatever the batch."""
     share = 0.5 * math.log10(looks.frame.rows)
-    sizes = (looks.gauge.decades(raw, counts) - shift).tolist()
+    sizes = dict(zip(names, (looks.gauge.decades(raw, counts) - shift).tolist(), strict=True))
     for layer in layers:
+        if not layer.params:
+            continue
         seen = looks.seen[layer.id]
-        for place, name in enumerate(layer.params):
-            if name not in places:
-                continue
-            if place == 0:
-                seen.params.append(sizes[places[name]] - share)
-            else:
-                seen.added.setdefault(name, array("d")).append(sizes[places[name]])
+        first, *rest = layer.params
+        if first in sizes:
+            seen.params.append(sizes[first] - share)
+        for name in rest:
+            if name in sizes:
+                held = seen.added.get(name)
+                if held is None:
+                    held = seen.added[name] = array("d")
+                held.append(sizes[name])

@@ -15,7 +15,8 @@ class Step:
 
     An absent optional input is None, an output nobody asked for is ''. `bodies` are its subgraphs
     by attribute name, `captures` the values those take from around them. `only` is the output of a
-    step without subgraphs that has one, else ''.
+    step without subgraphs that has one, else ''. A step with a `spread` makes many values of
+    each result, one behind the other.
     """
 
     node: str
@@ -28,6 +29,7 @@ class Step:
     bodies: Mapping[str, "Body"] = field(default_factory=dict)
     captures: tuple[str, ...] = ()
     only: str = ""
+    spread: tuple[tuple[str, ...], ...] = ()
     key: str = field(init=False)
     """The first output that is not left out, which names the node in an edge."""
 
