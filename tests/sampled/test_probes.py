@@ -9,7 +9,14 @@ import torch
 
 from gradgauge.errors import InvalidOptions
 from gradgauge.graph.reading import InputPlan, Reading
-from gradgauge.sampled.probes import BATCH, cotangents, draw_inputs, plan_draws, take_rows
+from gradgauge.sampled.probes import (
+    BATCH,
+    cotangents,
+    draw_inputs,
+    plan_draws,
+    reseed,
+    take_rows,
+)
 
 FLOAT, INT64 = onnx_ir.DataType.FLOAT, onnx_ir.DataType.INT64
 
@@ -79,6 +86,21 @@ def test_normal_inputs_follow_the_normal_law_out_to_its_tails():
         share = 0.5 * math.erfc(-at / math.sqrt(2.0))
         error = math.sqrt(share * (1.0 - share) / x.size)
         assert (x < at).mean() == pytest.approx(share, abs=4.0 * error)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_network_drawn_from_the_same_seed_is_not_fed_its_own_weights(seed):
+    W = torch.randn(96, 96, generator=generator(seed))
+    assert torch.equal(torch.randn(32, 96, generator=generator(seed)), W[:32])
+    fed = draw_inputs(
+        {"x": plan(shape=(None, 96))},
+        32,
+        draw=0,
+        generator=reseed(torch.Generator(), seed),
+        dtype=torch.float32,
+    )
+    outputs = fed["x"].detach() @ W.T / 96**0.5
+    assert outputs.std().item() == pytest.approx(1.0, abs=0.06)
 
 
 def test_integers_fill_their_range_and_masks_are_open():

@@ -16,7 +16,7 @@ from gradgauge.graph.reading import Reading
 from gradgauge.sampled.budget import NO_BUDGET, Budget
 from gradgauge.sampled.executor import Executable
 from gradgauge.sampled.memory import Course, Courses, lines
-from gradgauge.sampled.probes import Loss, draw_inputs
+from gradgauge.sampled.probes import Loss, draw_inputs, reseed
 
 COUNTED = 1 << 62  # no limit of what is held, but it is counted
 
@@ -217,7 +217,7 @@ def feed(
         reading.inputs,
         setting.batch,
         draw=draw,
-        generator=generator.manual_seed(setting.seed + draw),
+        generator=reseed(generator, setting.seed + draw),
         dtype=setting.dtype,
         device=setting.device,
         most=setting.budget.output_bytes,

@@ -18,7 +18,7 @@ from gradgauge.errors import GradgaugeError, LimitExceeded, NotCompared
 from gradgauge.graph.reading import Reading
 from gradgauge.sampled.budget import Budget
 from gradgauge.sampled.executor import Executable, compile_graph
-from gradgauge.sampled.probes import draw_inputs
+from gradgauge.sampled.probes import draw_inputs, reseed
 from gradgauge.schema.profile import ForwardCheck
 
 Array = np.ndarray
@@ -125,7 +125,7 @@ def _ours(
         reading.inputs,
         batch,
         draw=0,
-        generator=torch.Generator().manual_seed(seed),
+        generator=reseed(torch.Generator(), seed),
         dtype=torch.float32,
         most=budget.output_bytes,
     )

@@ -11,7 +11,7 @@ from gradgauge.graph.kinds import CHANNELS_SECOND
 from gradgauge.graph.layers import Layer
 from gradgauge.graph.reading import Reading
 from gradgauge.sampled.executor import Budget, compile_graph
-from gradgauge.sampled.probes import draw_inputs, plan_draws
+from gradgauge.sampled.probes import draw_inputs, plan_draws, reseed
 
 OUTLIER = 3.0  # |mean| over standard deviation from which a unit's bias is moved
 ENOUGH = 8  # outputs of a unit that its mean is taken of
@@ -68,7 +68,7 @@ def unit_variance(
         reading.inputs,
         plan_draws(reading, "quick", None).batch,
         draw=0,
-        generator=torch.Generator().manual_seed(seed),
+        generator=reseed(torch.Generator(), seed),
         dtype=torch.float64,
     )
     with torch.no_grad():
