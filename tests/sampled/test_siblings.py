@@ -7,7 +7,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from gradgauge.errors import LimitExceeded
+from gradgauge.errors import AnalysisFailed, LimitExceeded
 from gradgauge.sampled.budget import Budget
 from gradgauge.sampled.executor import compile_graph
 from gradgauge.sampled.frame import feed
@@ -224,3 +224,21 @@ def test_joined_products_count_against_a_budget():
     exe.limit(Budget(output_bytes=12 * 4 * 7 * 8 - 1))
     with pytest.raises(LimitExceeded, match="bytes, the limit is"):
         exe(torch.ones(4, 12, 5).double())
+
+
+def test_a_matrix_without_elements_is_left_to_each_product():
+    exe = compile_graph(onnx_ir.from_proto(model(range(12))), dtype=torch.float64)
+    assert len(families(exe)) == 1
+    empty = {"w": torch.zeros(0, 7)}
+    assert joined(exe.steps, empty, exe.constants, exe.output_names) == list(exe.steps)
+
+
+@pytest.mark.parametrize("place", [12, -13])
+def test_a_place_outside_is_refused_as_by_a_slice_alone(place):
+    exe = compile_graph(onnx_ir.from_proto(model([*range(11), place])), dtype=torch.float64)
+    x = torch.ones(4, 12, 5).double()
+    for many in (None, lambda names, whole, parts: None):
+        exe.intercept(exe.made, lambda _, y: y, many)
+        with pytest.raises(AnalysisFailed) as fault:
+            exe(x)
+        assert fault.value.code == "execution_failed"

@@ -324,7 +324,7 @@ class Looks:
     def _note_faults(
         self, owners: Sequence[str | Edge], elements: np.ndarray, raw: np.ndarray
     ) -> None:
-        shares = (raw[:, 0] / elements).tolist()
+        shares = (raw[:, 0] / np.maximum(elements, 1)).tolist()  # what is empty has no fault
         for owner, share in zip(owners, shares, strict=True):
             if isinstance(owner, str):
                 self.gradients.faults[owner] = share

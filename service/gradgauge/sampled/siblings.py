@@ -42,7 +42,7 @@ class Family:
 
     def _run(self, source: Tensor, *operands: Tensor) -> tuple[Tensor, Tensor]:
         x = source.movedim(self.axis, 0)
-        at = [i % len(x) for i in self.at]
+        at = [i + len(x) if i < 0 else i for i in self.at]
         if at != list(range(len(x))):
             x = x.index_select(0, torch.tensor(at, device=x.device))
         first = self.made[0]
@@ -105,6 +105,8 @@ def _slices(step: Step, constants: Mapping[str, Any]) -> bool:
 
 def _fits(step: Step, operands: Sequence[str], leaves: Mapping[str, Tensor]) -> bool:
     """Whether rows of many slices can be multiplied as those of one."""
-    if step.attributes.get("transA") or not all(name in leaves for name in operands):
+    if step.attributes.get("transA"):
+        return False
+    if not all(name in leaves and leaves[name].numel() for name in operands):
         return False
     return [leaves[name].ndim for name in operands] in ([2], [2, 1])
