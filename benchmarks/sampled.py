@@ -6,13 +6,15 @@ processor's, ratios medians over rounds of pairs within a round. The gate is the
 statistics over the bare native pass, read in a second quick pass: where steps are small that clock
 is dear itself. What an analysis does once is in no pass: compiling, the plan of what is looked at,
 the layers' records. `--guarded` takes the quick pass in float64, as where sizes leave float32's
-range. With `--stages` the stages of profile standard are timed, with `--per-sample`
+range. With `--stages` the stages of profile standard are timed, with `--deep` all of profile deep
+from its first pass on, with `--per-sample`
 per-input weight gradients against vmap(grad), with `--memory` what a first pass of a fresh process
 holds at most beyond what is there before it, pages of files not counted.
 """
 
 import argparse
 import gc
+import re
 import statistics
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from benchmarks import sampled_peers
@@ -32,6 +35,7 @@ from torch import nn
 from gradgauge.graph.layers import find_layers
 from gradgauge.graph.read_onnx import read_onnx
 from gradgauge.graph.reading import read
+from gradgauge.sampled import measure
 from gradgauge.sampled.allocator import give_back
 from gradgauge.sampled.case import Measured, compiled
 from gradgauge.sampled.executor import Executable
@@ -39,6 +43,7 @@ from gradgauge.sampled.frame import Setting, feed, find_frame
 from gradgauge.sampled.looks import Looks
 from gradgauge.sampled.passes import run_pass
 from gradgauge.sampled.probes import plan_draws
+from gradgauge.sampled.progress import Pace
 from gradgauge.sampled.samples import INPUTS, per_input
 from gradgauge.sampled.seen import Seen
 from gradgauge.sampled.split import by_each, split_pass
@@ -202,6 +207,43 @@ def stages(net: Net) -> None:
     print(f"| {net.name} | {sum(spent.values()):.1f} | {told} | {probe:.1f} |", flush=True)
 
 
+class _Followed(Pace):
+    """A pace that notes processor seconds by stage, and what was foretold after the passes."""
+
+    marks: ClassVar[dict[str, float]] = {}
+    foretold: ClassVar[float] = 0.0
+
+    def passed(self) -> None:
+        super().passed()
+        self.marks["passes"] = time.process_time()
+        type(self).foretold = (self.clock() - self._began) / self._told
+
+    def staged(self, name: str) -> None:
+        super().staged(name)
+        self.marks[name] = time.process_time()
+        print(f"{name} after {time.process_time():.0f} s", file=sys.stderr, flush=True)
+
+
+def deep(net: Net) -> None:
+    """Processor seconds of the sampled engine's profile deep; its foretold time beside the true."""
+    model = net.build().train()
+    graph = read_onnx(exported(net, model))
+    layers, reading = find_layers(graph.model), read(graph.model)
+    vars(measure)["Pace"] = _Followed
+    _Followed.marks.clear()
+    began, since = time.process_time(), time.perf_counter()
+    found = measure.profile(graph.model, layers, reading, depth="deep", wish=Wish())
+    taken = time.perf_counter() - since
+    at, cells = began, []
+    for name, mark in _Followed.marks.items():
+        cells.append(f"{name} {mark - at:.1f}")
+        at = mark
+    (top,) = [m for m in found.measurements if m.name == "jacobian_sigma_max"]
+    rounds = re.findall(r"after (\d+) rounds", top.note or "") or ["all"]
+    words = [net.name, f"{at - began:.0f}", ", ".join(cells), rounds[0]]
+    print(f"| {' | '.join(words)} | {_Followed.foretold:.0f} | {taken:.0f} |", flush=True)
+
+
 def per_sample(net: Net) -> None:
     """Our per-input weight gradients against vmap(grad) of as many inputs; norms by their norm.
 
@@ -241,6 +283,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="parts of the networks' names; all without")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--stages", action="store_true")
+    parser.add_argument("--deep", action="store_true")
     parser.add_argument("--per-sample", action="store_true")
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--guarded", action="store_true")
@@ -262,6 +305,12 @@ def wanted(asked: argparse.Namespace) -> tuple[str, Callable[[Net], None]]:
     if asked.stages:
         head = "| network | all but the probe, bare passes | by stage | probe |\n|---|---|---|---|"
         return head, stages
+    if asked.deep:
+        head = (
+            "| network | processor s | by stage | rounds, whole network | "
+            "foretold after the passes, s | taken, s |\n|---|---|---|---|---|---|"
+        )
+        return head, deep
     if asked.per_sample:
         head = (
             "| network | per-input gradients, bare passes | vmap(grad) | a pass each | "

@@ -81,6 +81,13 @@ def test_what_more_rounds_of_lanczos_cost_is_foretold():
     deep = foretold(case, exe, "deep", Wish())["jacobian"]
     more = rounds["deep"] / rounds["standard"]
     assert deep == pytest.approx(SEEDS * COSTS["jacobian"] * more)
+    one, exe = staged(made(nodes[:1], {"x": ["N", 300]}, "h", stored))  # no block but the whole
+    alone = foretold(one, exe, "deep", Wish())["jacobian"]
+    assert alone == pytest.approx(SEEDS * COSTS["jacobian"] * ROUNDS["deep"] / ROUNDS["standard"])
+    narrow = {"A": stored["A"], "B": stored["B"][:, :12]}
+    few, exe = staged(made(nodes, {"x": ["N", 300]}, "y", narrow))
+    whole = foretold(few, exe, "deep", Wish())["jacobian"]  # twelve outputs, by VJPs
+    assert whole < deep / 2
 
 
 def test_a_probe_tells_how_far_it_is():

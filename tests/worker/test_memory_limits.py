@@ -12,6 +12,7 @@ from gradgauge.worker.frames import Request
 MIB = 1 << 20
 SLACK = 8 * MIB  # what two runs of one analysis may differ by
 KINDS = ("mlp", "conv", "residual", "rnn", "transformer")
+WALL_S = 600.0  # which the child knows of, as a worker's does
 MANY = {"quick": 8, "standard": 4, "deep": 3}  # seeds of the long test
 
 
@@ -69,9 +70,10 @@ def asked(zygote, folder, kind, seed, profile, *, samples=None, memory=None):
         options={k: v for k, v in options.items() if v is not None},
         read_only=(str(folder),),
         memory_bytes=memory,
+        wall_s=WALL_S,
         **({"require": ()} if landlock.version() == 0 else {}),
     )
-    return zygote.run(request, wall_s=600)
+    return zygote.run(request, wall_s=WALL_S)
 
 
 def completes(zygote, folder, kind, seed, profile):

@@ -127,13 +127,14 @@ def rounds_foretold(case: Measured, depth: str) -> float:
     if not sizes:
         return 1.0
     blocks = [_foretold(a, b, BLOCK_ROUNDS, depth) for a, b in pairwise(sizes)]
-    return _foretold(sizes[0], sizes[-1], ROUNDS, depth) + sum(blocks) / len(blocks)
+    each = sum(blocks) / len(blocks) if len(blocks) > 1 else 0.0
+    return _foretold(sizes[0], sizes[-1], ROUNDS, depth) + each
 
 
 def _foretold(a: int, b: int, rounds: Mapping[str, int], depth: str) -> int:
-    least = min(a, b)
+    least, wholly = (a, WHOLLY) if a <= b else (b, 2 * WHOLLY)
     effort = Effort(rounds[depth], rounds["standard"])
-    return least if least <= WHOLLY else min(effort.rounds(a + b), least)
+    return least if least <= wholly else min(effort.rounds(a + b), least)
 
 
 def _carrying(model: onnx_ir.Model, most: int) -> list[onnx_ir.Value]:
