@@ -11,6 +11,7 @@ from rich.text import Text
 
 from gradgauge_client import _engine, _exit
 from gradgauge_client._gate import Judge
+from gradgauge_client._left import Left
 from gradgauge_client._output import Output, Renderer, needs_rendering
 from gradgauge_client.table import printable
 
@@ -104,5 +105,11 @@ def _progress(path: Path, console: Console) -> Iterator[OnProgress | None]:
         yield None
         return
     name = printable(path.name)
+    left = Left()
     with console.status(Text(f"{name}: starting")) as status:
-        yield lambda stage, done: status.update(Text(f"{name}: {printable(stage)} {done:.0%}"))
+
+        def tell(stage: str, done: float) -> None:
+            told = f"{name}: {printable(stage)} {done:.0%}{left.words(stage, done)}"
+            status.update(Text(told))
+
+        yield tell
