@@ -12,12 +12,15 @@ from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.linear_model import LogisticRegression
 
 import gradgauge.risk
-from gradgauge.risk.calibration import CATEGORIES, DOUBT, SHARES, at_rate
+from gradgauge.risk.calibration import CATEGORIES, DOUBT, at_rate
+from gradgauge.risk.forest import SHARES
 
-VERSION = "trainability-2026.5"
+VERSION = "trainability-2026.6"
 LEVELS = ("analytic", "quick", "standard")
 BRANCHES = ("feed_forward", "recurrent")
 TREES = 60
+LEAVES = 64  # of a tree, at most
+LEAST_ROWS = 2  # of a leaf
 FOLDS = 5
 FALLOFF = 1.0
 LEAST = 0.005  # share of a prior
@@ -30,7 +33,6 @@ TABLE = Path(gradgauge.risk.__file__).parent / "calibration.json"
 # features, targets, weight, network
 Rows = list[tuple[dict[str, float], tuple[int, ...], float, str]]
 Target = Callable[[Network], int]
-Node = list[Any]  # of a tree, as calibration.py walks it
 
 
 # what profile quick does not measure
@@ -100,8 +102,8 @@ class Forest:
         self.unknown[np.isinf(self.unknown)] = -1.0
         self.held = ExtraTreesRegressor(
             n_estimators=TREES,
-            max_leaf_nodes=32,
-            min_samples_leaf=3,
+            max_leaf_nodes=LEAVES,
+            min_samples_leaf=LEAST_ROWS,
             max_features=0.3,
             random_state=SEED,
         ).fit(
@@ -115,26 +117,36 @@ class Forest:
         told = self.held.predict(self._filled(x)).reshape(len(x), -1).clip(DOUBT, 1 - DOUBT)
         return np.asarray(np.log(told / (1 - told)))
 
-    def exported(self) -> list[Node]:
-        """As the service walks them."""
-        return [self._node(one.tree_, 0) for one in self.held.estimators_]
+    def exported(self) -> dict[str, list[Any]]:
+        """As the service walks them: risk/forest.py."""
+        found: dict[str, list[Any]] = {
+            name: [] for name in ("roots", "feature", "threshold", "right", "shares")
+        }
+        for one in self.held.estimators_:
+            found["roots"].append(len(found["right"]))
+            self._export(one.tree_, 0, found)
+        return found
 
     def _filled(self, x: np.ndarray) -> np.ndarray:
         return np.where(np.isnan(x), self.unknown, x)
 
-    def _node(self, tree: Any, k: int) -> Node:
-        left, right = int(tree.children_left[k]), int(tree.children_right[k])
+    def _export(self, tree: Any, k: int, found: dict[str, list[Any]]) -> None:
+        """A node and all below it, in preorder."""
+        here, left = len(found["right"]), int(tree.children_left[k])
         if left < 0:
-            return [round(SHARES * float(v)) for v in tree.value[k, :, 0]]
-        feature, threshold = int(tree.feature[k]), float(tree.threshold[k])
-        if self.unknown[feature] <= threshold:
-            feature = ~feature
-        return [
-            feature,
-            float(f"{threshold:.5g}"),
-            self._node(tree, left),
-            self._node(tree, right),
-        ]
+            shares = [round(SHARES * float(v)) for v in tree.value[k, :, 0]]
+            node = {"feature": 0, "threshold": len(found["shares"]) // len(shares), "right": 0}
+            found["shares"] += shares
+        else:
+            feature, threshold = int(tree.feature[k]), float(tree.threshold[k])
+            feature = ~feature if self.unknown[feature] <= threshold else feature
+            node = {"feature": feature, "threshold": float(f"{threshold:.5g}"), "right": 0}
+        for name, value in node.items():
+            found[name].append(value)
+        if left >= 0:
+            self._export(tree, left, found)
+            found["right"][here] = len(found["right"]) - here
+            self._export(tree, int(tree.children_right[k]), found)
 
 
 def answers(rows: Rows) -> np.ndarray:
@@ -199,8 +211,7 @@ def branch(held: Sequence[Network], level: str) -> dict[str, Any]:
     found: dict[str, Any] = {"features": names, "forests": {}, "platt": {}, "prior": {}}
     for forest, targets in FORESTS.items():
         rows = rows_of(held, level, forest)
-        trees = Forest(rows, names).exported()
-        found["forests"][forest] = {"targets": targets, "trees": trees}
+        found["forests"][forest] = {"targets": targets} | Forest(rows, names).exported()
         found["platt"] |= dict(zip(targets, scaled(rows, names)[1], strict=True))
         share = np.average(answers(rows), axis=0, weights=[r[2] for r in rows])
         share = share.clip(LEAST, 1 - LEAST)

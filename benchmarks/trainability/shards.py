@@ -12,7 +12,7 @@ from benchmarks.trainability.specs import Spec, spec
 Row = dict[str, Any]
 FOLDER = Path(__file__).parent / "table"
 SHARD = 120  # networks; ten minutes of one core at most for either kind of work
-COUNT = 1200
+COUNT = 2040
 
 
 def run(kind: str, shard: int, work: Callable[[Spec], Row]) -> None:

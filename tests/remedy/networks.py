@@ -33,12 +33,12 @@ def outlier():
     return _export(net)
 
 
-def lopsided():
+def lopsided(by=1e3):
     net = mlp(nn.ReLU, he(), depth=6, width=WIDTH)
     with torch.no_grad():
-        net[4].weight.mul_(1e-3)
-        net[4].bias.normal_(std=1e-4, generator=torch.Generator().manual_seed(3))
-        net[6].weight.mul_(1e3)
+        net[4].weight.div_(by)
+        net[4].bias.normal_(std=0.1 / by, generator=torch.Generator().manual_seed(3))
+        net[6].weight.mul_(by)
     return _export(net)
 
 

@@ -9,6 +9,7 @@ from scipy.special import expit, logit
 
 from gradgauge.risk import calibration
 from gradgauge.risk.calibration import at_rate, categories, level_of, probability
+from gradgauge.risk.forest import Forest
 
 NEAR = {
     "recurrent": 0.0,
@@ -41,10 +42,8 @@ def drawn(count, *, seed):
 def walked(rows, names):
     """The service's log odds and their scatter of every row, by a forest on 300 others."""
     held = fit.Forest(drawn(300, seed=1), names)
-    branch = {
-        "features": names,
-        "forests": {"both": {"targets": ["first", "second"], "trees": held.exported()}},
-    }
+    told = Forest.read({"targets": ["first", "second"]} | held.exported())
+    branch = {"features": names, "forests": {"both": told}}
     odds = [[calibration._odds(branch, t, x) for t in ("first", "second")] for x, *_ in rows]
     return held, odds
 

@@ -16,6 +16,7 @@ from statistics import stdev
 from typing import Any, Literal
 
 from gradgauge.risk.features import Features
+from gradgauge.risk.forest import Forest
 
 Level = Literal["analytic", "quick", "standard"]
 Optimizer = Literal["sgd", "adam"]
@@ -23,7 +24,6 @@ CATEGORIES = ("trains", "vanishing", "exploding", "other")
 Z95 = 1.96
 NARROW = 0.5  # a feature's range counts as at least so wide
 DOUBT = 0.01  # share in a forest's leaves, of either answer, that is taken as the least
-SHARES = 1000  # what the shares of a leaf are told in
 GROUPS = 10  # of a forest's trees, whose scatter makes the interval
 
 
@@ -165,7 +165,10 @@ def load() -> None:
 @cache
 def _table() -> Mapping[str, Any]:
     text = files("gradgauge.risk").joinpath("calibration.json").read_text(encoding="utf-8")
-    held: Mapping[str, Any] = json.loads(text)
+    held: dict[str, Any] = json.loads(text)
+    for level in held["levels"].values():
+        for branch in (level["feed_forward"], level["recurrent"]):
+            branch["forests"] = {k: Forest.read(one) for k, one in branch["forests"].items()}
     return held
 
 
@@ -175,9 +178,8 @@ def _vector(branch: Mapping[str, Any], found: Features) -> list[float]:
 
 
 def _odds(branch: Mapping[str, Any], name: str, found: Features) -> Odds:
-    forest = next(one for one in branch["forests"].values() if name in one["targets"])
-    place, x = forest["targets"].index(name), _vector(branch, found)
-    shares = [_leaf(tree, x)[place] / SHARES for tree in forest["trees"]]
+    forest: Forest = next(one for one in branch["forests"].values() if name in one.targets)
+    shares = forest.told(name, _vector(branch, found))
     each = [_doubted(shares[k::GROUPS]) for k in range(GROUPS)]
     return Odds(_doubted(shares), stdev(each))
 
@@ -185,20 +187,6 @@ def _odds(branch: Mapping[str, Any], name: str, found: Features) -> Odds:
 def _doubted(shares: Sequence[float]) -> float:
     """Log odds of the mean share, taken as no surer than 1 in 100."""
     return _logit(min(max(sum(shares) / len(shares), DOUBT), 1.0 - DOUBT))
-
-
-def _leaf(tree: Sequence[Any], x: Sequence[float]) -> Sequence[float]:
-    """Shares by target. An inner node is feature, threshold, left and right.
-
-    A feature told as its complement goes left where it is not known.
-    """
-    node = tree
-    while isinstance(node[-1], list):
-        feature, threshold, left, right = node
-        value = x[feature if feature >= 0 else ~feature]
-        goes_left = feature < 0 if math.isnan(value) else value <= threshold
-        node = left if goes_left else right
-    return node
 
 
 def _confidence(branch: Mapping[str, Any], found: Features) -> float:
