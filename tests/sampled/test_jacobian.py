@@ -102,7 +102,7 @@ def test_under_a_memory_limit_vectors_take_no_more_than_is_left():
     weights = 8 * sum(p.numel() for p in module.parameters())
     case = limited(case, Budget(live_bytes=weights + 600_000))
     found = jacobian(case, exe, "deep")
-    assert 4 <= rounds_told(found) <= 600_000 // 2 // (8 * 590)
+    assert 4 <= rounds_told(found) <= 600_000 // 4 // (8 * 590)
     values = exact(case, exe, module.double())
     assert 0.9 * values[0] < named(found)["jacobian_sigma_max"] <= values[0] * (1 + 1e-9)
 

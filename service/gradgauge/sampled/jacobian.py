@@ -31,7 +31,7 @@ WHOLLY = 8  # singular values up to which all are worked out: of twice as many b
 FEW = 256  # singular values up to which one random direction is too few for their mean square
 HOLDS = 3.0  # times what a pass over as many inputs holds: the derivative of its backward pass
 BASIS = 1 << 22  # numbers that the vectors of all rounds may take, those of few rounds in any case
-PART = 0.5  # of the memory left that they may
+PART = 0.25  # of the memory left that they may: what else grows in a process is not known
 TELL = 16  # rounds after which the share done is told
 _WHOLE = "input to output"
 
