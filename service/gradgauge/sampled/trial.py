@@ -22,6 +22,7 @@ from gradgauge.sampled.memorisation import (
     problem_of,
     train,
 )
+from gradgauge.sampled.memory import room
 from gradgauge.sampled.probes import plan_draws
 
 FIXED = frozenset({"Sub", "Div"})  # whose stored operand is the data's mean or deviation
@@ -55,7 +56,10 @@ def losses_left(
     try:
         exe = compiled(model, reading, setting)
         frame = find_frame(exe, layers, reading, setting)
-        case = Measured(model, tuple(layers), reading, setting, frame, draws).small(PROBE_INPUTS)
+        case = Measured(model, tuple(layers), reading, setting, frame, draws)
+        case = case.within(room(budget, exe.initializers, setting.dtype, exe.mapped))
+        exe.recompute(case.setting.cuts)
+        case = case.small(PROBE_INPUTS)
         fixed = {name for layer in layers if layer.op in FIXED for name in layer.params}
         leaves = {k: v for k, v in exe.initializers.items() if v.requires_grad and k not in fixed}
         steps = sum(trial.steps for trial in trials)
