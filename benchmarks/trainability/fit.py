@@ -239,7 +239,7 @@ def varies(rows: Rows, name: str) -> bool:
 
 def _range(rows: Rows, name: str) -> list[float]:
     values = [x[name] for x, *_ in rows if x.get(name) is not None]
-    return [float(f"{v:.4g}") for v in np.quantile(values, (0.005, 0.995))]
+    return [float(f"{v:.4g}") for v in (min(values), max(values))]
 
 
 def fit(held: Sequence[Network], levels: Sequence[str] = LEVELS) -> dict[str, Any]:
