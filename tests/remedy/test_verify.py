@@ -161,6 +161,17 @@ def test_what_time_does_not_suffice_for_is_said_not_to_have_run(exploding):
     assert all(not r.verified and r.snippets for r in found)
 
 
+def test_what_memory_does_not_suffice_for_is_said_not_to_have_run(exploding, monkeypatch):
+    def refused(*_args, **_kwargs):
+        torch.empty(1 << 60, dtype=torch.uint8)
+
+    monkeypatch.setattr(verify, "assess", refused)
+    monkeypatch.setattr(setting, "losses_left", refused)
+    found = recommend(exploding)
+    assert found
+    assert {r.verification for r in found} <= {"not_run", "not_verifiable"}
+
+
 def test_no_more_is_tried_for_a_finding_than_its_share(exploding):
     tried = [t for t in try_all(exploding) if t.again is not None and "+" not in t.remedy.action]
     assert 1 <= len(tried) <= PER_FINDING

@@ -1,6 +1,7 @@
 """A node without a rule, run on Gaussian stand-ins of its inputs and on random cotangents."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch import Tensor
 from gradgauge.analytic import axes
 from gradgauge.analytic.call import Call
 from gradgauge.analytic.moments import Flow, Known, Signal, Step, Value, flow, measure
+from gradgauge.ops import chance
 
 SEED = 20_170_213
 DRAWN = 1 << 18  # elements drawn for one node
@@ -15,22 +17,51 @@ MOST = 64  # draws
 
 
 def probe(call: Call) -> Step:
-    """Moments and gradients of one node alone, measured on a draw of the propagated moments."""
+    """Moments and gradients of one node alone, measured on a draw of the propagated moments.
+
+    The draws are made again for the way back, one at a time: kept for every node of a network they
+    would be most of what an analysis holds.
+    """
     largest = max((v.size for v in call.inputs if isinstance(v, Signal)), default=1)
     rounds = min(max(DRAWN // largest, 4), MOST) if call.signals else 1
+    began = chance.states()
+    made = [[t.detach() for t in tensors] for _, tensors in _draws(call, rounds)]
+    ended = chance.states()
+    random = began if any(not a.equal(b) for a, b in zip(began, ended, strict=False)) else ()
+    outputs = tuple(_value(call, list(tensors)) for tensors in zip(*made, strict=True))
+
+    def pull(flows: Sequence[Flow | None]) -> Sequence[Flow | None]:
+        with _standing(random):
+            return _pull(call, _draws(call, rounds), rounds, outputs, flows)
+
+    return Step(outputs, pull, ("gaussian_inputs", "independent_elements"), probed=True)
+
+
+Draw = tuple[Sequence[Tensor | None], tuple[Tensor, ...]]
+
+
+def _draws(call: Call, rounds: int) -> Iterator[Draw]:
+    """Inputs and what the node makes of them, the same ones whenever they are asked for."""
     generator = torch.Generator().manual_seed(SEED)
-    draws = []
     for _ in range(rounds):
         leaves = [_leaf(call, i, generator) for i in range(len(call.inputs))]
         with torch.enable_grad():
             made = call.run(*leaves, **call.attributes)
-        draws.append((leaves, tuple(made) if isinstance(made, tuple | list) else (made,)))
-    outputs = tuple(_value(call, [held[i] for _, held in draws]) for i in range(len(draws[0][1])))
+        yield leaves, tuple(made) if isinstance(made, tuple | list) else (made,)
 
-    def pull(flows: Sequence[Flow | None]) -> Sequence[Flow | None]:
-        return _pull(call, draws, outputs, flows)
 
-    return Step(outputs, pull, ("gaussian_inputs", "independent_elements"), probed=True)
+@contextmanager
+def _standing(states: Sequence[Tensor]) -> Iterator[None]:
+    """Within, a node that draws by itself draws from there; what is drawn after knows nothing."""
+    if not states:
+        yield
+        return
+    now = chance.states()
+    chance.set_back(states)
+    try:
+        yield
+    finally:
+        chance.set_back(now)
 
 
 def held(call: Call) -> Step:
@@ -82,11 +113,12 @@ def _roles(call: Call, tensor: Tensor) -> str:
     return lead or axes.guess(tuple(tensor.shape))
 
 
-Draws = Sequence[tuple[Sequence[Tensor | None], tuple[Tensor, ...]]]
-
-
 def _pull(
-    call: Call, draws: Draws, outputs: Sequence[Value], flows: Sequence[Flow | None]
+    call: Call,
+    draws: Iterator[Draw],
+    rounds: int,
+    outputs: Sequence[Value],
+    flows: Sequence[Flow | None],
 ) -> list[Flow | None]:
     generator = torch.Generator().manual_seed(SEED + 1)
     sums: list[tuple[Tensor, ...] | None] = [None] * len(call.inputs)
@@ -97,9 +129,7 @@ def _pull(
             if before is not None:
                 found = tuple(a + b for a, b in zip(before, found, strict=True))
             sums[i] = found
-    return [
-        _gathered(value, found, len(draws)) for value, found in zip(call.inputs, sums, strict=True)
-    ]
+    return [_gathered(v, found, rounds) for v, found in zip(call.inputs, sums, strict=True)]
 
 
 def _gradients(
@@ -122,7 +152,6 @@ def _gradients(
         [t for t, _ in used],
         [v for _, v in asked],
         [c for _, c in used],
-        retain_graph=True,
         allow_unused=True,
         materialize_grads=True,
     )

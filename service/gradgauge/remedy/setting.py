@@ -6,6 +6,7 @@ from dataclasses import replace
 from gradgauge.assess import Assessment
 from gradgauge.errors import LimitExceeded
 from gradgauge.remedy.config import rate_of
+from gradgauge.remedy.refused import as_limit
 from gradgauge.remedy.row import Remedy
 from gradgauge.remedy.search import HELPS, Outcome, Tried, is_late
 from gradgauge.remedy.threat import probability, threat
@@ -85,14 +86,15 @@ def _measured(
         return None, "not_run"
     trials = [trial] if plain is not None else [Trial(rate_of(assessment)), trial]
     try:
-        left = losses_left(
-            assessment.graph.model,
-            assessment.layers,
-            assessment.reading,
-            trials,
-            seed=assessment.seed,
-            budget=assessment.plan.budget,
-        )
+        with as_limit():
+            left = losses_left(
+                assessment.graph.model,
+                assessment.layers,
+                assessment.reading,
+                trials,
+                seed=assessment.seed,
+                budget=assessment.plan.budget,
+            )
     except LimitExceeded:
         return None, "not_run"
     if left is None:

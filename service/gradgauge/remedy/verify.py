@@ -10,6 +10,7 @@ from gradgauge.graph.reading import Reading
 from gradgauge.remedy.chains import CHAINS, adds_batch_norm, chained, restart
 from gradgauge.remedy.optimizer import DOUBTFUL, TRIAL, is_apart, with_adam
 from gradgauge.remedy.patch import Patch, apply
+from gradgauge.remedy.refused import as_limit
 from gradgauge.remedy.row import Remedy
 from gradgauge.remedy.rules import REMEDIES
 from gradgauge.remedy.search import (
@@ -96,7 +97,8 @@ def _anew(assessment: Assessment) -> list[Tried]:
     if worst is None or held is None or held.state == "trained" or not is_apart(assessment):
         return []
     try:
-        made = restart(assessment, acted_on(assessment, worst))
+        with as_limit():
+            made = restart(assessment, acted_on(assessment, worst))
     except LimitExceeded:
         return []
     if made is None:
@@ -200,7 +202,8 @@ def _chained(
     assessment: Assessment, finding: Finding, rows: Sequence[Remedy]
 ) -> tuple[Remedy, Patch]:
     try:
-        return chained(assessment, finding, rows)
+        with as_limit():
+            return chained(assessment, finding, rows)
     except LimitExceeded:
         return chained(assessment, finding, ())
 
@@ -208,7 +211,8 @@ def _chained(
 def _rewritten(assessment: Assessment, remedy: Remedy, finding: Finding) -> Patch:
     """The remedy's patch; empty where it takes a run for which time or memory is over."""
     try:
-        return remedy.rewrite(assessment, finding)
+        with as_limit():
+            return remedy.rewrite(assessment, finding)
     except LimitExceeded:
         return ()
 
@@ -226,7 +230,9 @@ def _try(
         return untried
     try:
         again = known.again if known is not None else None
-        again = again or _measured(assessment, patch)
+        if again is None:
+            with as_limit():
+                again = _measured(assessment, patch)
     except LimitExceeded:  # time or memory is over: what was found so far stands
         return untried
     after, now = metric(again, finding), threat(again, untried.chances[0])
