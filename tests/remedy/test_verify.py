@@ -1,6 +1,8 @@
 """Remedies tried and judged: verified where they help, refuted where they do not."""
 
+import gc
 import time
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -170,6 +172,20 @@ def test_what_memory_does_not_suffice_for_is_said_not_to_have_run(exploding, mon
     found = recommend(exploding)
     assert found
     assert {r.verification for r in found} <= {"not_run", "not_verifiable"}
+
+
+@pytest.mark.parametrize("memory", [None, 1 << 34, 1 << 28])
+def test_under_a_tight_memory_limit_nothing_is_left_of_the_last_copy(exploding, memory):
+    left = [torch.zeros(1)]
+    left[0].itself = left[0]  # a cycle
+    held = weakref.ref(left.pop())
+    plan = replace(exploding.plan, budget=Budget(live_bytes=memory), engines=frozenset())
+    gc.disable()
+    try:
+        verify._measured(replace(exploding, plan=plan), ())
+        assert (held() is None) == (memory == 1 << 28)
+    finally:
+        gc.enable()
 
 
 def test_no_more_is_tried_for_a_finding_than_its_share(exploding):

@@ -37,6 +37,7 @@ from gradgauge.remedy.variety import varied
 from gradgauge.remedy.whole import acted_on
 from gradgauge.risk.signals import read_signals
 from gradgauge.risk.unlikely import ID, leading
+from gradgauge.sampled.allocator import let_go
 from gradgauge.sampled.memorisation import LONGER
 from gradgauge.schema.profile import Interval
 from gradgauge.schema.report import Expected, Finding, Recommendation, Snippet, Verified
@@ -262,6 +263,9 @@ def _try(
 
 def _measured(assessment: Assessment, patch: Patch) -> Assessment:
     """The patched copy's assessment at profile quick, of the same seeds."""
+    memory = assessment.plan.budget.live_bytes
+    if memory is not None and memory < TIGHT:
+        let_go()
     graph = replace(assessment.graph, model=apply(assessment.graph.model, patch))
     return assess(
         graph,
@@ -329,6 +333,7 @@ def metric(assessment: Assessment, finding: Finding) -> float | None:
 
 
 CHANCE = "probability_untrainable"
+TIGHT = 1 << 30  # bytes of a memory limit below which what the last copy left is let go first
 APART = 0.1  # decades of spread below which no change is foretold
 METRICS = {
     ID: CHANCE,
