@@ -77,6 +77,12 @@ def test_the_scatter_of_groups_of_trees_covers_that_of_forests_on_other_draws():
     assert 1.0 < ratio < 3.0  # 1.3 to 1.7 on the fit part
 
 
+def test_no_row_of_the_fit_lies_outside_of_what_it_saw():
+    rows = drawn(200, seed=4)
+    seen = [x["b"] for x, *_ in rows if "b" in x]
+    assert fit._range(rows, "b") == pytest.approx([min(seen), max(seen)], rel=1e-3)
+
+
 def test_a_target_no_row_has_is_told_as_unlikely_as_may_be():
     rows = [(x, (0,), w, key) for x, _, w, key in drawn(99, seed=3)]
     held = fit.Forest(rows, ["a"])
